@@ -1,0 +1,17 @@
+"""Task2Vec on PyTorch Lightning: task embeddings from the Fisher information of a pretrained probe."""
+
+from t2v_lightning._version import __version__
+from t2v_lightning.accumulators import FilterwiseFisher
+from t2v_lightning.embedding import Embedding
+from t2v_lightning.probes import ProbeNetwork, get_probe
+from t2v_lightning.task2vec import Task2Vec, embed
+
+__all__ = [
+    "Embedding",
+    "FilterwiseFisher",
+    "ProbeNetwork",
+    "Task2Vec",
+    "__version__",
+    "embed",
+    "get_probe",
+]

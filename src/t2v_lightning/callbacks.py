@@ -1,0 +1,108 @@
+"""Progress bars and TensorBoard pages of an embedding."""
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.callbacks.progress.rich_progress import RichProgressBarTheme
+from pytorch_lightning.loggers import TensorBoardLogger
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from t2v_lightning.task2vec import Task2Vec
+
+
+class EmbedProgress(Progress):
+    """Progress bar of `Task2Vec.embed`: phase, images per second, relative standard error so far."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            TextColumn("{task.description:<10}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("batches"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        self._current: TaskID | None = None
+        self._images, self._since = 0, 0.0
+
+    def track(self, title: str, batches: Any) -> Iterator[Any]:  # type: ignore[override]
+        """Yields the batches, moving the bar on after each."""
+        self._current = self.add_task(title, total=len(batches), note="")
+        self._images, self._since = 0, time.perf_counter()
+        for batch in batches:
+            yield batch
+            self.advance(self._current)
+
+    def note(self, images: int, metrics: dict[str, float]) -> None:
+        """Shows the speed, and the standard error where there is one."""
+        self._images += images
+        speed = self._images / max(time.perf_counter() - self._since, 1e-9)
+        assert self._current is not None
+        self.update(self._current, note=progress_note(speed, metrics))
+
+
+def progress_note(images_per_second: float, metrics: dict[str, float]) -> str:
+    """What stands behind a bar.
+
+    >>> progress_note(31.4, {"fisher/relative_stderr": 0.0412})
+    '31 images/s, relative stderr 0.041'
+    """
+    note = f"{images_per_second:.0f} images/s"
+    if "fisher/relative_stderr" in metrics:
+        note += f", relative stderr {metrics['fisher/relative_stderr']:.3f}"
+    return note
+
+
+class PhaseProgressBar(RichProgressBar):
+    """Lightning's rich bar, named after the phase instead of the epoch."""
+
+    def __init__(self) -> None:
+        super().__init__(theme=RichProgressBarTheme(metrics_format=".3g"))
+        self._images, self._since = 0, 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_epoch_start(trainer, pl_module)
+        self._images, self._since = 0, time.perf_counter()
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        module: Any = self.trainer.lightning_module
+        return str(module.phase_at(current_epoch)[0].title)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._images += len(batch[1]) * trainer.world_size
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """The speed and the standard error so far; no version number."""
+        metrics = {
+            name.removeprefix("fisher/"): value
+            for name, value in super().get_metrics(trainer, pl_module).items()
+            if name != "v_num"
+        }
+        speed = self._images / max(time.perf_counter() - self._since, 1e-9)
+        return {"images/s": f"{speed:.0f}", **metrics}
+
+
+class TensorBoardSummary(Callback):
+    """Writes what a person looks for after a fit: settings, and the embedding layer by layer."""
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        module: Task2Vec = pl_module  # type: ignore[assignment]
+        embedding = module.embedding
+        for logger in trainer.loggers:
+            if not isinstance(logger, TensorBoardLogger) or embedding is None or not trainer.is_global_zero:
+                continue
+            writer = logger.experiment
+            rows = "\n".join(f"| {name} | {value} |" for name, value in embedding.meta.items())
+            writer.add_text("task", f"| | |\n|---|---|\n{rows}")
+            for number, (name, where) in enumerate(embedding.layers.items()):
+                entries = torch.as_tensor(embedding.fisher[where]).clamp_min(1e-30).log10()
+                writer.add_histogram(f"log10 fisher by layer/{number:03d} {name}", entries)
+            writer.flush()

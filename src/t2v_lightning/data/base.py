@@ -1,0 +1,177 @@
+"""The common base of all datamodules.
+
+A benchmark is a short subclass: it names its tasks, gives the samples of a split as a
+:class:`~t2v_lightning.data.tasks.Task`, and opens one sample. Checks, datasets and loaders are here.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from PIL import Image
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from t2v_lightning.data.dataset import TaskDataset, collate_images
+from t2v_lightning.data.errors import MissingDataError, UnknownTaskError
+from t2v_lightning.data.tasks import Task
+
+__all__ = ["Split", "TaskDataModule", "Transform"]
+
+Split = Literal["train", "test"]
+Transform = Callable[[Image.Image], Tensor]
+
+
+class TaskDataModule(LightningDataModule):
+    """One task of a benchmark as a LightningDataModule.
+
+    Subclasses define :attr:`name`, :attr:`family`, :attr:`task_names`, :meth:`load_task` and
+    :meth:`open_image`, and may set :attr:`likelihood`, :attr:`remedy` and ``prepare_data``.
+
+    Args:
+        root: folder of the data; benchmarks that are part of the installation need none.
+        task_id: number of the task, 0..len(task_names)-1; None is the first.
+        transform: RGB PIL image -> float tensor [C, H, W], applied by the datasets. With None they yield PIL
+            images (Task2Vec then applies the probe's own transform), and the loaders make float32 in 0..1.
+        batch_size: images a batch of the loaders.
+        num_workers: processes that load images; 0 loads in the main process.
+
+    Raises:
+        UnknownTaskError: ``task_id`` is out of range.
+        ValueError: ``batch_size`` is below 1 or ``num_workers`` below 0.
+    """
+
+    name: str
+    """Name in the registry."""
+    likelihood: str = "softmax"
+    """Output distribution that suits the labels: ``softmax``, ``bernoulli`` or ``gaussian``."""
+    remedy: ClassVar[str] = "pass root=<the folder that holds it>"
+    """How a user comes by the data, for the error that says it is missing."""
+
+    train_dataset: TaskDataset[Any]
+    test_dataset: TaskDataset[Any]
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str] | None = None,
+        task_id: int | None = None,
+        transform: Transform | None = None,
+        batch_size: int = 64,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"Got batch_size={batch_size}: allowed are whole numbers from 1.")
+        if num_workers < 0:
+            raise ValueError(f"Got num_workers={num_workers}: allowed are whole numbers from 0.")
+        self.root = None if root is None else Path(root).expanduser()
+        self.transform = transform
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.task_id = self.check_task_id(0 if task_id is None else task_id)
+        self._loaded: dict[Split, Task[Any]] = {}
+
+    @property
+    @abstractmethod
+    def task_names(self) -> list[str]:
+        """Names of all tasks of the benchmark; ``task_id`` counts along this list."""
+
+    @property
+    @abstractmethod
+    def family(self) -> str:
+        """The group of related tasks that this task belongs to."""
+
+    @abstractmethod
+    def load_task(self, split: Split) -> Task[Any]:
+        """Samples, labels and class names of one split of the task; opens no image."""
+
+    @abstractmethod
+    def open_image(self, sample: Any) -> Image.Image:
+        """One sample of :meth:`load_task` as an RGB PIL image."""
+
+    @property
+    def task_name(self) -> str:
+        """Name of the task at hand."""
+        return self.task_names[self.task_id]
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes, in the order of their labels."""
+        return list(self._task("train").names)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes K; labels are 0..K-1."""
+        return self._task("train").num_classes
+
+    def check_task_id(self, task_id: int) -> int:
+        """The task number if the benchmark has it.
+
+        Raises:
+            UnknownTaskError: it has not.
+        """
+        names = self.task_names
+        if isinstance(task_id, bool) or not isinstance(task_id, int) or not 0 <= task_id < len(names):
+            shown = ", ".join(f"{number}: {name}" for number, name in list(enumerate(names))[:8])
+            more = "" if len(names) <= 8 else ", ..."
+            raise UnknownTaskError(
+                f"Got task_id={task_id!r} for {self.name!r}: allowed are 0..{len(names) - 1} ({shown}{more})."
+            )
+        return task_id
+
+    def require(self, *parts: str) -> Path:
+        """The path ``root/parts`` of something that the benchmark needs to find there.
+
+        Raises:
+            MissingDataError: no root was given or it does not hold that path; the message names the remedy.
+        """
+        if self.root is None:
+            raise MissingDataError(f"Dataset {self.name!r} needs a folder, but root is None: {self.remedy}.")
+        path = self.root.joinpath(*parts)
+        if not path.exists():
+            raise MissingDataError(
+                f"Dataset {self.name!r} needs {path}, which does not exist: {self.remedy}."
+            )
+        return path
+
+    def setup(self, stage: str | None = None) -> None:
+        """Make ``train_dataset`` and ``test_dataset``; any stage makes both."""
+        self.train_dataset = self._dataset("train")
+        self.test_dataset = self._dataset("test")
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Training images, shuffled."""
+        return self._dataloader(self.train_dataset, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """The test split, in order: these benchmarks have no third split."""
+        return self._dataloader(self.test_dataset, shuffle=False)
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """The test split, in order."""
+        return self._dataloader(self.test_dataset, shuffle=False)
+
+    def _task(self, split: Split) -> Task[Any]:
+        if split not in self._loaded:
+            self._loaded[split] = self.load_task(split)
+        return self._loaded[split]
+
+    def _dataset(self, split: Split) -> TaskDataset[Any]:
+        return TaskDataset(self._task(split), self.open_image, self.transform)
+
+    def _dataloader(self, dataset: TaskDataset[Any], shuffle: bool) -> DataLoader[Any]:
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            shuffle=shuffle,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            collate_fn=collate_images,
+        )

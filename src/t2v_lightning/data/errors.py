@@ -1,0 +1,37 @@
+"""Errors of the data package: each says what was got, what is allowed, and what to do.
+
+Every class takes one message, so that it keeps its type when a DataLoader worker passes it on.
+"""
+
+__all__ = [
+    "DataError",
+    "ImageSizeError",
+    "LabelError",
+    "MissingDataError",
+    "UnknownDataModuleError",
+    "UnknownTaskError",
+]
+
+
+class DataError(Exception):
+    """Base of everything that this package raises about data."""
+
+
+class UnknownDataModuleError(DataError, ValueError):
+    """No datamodule is registered under the name that was asked for."""
+
+
+class UnknownTaskError(DataError, ValueError):
+    """The benchmark has no task of that number."""
+
+
+class LabelError(DataError, ValueError):
+    """Labels do not fit the samples or the class names."""
+
+
+class MissingDataError(DataError, FileNotFoundError):
+    """Files of a benchmark are not where they should be."""
+
+
+class ImageSizeError(DataError, ValueError):
+    """Images of different sizes cannot be stacked into a batch."""

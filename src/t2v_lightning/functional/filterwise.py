@@ -1,0 +1,64 @@
+"""The filter-wise diagonal of the Fisher information of a network, as one function."""
+
+import torch
+from torch import Tensor, nn
+
+from t2v_lightning.functional.likelihood import LikelihoodName, Sampling, cotangents, get_likelihood
+from t2v_lightning.functional.persample import PerSampleFisher
+from t2v_lightning.functional.weights import Include
+
+
+def filterwise_fisher(
+    model: nn.Module,
+    x: Tensor,
+    sampling: Sampling = "exact",
+    likelihood: LikelihoodName = "softmax",
+    weights: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    *,
+    targets: Tensor | None = None,
+    passes: int = 1,
+    include: Include = "weights",
+) -> dict[str, Tensor]:
+    r"""Diagonal Fisher information of each filter, summed over the samples.
+
+    For sample n with output factor S_n (see `functional.likelihood`) and weight w_n, a parameter theta has
+
+    .. math:: F_\theta = \sum_n w_n \sum_k \left(\frac{d}{d\theta} \langle s_{nk}, f(x_n) \rangle\right)^2
+
+    and a filter's entry is the mean of :math:`F_\theta` over the filter's weights (Achille et al., *Task2Vec*,
+    ICCV 2019, section 3). Gradients are squared per sample, never for a batch. A filter is an index of
+    the weight's dimension 0 (dimension 1 for transposed convolutions); biases and the head are left out.
+
+    Args:
+        model: maps [N, ...] to outputs [N, C]; in eval mode if it has BatchNorm or dropout. Left untouched.
+        x: inputs [N, ...].
+        sampling: "exact", "sign", "categorical" or "empirical".
+        likelihood: "softmax", "bernoulli" or "gaussian".
+        weights: [N], ones when None.
+        generator: where the random modes draw their seed from; torch's global generator when None.
+        targets: labels for "empirical": int64 [N] (softmax) or [N, C].
+        passes: random vectors a sample for "sign" and "categorical".
+        include: "weights", "weights+norm" or "all".
+
+    Returns:
+        layer name -> [filters] in float64.
+
+    Raises:
+        ValueError: an unknown option, a network that mixes samples, or weights of the wrong length.
+
+    >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 3))
+    >>> fisher = filterwise_fisher(net, torch.randn(2, 1, 8, 8))
+    >>> {name: tuple(entries.shape) for name, entries in fisher.items()}
+    {'0': (4,)}
+    """
+    family = get_likelihood(likelihood)
+    if weights is None:
+        weights = torch.ones(len(x), device=x.device)
+    if weights.shape != (len(x),):
+        raise ValueError(f"weights must be one number a sample, shape ({len(x)},); got {tuple(weights.shape)}")
+    seed = int(torch.randint(2**62, (), generator=generator)) if sampling in ("sign", "categorical") else 0
+    engine = PerSampleFisher(model, x, include=include, prefix=getattr(model, "layer_prefix", ""))
+    values = engine(x, lambda f: cotangents(f, family, sampling, passes=passes, seed=seed, targets=targets))
+    total = weights.to(values.device, torch.float64) @ values.double()
+    return {name: total[where] for name, where in engine.layers.items()}

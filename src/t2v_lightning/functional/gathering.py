@@ -1,0 +1,123 @@
+"""From what callers pass as embeddings to rows of numbers, checked so that a distance means something."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from t2v_lightning.functional.formulas import Rows, is_dead
+
+Embeddings = Sequence[Any] | np.ndarray[Any, Any] | Tensor
+"""Objects with ``fisher`` and ``scale``, or vectors of Fisher entries [D], or one array [n, D] of them."""
+
+
+def gather(embeddings: Embeddings, name: str = "embeddings") -> Rows:
+    """The embeddings as rows, float64 [n, D].
+
+    Raises:
+        TypeError: something that is no embedding.
+        ValueError: no embeddings, unequal lengths, entries that are negative or not finite, or an
+            embedding of zeros, which has no direction and no variance.
+    """
+    if hasattr(embeddings, "fisher"):
+        raise TypeError(f"{name} is one embedding; pass a list of them.")
+    if len(embeddings) == 0:
+        raise ValueError(f"{name} is empty; pass at least one embedding.")
+    fishers = [_vector(getattr(e, "fisher", e), f"{name}[{i}]") for i, e in enumerate(embeddings)]
+    size = len(fishers[0])
+    for i, vector in enumerate(fishers):
+        if len(vector) != size:
+            raise ValueError(
+                f"{name}[{i}] has {len(vector)} entries and {name}[0] has {size}: embeddings of different"
+                " probes or layers cannot be compared."
+            )
+    fisher = torch.from_numpy(np.stack(fishers))
+    if not (torch.isfinite(fisher).all() and (fisher >= 0).all()):
+        i = int((~torch.isfinite(fisher) | (fisher < 0)).any(1).nonzero()[0])
+        raise ValueError(f"{name}[{i}] has Fisher entries that are negative or not finite.")
+    if is_dead(fisher).all(1).any():
+        i = int(is_dead(fisher).all(1).nonzero()[0])
+        raise ValueError(f"{name}[{i}] is all zeros: no distance to it is defined. Was its head fitted?")
+    scales = [getattr(e, "scale", None) for e in embeddings]
+    if all(scale is None for scale in scales):
+        return Rows(fisher, torch.ones(1, 1, dtype=torch.float64).expand_as(fisher))
+    stacked = [np.ones(size) if s is None else _vector(s, f"{name}[{i}].scale") for i, s in enumerate(scales)]
+    return Rows(fisher, torch.from_numpy(np.stack(stacked)))
+
+
+def check_comparable(embeddings: Iterable[Any]) -> None:
+    """Embeddings are comparable when method, probe and layout agree; what is not recorded passes.
+
+    Raises:
+        ValueError: two embeddings disagree, with their names and what differs.
+    """
+    seen: dict[str, tuple[str, Any]] = {}
+    for i, embedding in enumerate(embeddings):
+        label = f"{i} ({name!r})" if (name := getattr(embedding, "task_name", "")) else str(i)
+        for what, value in _provenance(embedding).items():
+            first_label, first = seen.setdefault(what, (label, value))
+            if value != first:
+                shown = "" if what == "layout" else f" ({first!r} and {value!r})"
+                raise ValueError(
+                    f"embeddings {first_label} and {label} cannot be compared: their {what} differs{shown}."
+                    " Compare embeddings of one probe, method and choice of layers."
+                )
+
+
+def _provenance(embedding: Any) -> dict[str, Any]:
+    meta = getattr(embedding, "meta", None) or {}
+    known = {"method": meta.get("method"), "weights digest of the probe": meta.get("probe_digest")}
+    if known["weights digest of the probe"] is None:
+        known["probe"] = meta.get("probe")
+    known["layout"] = {
+        name: (s.start, s.stop) for name, s in (getattr(embedding, "layers", None) or {}).items()
+    }
+    return {what: value for what, value in known.items() if value}
+
+
+def groups_of(embedding: Any, label: str) -> tuple[Tensor, Tensor]:
+    """``group_sums`` [G, D] and ``group_weights`` [G] of an embedding.
+
+    Raises:
+        ValueError: it carries none.
+    """
+    sums, weights = getattr(embedding, "group_sums", None), getattr(embedding, "group_weights", None)
+    if sums is None or weights is None:
+        raise ValueError(
+            f"{label} carries no sums over groups of images, which its uncertainty comes from. Monte Carlo"
+            " embeddings of this package carry them; variational and foreign ones do not."
+        )
+    return torch.from_numpy(np.asarray(sums)), torch.from_numpy(np.asarray(weights))
+
+
+def warn_about_dead(rows: Sequence[Rows], distance: str) -> None:
+    """Say once how many entries a variance-based distance leaves out."""
+    counts = [int(is_dead(part.fisher).sum()) for part in rows]
+    if sum(counts):
+        total = sum(part.fisher.numel() for part in rows)
+        warnings.warn(
+            f"{sum(counts)} of {total} entries are zero (dead filters): they have no variance, and"
+            f" {distance!r} leaves them out of every pair in which they occur.",
+            stacklevel=4,
+        )
+
+
+def _vector(value: Any, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    if isinstance(value, Tensor):
+        value = value.detach().cpu().numpy()
+    try:
+        vector = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"{name} is a {type(value).__name__}; expected an embedding or a vector of numbers."
+        ) from None
+    if vector.ndim != 1 or vector.size == 0:
+        raise ValueError(
+            f"{name} has shape {list(vector.shape)}; expected [D]. An array of embeddings is [n, D]."
+        )
+    return vector

@@ -1,0 +1,82 @@
+"""The delete-one-group jackknife: the error of a function of an embedding, from sums over groups of images.
+
+With S_g the sum of weight times value and w_g the sum of the weights over group g, S and W their totals,
+the embedding is S / W and the embedding without group g is (S - S_g) / (W - w_g). Entries of different
+filters are strongly correlated; deleting whole images keeps that, where an error per entry would lose it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+
+def leave_one_out(sums: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The means without each of the G groups in turn; empty groups are passed over.
+
+    Args:
+        sums: [G, D], sums of weight times value of each group.
+        weights: [G], sums of the weights.
+
+    Returns:
+        float64 [G', D] means and float64 [G'] ratios W / w_g, for the G' groups that have weight.
+
+    Raises:
+        ValueError: fewer than two groups have weight.
+
+    >>> means, ratios = leave_one_out(torch.tensor([[2.0], [6.0]]), torch.tensor([1.0, 1.0]))
+    >>> means.tolist(), ratios.tolist()
+    ([[6.0], [2.0]], [2.0, 2.0])
+    """
+    sums, weights = sums.double()[weights > 0], weights.double()[weights > 0]
+    if len(weights) < 2:
+        raise ValueError(
+            f"a jackknife needs two groups of images or more; this embedding has {len(weights)}."
+        )
+    means = (sums.sum(0) - sums) / (weights.sum() - weights)[:, None]
+    # A difference of sums that were rounded to float32 may fall just below zero; a Fisher never does.
+    return means.clamp_(min=0), weights.sum() / weights
+
+
+def jackknife_variance(full: Tensor, deleted: Tensor, ratios: Tensor) -> Tensor:
+    r"""Variance of a statistic from its values without each group, for groups of unequal weight.
+
+    With h_g = W / w_g, pseudo-values t_g = h_g full - (h_g - 1) deleted_g, and
+    t = G full - sum_g (1 - 1/h_g) deleted_g, it is the mean over g of (t_g - t)^2 / (h_g - 1): Busing,
+    Meijer and van der Leeden, *Delete-m jackknife for unequal m*, Statistics and Computing 9 (1999). For
+    groups of equal weight it is the usual (G - 1)/G sum_g (deleted_g - mean)^2.
+
+    Args:
+        full: [...], the statistic of all images.
+        deleted: [G, ...], without each group.
+        ratios: [G], h_g.
+
+    >>> jackknife_variance(torch.tensor(4.0), torch.tensor([6.0, 2.0]), torch.tensor([2.0, 2.0])).item()
+    4.0
+    """
+    h = ratios.reshape(-1, *[1] * full.ndim)
+    pseudo = h * full - (h - 1) * deleted
+    centre = len(ratios) * full - ((1 - 1 / h) * deleted).sum(0)
+    return ((pseudo - centre) ** 2 / (h - 1)).mean(0)
+
+
+def halves(sums: Tensor, weights: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pairs of means [D] over two disjoint halves of the groups, one pair for each bit of a group's number.
+
+    Groups 0 to 15 give four ways to halve them: by the last bit, the last but one, and so on.
+
+    Raises:
+        ValueError: fewer than two groups have weight.
+    """
+    sums, weights = sums.double()[weights > 0], weights.double()[weights > 0]
+    if len(weights) < 2:
+        raise ValueError(f"halves need two groups of images or more; this embedding has {len(weights)}.")
+    number = torch.arange(len(weights))
+    for bit in range((len(weights) - 1).bit_length()):
+        first = (number >> bit) % 2 == 0
+        yield (
+            sums[first].sum(0) / weights[first].sum(),
+            sums[~first].sum(0) / weights[~first].sum(),
+        )

@@ -1,0 +1,211 @@
+"""What a network does with each of its weights, found by watching a forward pass.
+
+A `TorchFunctionMode` sees every torch function that a forward pass calls with a parameter, whatever module it
+sits in: `nn.Conv2d`, a subclass that pads by itself, `F.linear` on a bare parameter, attention's packed
+projection. Two passes that differ in one of two samples tell which rows of a layer's input belong to which
+sample, and that samples do not mix.
+"""
+
+import types
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from t2v_lightning.functional.layers import RULES, Call, LayerRule
+
+Include = Literal["weights", "weights+norm", "all"]
+WatchedCall = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+
+# torch runs the body of this function, written in Python, out of a mode's sight; a copy that skips the
+# dispatch keeps the linear layers inside it visible
+_ATTENTION = types.FunctionType(
+    F.multi_head_attention_forward.__code__,
+    {**F.multi_head_attention_forward.__globals__, "has_torch_function": lambda tensors: False},
+    "multi_head_attention_forward",
+    F.multi_head_attention_forward.__defaults__,
+)
+
+
+class Watcher(TorchFunctionMode):
+    """Hands every torch function call inside it to `handle`, looking into multi-head attention."""
+
+    def __init__(self, handle: WatchedCall) -> None:
+        super().__init__()
+        self.handle = handle
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is F.multi_head_attention_forward:
+            with self:
+                return _ATTENTION(*args, **kwargs or {})
+        return self.handle(func, args, kwargs or {})
+
+
+@dataclass(frozen=True)
+class RowOrder:
+    """Where the rows of each sample stand: along `dim`, one sample after the other or (`interleaved`) in turn."""
+
+    dim: int = 0
+    interleaved: bool = False
+
+    def samples_first(self, x: Tensor, samples: int) -> Tensor:
+        """[N * m, ...] with the m rows of a sample together."""
+        x = x.movedim(self.dim, 0)
+        if self.interleaved:
+            x = x.unflatten(0, (-1, samples)).transpose(0, 1).flatten(0, 1)
+        return x
+
+
+_ORDERS = (RowOrder(0), RowOrder(0, interleaved=True), RowOrder(1), RowOrder(1, interleaved=True))
+
+
+@dataclass
+class Usage:
+    """How the forward pass uses one parameter."""
+
+    rules: list[LayerRule] = field(default_factory=list)
+    orders: list[RowOrder] = field(default_factory=list)
+    as_bias: bool = False
+    other: list[str] = field(default_factory=list)  # functions for which there is no closed form
+    filter_dim: int = 0
+    makes_output: bool = False  # the network's output comes straight out of this layer
+
+    @property
+    def closed_form(self) -> bool:
+        return bool(self.rules) and not self.other and not self.as_bias and len(self.orders) == len(self.rules)
+
+
+def layer_name(parameter: str, prefix: str = "") -> str:
+    """Name of the layer a parameter belongs to: its module for a `weight`, else the parameter itself.
+
+    >>> layer_name("layer1.0.conv1.weight"), layer_name("encoder.pos_embedding")
+    ('layer1.0.conv1', 'encoder.pos_embedding')
+    """
+    return parameter.removeprefix(prefix).removesuffix(".weight")
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Parameters that take no gradients inside the block, so that the graph holds activations alone."""
+    flags = {p: p.requires_grad for p in module.parameters()}
+    try:
+        for p in flags:
+            p.requires_grad_(False)
+        yield
+    finally:
+        for p, flag in flags.items():
+            p.requires_grad_(flag)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _tensors(item)
+    elif isinstance(value, dict):
+        yield from _tensors(list(value.values()))
+
+
+def _other_input(x: Tensor) -> Tensor:
+    """An input unlike x: shifted noise, or for indices the same ones in another order."""
+    if x.is_floating_point():
+        generator = torch.Generator().manual_seed(0)
+        return x + torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+    return x.flatten().roll(1).view_as(x) if x.unique().numel() > 1 else torch.where(x > 0, x - 1, x + 1)
+
+
+def inspect_network(model: nn.Module, x: Tensor) -> dict[str, Usage]:
+    """Usage of every parameter of `model`, from forward passes over the first sample of x.
+
+    Raises:
+        ValueError: the samples of a batch influence each other, or a layer is in train mode.
+    """
+    names = {p: name for name, p in model.named_parameters()}
+    first = x[:1].detach()
+    other = _other_input(first)
+    usages, inputs, output = _watch_forward(model, torch.cat([first, first]), names)
+    changed_usages, changed_inputs, changed_output = _watch_forward(model, torch.cat([first, other]), names)
+    for name, usage in usages.items():
+        for before, after in zip(inputs.get(name, []), changed_inputs.get(name, []), strict=False):
+            order = _row_order(before, after)
+            if order is not None:
+                usage.orders.append(order)
+        if changed_usages[name].other != usage.other:
+            raise ValueError(f"the forward pass uses {name!r} differently from one input to the next")
+    if not torch.allclose(output[0], changed_output[0], rtol=1e-3, atol=1e-5):
+        raise ValueError(
+            "the output for one sample changes with the other samples of its batch (a layer in train mode, "
+            "dropout, or batch statistics), so there are no per-sample gradients; call model.eval() first"
+        )
+    return usages
+
+
+def _watch_forward(
+    model: nn.Module, x: Tensor, names: Mapping[Tensor, str]
+) -> tuple[dict[str, Usage], dict[str, list[Tensor]], Tensor]:
+    usages = {name: Usage() for name in names.values()}
+    inputs: dict[str, list[Tensor]] = {}
+    makers: list[tuple[Tensor, str]] = []  # layers with outputs of the network's form, [N, C]
+
+    def note(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        result = func(*args, **kwargs)
+        used = [t for t in _tensors([args, kwargs]) if t in names]
+        if not used or not any(True for t in _tensors([result]) if t not in names):
+            return result  # no parameter involved, or only a question about one (its shape, say)
+        rule = RULES.get(func)
+        call = rule.bind(args, kwargs) if rule is not None else None
+        for parameter in used:
+            usage = usages[names[parameter]]
+            if call is not None and rule is not None and parameter is call.weight:
+                usage.rules.append(rule)
+                usage.filter_dim = rule.filter_dim(call)
+                inputs.setdefault(names[parameter], []).append(call.input.detach().clone())
+                if result.dim() == 2:
+                    makers.append((result, names[parameter]))
+            elif call is not None and parameter is call.options.get("bias"):
+                usage.as_bias = True
+            else:
+                usage.other.append(getattr(func, "__name__", str(func)))
+        return result
+
+    with torch.no_grad(), Watcher(note):
+        output = model(x)
+    if not isinstance(output, Tensor) or output.dim() != 2 or len(output) != len(x):
+        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise ValueError(f"the network must return one row of outputs a sample, a tensor [N, C]; got {got}")
+    for made, name in makers:
+        usages[name].makes_output |= made is output
+    return usages, inputs, output
+
+
+def _row_order(before: Tensor, after: Tensor) -> RowOrder | None:
+    """The order in which sample 0 kept its rows and sample 1 did not; None if there is no such order."""
+    if before.shape != after.shape:
+        return None
+    for order in _ORDERS:
+        if before.dim() > order.dim and before.shape[order.dim] % 2 == 0:
+            a, b = (order.samples_first(t, 2) for t in (before, after))
+            half = len(a) // 2
+            if _same(a[:half], b[:half]) and not _same(a[half:], b[half:]):
+                return order
+    return None
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    if not a.is_floating_point():
+        return bool((a == b).all())
+    return bool(((a - b).abs() <= 1e-4 * a.abs().amax() + 1e-12).all())
+
+
+def check_include(include: str) -> None:
+    """Raise unless `include` is one of its three values."""
+    if include not in get_args(Include):
+        raise ValueError(f"unknown include {include!r}; allowed are {', '.join(map(repr, get_args(Include)))}")

@@ -1,0 +1,134 @@
+"""Indexed datasets and the loader that feeds a phase: sharded over processes, resumable at any batch."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
+
+Batch = tuple[Tensor, Tensor]
+"""(images [B, C, H, W], positions int64 [B]); a position at or beyond the dataset's length is padding."""
+
+
+class IndexedDataset(Dataset[tuple[Any, int]]):
+    """Images of chosen items of a dataset together with their position among the chosen ones.
+
+    Args:
+        dataset: map-style, of (image, target).
+        chosen: int64 [N], items of `dataset`.
+        transform: applied to images that are not float tensors yet (PIL images); needed for those alone.
+    """
+
+    def __init__(self, dataset: Any, chosen: Tensor, transform: Callable[[Any], Tensor] | None = None) -> None:
+        self.dataset, self.chosen, self.transform = dataset, chosen, transform
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, position: int) -> tuple[Any, int]:
+        item = int(self.chosen[position % len(self.chosen)])
+        image = self.dataset[item][0]
+        if not isinstance(image, Tensor):
+            if self.transform is None:
+                raise TypeError(f"item {item} is a {type(image).__name__}; pass a transform that makes it a tensor")
+            image = self.transform(image)
+        if image.is_floating_point() and not bool(torch.isfinite(image).all()):
+            raise ValueError(f"image {item} of the dataset holds NaN or infinite values; repair or leave it out")
+        return image, position
+
+
+class ShardedSampler(DistributedSampler[Any]):
+    """This process's share of an order, in batches of equal number on all processes.
+
+    A subclass of `DistributedSampler`, so that Lightning leaves it alone. Positions at or beyond N are padding.
+
+    Args:
+        order: int64 [n], positions to visit.
+        padding: first position that stands for no item.
+    """
+
+    def __init__(self, order: Tensor, padding: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        super().__init__(order, num_replicas=world_size, rank=rank, shuffle=False)  # type: ignore[arg-type]
+        extra = -len(order) % world_size
+        padded = torch.cat([order, padding + torch.arange(extra)])
+        self.batches: Sequence[list[int]] = [b.tolist() for b in padded[rank::world_size].split(batch_size)]
+        self.start = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.batches[self.start :])
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+@dataclass
+class LoaderOptions:
+    """How batches are made; the same names and meanings as in `torch.utils.data.DataLoader`."""
+
+    batch_size: int = 64
+    num_workers: int = 0
+    pin_memory: bool = False
+    persistent_workers: bool = False
+    prefetch_factor: int | None = None
+    multiprocessing_context: Any = None
+    worker_init_fn: Any = None
+    collate_fn: Callable[[list[Any]], Any] = field(default=default_collate)
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size={self.batch_size}; a batch holds at least one image")
+        if self.num_workers < 0:
+            raise ValueError(f"num_workers={self.num_workers}; take 0 (load in this process) or more")
+
+
+class PhaseLoader:
+    """Batches of (images, positions) in a given order; sized, and resumable after any number of batches."""
+
+    def __init__(self, dataset: Dataset[Any], sampler: ShardedSampler, options: LoaderOptions, epoch: int = 0) -> None:
+        self.dataset, self.sampler, self.options, self.epoch = dataset, sampler, options, epoch
+        self._given = 0
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        o = self.options
+        loader: DataLoader[Any] = DataLoader(
+            self.dataset,
+            batch_sampler=self.sampler,
+            num_workers=o.num_workers,
+            pin_memory=o.pin_memory,
+            prefetch_factor=o.prefetch_factor,
+            multiprocessing_context=o.multiprocessing_context,
+            worker_init_fn=o.worker_init_fn,
+            collate_fn=_Collate(o.collate_fn),
+        )
+        self._given = self.sampler.start
+        for batch in loader:
+            self._given += 1
+            yield batch
+        self.sampler.start = 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self.epoch, "given": self._given}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        if state["epoch"] == self.epoch:
+            self.sampler.start = state["given"]
+
+
+class _Collate:
+    """Stacks the images with the user's own collate function, keeping the positions beside them."""
+
+    def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
+        self.collate = collate
+
+    def __call__(self, items: list[tuple[Any, int]]) -> Batch:
+        positions = torch.tensor([position for _, position in items])
+        shapes = sorted({tuple(image.shape) for image, _ in items})
+        if self.collate is default_collate and len(shapes) > 1:
+            raise ValueError(f"images of one batch differ in shape, {shapes[0]} and {shapes[1]}; resize them to one size")
+        images = self.collate([(image, 0) for image, _ in items])[0]
+        return images, positions

@@ -1,0 +1,19 @@
+"""The parts of an embedding's making, one after another; plain torch, driven from outside."""
+
+from t2v_lightning.phases.base import LogMetrics, Metrics, Phase, no_log
+from t2v_lightning.phases.features import FeaturesPhase
+from t2v_lightning.phases.head import HeadFit, HeadOptions, fit_head
+from t2v_lightning.phases.montecarlo import MonteCarloPhase, fisher_of_filters
+
+__all__ = [
+    "FeaturesPhase",
+    "HeadFit",
+    "HeadOptions",
+    "LogMetrics",
+    "Metrics",
+    "MonteCarloPhase",
+    "Phase",
+    "fisher_of_filters",
+    "fit_head",
+    "no_log",
+]

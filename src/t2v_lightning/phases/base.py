@@ -1,0 +1,34 @@
+"""What every phase of an embedding is: a number of epochs over positions, a step a batch, and an end."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import ClassVar
+
+from torch import Tensor
+
+Metrics = dict[str, float]
+LogMetrics = Callable[[Metrics, int], None]
+"""Takes named numbers and the number of images or draws they were taken at."""
+
+
+def no_log(metrics: Metrics, step: int) -> None:
+    """Drops the numbers."""
+
+
+class Phase(ABC):
+    """One part of an embedding's making, driven batch by batch by a Trainer or by a plain loop."""
+
+    title: ClassVar[str]
+    epochs: int = 1
+
+    @abstractmethod
+    def order(self, epoch: int) -> Tensor:
+        """Positions to visit in that epoch of the phase: int64 [n]."""
+
+    @abstractmethod
+    def step(self, images: Tensor, positions: Tensor) -> Metrics:
+        """Takes in a batch; positions at or beyond the task's length are padding. Returns what to show."""
+
+    @abstractmethod
+    def finish(self, log: LogMetrics) -> None:
+        """Called once, after the last batch of the last epoch."""

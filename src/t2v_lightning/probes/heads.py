@@ -1,0 +1,142 @@
+"""Finding the final Linear layer of any network by watching one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class _Call:
+    """One call of one layer during the trial; only a Linear's [N, K] output is kept, memory stays small."""
+
+    name: str
+    layer: nn.Module
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    output: Tensor | None
+
+    def __str__(self) -> str:
+        return f"{self.name or '(itself)'} ({type(self.layer).__name__}, {list(self.output_shape)})"
+
+
+def trial_input(module: nn.Module, input_size: tuple[int, int, int]) -> Tensor:
+    """Two fixed random images [2, C, H, W] on the module's device, in its dtype."""
+    like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
+    images = torch.randn((2, *input_size), generator=torch.Generator().manual_seed(0))
+    return images.to(like.device, like.dtype)
+
+
+def split_head(module: nn.Module, images: Tensor) -> tuple[nn.Module, nn.Linear, str]:
+    """Take the final Linear layer out of a network, in place.
+
+    The head is the Linear layer whose output is the network's output, seen in one forward pass in eval
+    mode without gradients. It is replaced by ``nn.Identity``; a second pass makes sure that
+    ``head(backbone(images))`` is what the network gave. The state of the random number generator and the
+    network's hooks are as before.
+
+    Args:
+        module: the network; changed in place and left in eval mode.
+        images: [N, C, H, W], N >= 2, on the module's device.
+
+    Returns:
+        (backbone, head, dotted path of the head in the backbone).
+
+    Raises:
+        ValueError: the network fails on these images, or its output does not come straight from one
+            Linear layer applied to [N, P]; the text says what was found.
+    """
+    module.eval()
+    kind = type(module).__name__
+    with torch.no_grad(), _restored_rng(images.device):
+        try:
+            output, calls = _watch(module, images)
+        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+            raise ValueError(
+                f"{kind} failed on images of size {tuple(images.shape[1:])}: {error}\n"
+                "Pass input_size=(channels, height, width) that it accepts"
+            ) from error
+        call = _find_head(kind, output, calls)
+        head, name = call.layer, call.name
+        if not isinstance(head, nn.Linear) or not name:
+            raise ValueError(f"{kind} is a head alone: there is no backbone left to measure")
+        for path in [n for n, m in module.named_modules(remove_duplicate=False) if m is head]:
+            module.set_submodule(path, nn.Identity())
+        try:
+            again = head(module(images))
+        except (RuntimeError, AttributeError, TypeError) as error:
+            raise ValueError(
+                f"{kind} cannot do without its head {name!r}: beside calling it, forward uses the layer's "
+                f"attributes or its output's shape ({error})"
+            ) from error
+        if again.shape != output.shape or not torch.allclose(again, output, 1e-3, 1e-5, equal_nan=True):
+            raise ValueError(
+                f"the output of {kind} is not that of its last Linear layer {name!r}: it is changed in "
+                "place afterwards. Let forward return the layer's output (logits)"
+            )
+    return module, head, name
+
+
+def _watch(module: nn.Module, images: Tensor) -> tuple[Any, list[_Call]]:
+    calls: list[_Call] = []
+
+    def record(name: str) -> Any:
+        def hook(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            if isinstance(output, Tensor):
+                shape = tuple(inputs[0].shape) if inputs and isinstance(inputs[0], Tensor) else ()
+                kept = output if isinstance(layer, nn.Linear) and output.ndim == 2 else None
+                calls.append(_Call(name, layer, shape, tuple(output.shape), kept))
+
+        return hook
+
+    leaves = [(name, layer) for name, layer in module.named_modules() if not any(layer.children())]
+    linears = [(name, m) for name, m in module.named_modules() if isinstance(m, nn.Linear)]
+    handles = [
+        layer.register_forward_hook(record(name)) for name, layer in {**dict(leaves), **dict(linears)}.items()
+    ]
+    try:
+        return module(images), calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _find_head(kind: str, output: Any, calls: list[_Call]) -> _Call:
+    if not isinstance(output, Tensor):
+        raise ValueError(
+            f"{kind} returns {type(output).__name__}; its forward must return a tensor of logits [N, classes]"
+        )
+    makers = [call for call in calls if call.output is not None and _same_memory(call.output, output)]
+    if not makers:
+        alike = [str(c) for c in calls if isinstance(c.layer, nn.Linear) and c.output_shape == output.shape]
+        raise ValueError(
+            f"{kind} has no final Linear head: its output {list(output.shape)} does not come straight from a "
+            f"Linear layer. Linear layers with an output of that shape: {', '.join(alike) or 'none'}. "
+            f"Last layers called: {', '.join(map(str, calls[-3:])) or 'none'}. "
+            "Wrap the network so that forward ends with one nn.Linear and returns its output"
+        )
+    head = makers[-1]
+    times = sum(call.layer is head.layer for call in calls)
+    if times > 1:
+        raise ValueError(f"{kind} calls its head {head.name!r} {times} times in a forward; once is allowed")
+    if len(head.input_shape) != 2:
+        raise ValueError(
+            f"the head {head.name!r} of {kind} takes {list(head.input_shape)}; it must take one feature "
+            "vector an image, [N, features]: pool before it"
+        )
+    return head
+
+
+def _same_memory(a: Tensor, b: Tensor) -> bool:
+    return a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride()
+
+
+@contextmanager
+def _restored_rng(device: torch.device) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield

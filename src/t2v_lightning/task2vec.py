@@ -1,0 +1,416 @@
+"""Task2Vec as a LightningModule: one fit, phase after phase."""
+
+import copy
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import asdict
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning import Callback, LightningDataModule, LightningModule
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from t2v_lightning._version import __version__
+from t2v_lightning.accumulators import FilterwiseFisher
+from t2v_lightning.callbacks import EmbedProgress, TensorBoardSummary
+from t2v_lightning.embedding import Embedding
+from t2v_lightning.functional.likelihood import LikelihoodName, Sampling, check_sampling, get_likelihood
+from t2v_lightning.functional.weights import Include, check_include
+from t2v_lightning.loading import Batch, IndexedDataset, LoaderOptions, PhaseLoader, ShardedSampler
+from t2v_lightning.phases import (
+    FeaturesPhase,
+    HeadOptions,
+    Metrics,
+    MonteCarloPhase,
+    Phase,
+    fisher_of_filters,
+)
+from t2v_lightning.probes import ProbeNetwork
+from t2v_lightning.selection import Selection, check_map_style, select_images
+
+log = logging.getLogger(__name__)
+
+Method = Literal["montecarlo"]
+
+
+class Task2Vec(LightningModule):
+    """Embeds a labelled image dataset with a pretrained probe (Achille et al., ICCV 2019, arXiv 1902.03545).
+
+    Fits a new head on the task, then takes the diagonal Fisher information of the probe's filters. Either
+    `embed(dataset)` in a plain loop on one device, or ``Trainer.fit(module, datamodule)`` with all that
+    Lightning brings; then `embedding` holds the result.
+
+    Args:
+        probe: a `ProbeNetwork`, or any classifier that `ProbeNetwork.from_module` takes. It is copied.
+        method: "montecarlo".
+        likelihood: "softmax" (classes), "bernoulli" (labels) or "gaussian" (regression); None takes the
+            datamodule's own, or softmax.
+        sampling: "sign", "categorical", "exact" or "empirical"; see `functional.likelihood.cotangents`.
+        passes: random vectors an image.
+        max_samples: at most so many images, a seeded stratified subset; None for all.
+        balanced: every class counts the same, whatever its number of images (softmax only).
+        skip_layers: stage of the probe at which the vector starts; earlier stages cost no gradients.
+        include: "weights", "weights+norm" or "all".
+        num_classes: fixes the number of outputs; None counts the classes that occur.
+        head: how the head is fitted: `HeadOptions`, or the name of a method with its defaults.
+        seed: fixes subset, order, head and every random vector.
+
+    Raises:
+        ValueError, TypeError: an option is out of range; the text says what is allowed.
+
+    >>> from t2v_lightning.probes import ProbeNetwork
+    >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 9))
+    >>> probe = ProbeNetwork.from_module(net, input_size=(1, 8, 8))
+    >>> task = [(torch.full((1, 8, 8), float(i)), i % 2) for i in range(6)]
+    >>> Task2Vec(probe).embed(task, progress=False)
+    Embedding(4 entries, 1 layers, ...)
+    """
+
+    def __init__(
+        self,
+        probe: ProbeNetwork | nn.Module,
+        method: Method = "montecarlo",
+        *,
+        likelihood: LikelihoodName | None = None,
+        sampling: Sampling = "sign",
+        passes: int = 1,
+        max_samples: int | None = 10_000,
+        balanced: bool = True,
+        skip_layers: int = 0,
+        include: Include = "weights",
+        num_classes: int | None = None,
+        head: HeadOptions | Literal["adam", "lbfgs", "keep"] = "adam",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if method not in get_args(Method):
+            raise ValueError(f"unknown method {method!r}; allowed are {', '.join(get_args(Method))}")
+        if likelihood is not None:
+            get_likelihood(likelihood)
+        check_sampling(sampling, passes)
+        check_include(include)
+        if max_samples is not None and max_samples < 2:
+            raise ValueError(f"max_samples={max_samples}; take at least one image a class, or None for all")
+        if not isinstance(probe, ProbeNetwork):
+            probe = ProbeNetwork.from_module(probe)
+        probe.stage_parameters(skip_layers)  # raises when the stage does not exist
+        self.method, self.likelihood, self.sampling, self.passes = method, likelihood, sampling, passes
+        self.max_samples, self.balanced, self.skip_layers = max_samples, balanced, skip_layers
+        self.include, self.num_classes, self.seed = include, num_classes, seed
+        self.head_options = HeadOptions(method=head) if isinstance(head, str) else head
+        self.automatic_optimization = False
+        self.probe = copy.deepcopy(probe)
+        self.probe.backbone.requires_grad_(False)
+        self._original_head = copy.deepcopy(self.probe.head)
+        self.embedding: Embedding | None = None
+        self.phases: list[Phase] = []
+        self._task_meta: dict[str, Any] = {}
+
+    # --- what both ways of running share -------------------------------------------------------------
+
+    def prepare(self, source: Any, options: LoaderOptions) -> None:
+        """Chooses images, checks everything that can be checked early, and lines up the phases.
+
+        Args:
+            source: the dataset, or a LightningDataModule that has been set up (its train split is taken).
+            options: how batches are made.
+        """
+        dataset = source
+        if isinstance(source, LightningDataModule):
+            dataset = source.train_dataloader().dataset
+        likelihood = self.likelihood or getattr(source, "likelihood", "softmax")
+        if isinstance(dataset, IterableDataset):
+            dataset = check_map_style(dataset)
+        warn_random_transforms(dataset)
+        keep = self.head_options.method == "keep"
+        self.selection = select_images(
+            dataset,
+            likelihood=likelihood,
+            balanced=self.balanced and likelihood == "softmax",
+            max_samples=self.max_samples,
+            num_classes=self._original_head.out_features if keep else self.num_classes,
+            seed=self.seed,
+        )
+        if keep:
+            self.probe.head = copy.deepcopy(self._original_head).to(self.device)
+        else:
+            self.probe.reset_head(self.selection.num_classes, torch.Generator().manual_seed(self.seed))
+        self.dataset = IndexedDataset(dataset, self.selection.chosen, self.probe.transform)
+        self._check_image(likelihood)
+        self.engine = fisher_of_filters(self.probe, self.skip_layers, self.include)
+        self.loader_options = options
+        self.embedding = None
+        self._task_meta = {
+            name: getattr(source, attribute)
+            for name, attribute in {
+                "dataset": "name",
+                "task": "task_name",
+                "task_id": "task_id",
+                "family": "family",
+                "class_names": "class_names",
+            }.items()
+            if isinstance(source, LightningDataModule) and hasattr(source, attribute)
+        }
+        self._task_meta.setdefault("dataset", type(getattr(dataset, "dataset", dataset)).__name__)
+        self.accumulator = FilterwiseFisher(self.engine.size, sync_on_compute=True)
+        features = FeaturesPhase(self.probe, self.selection, self.head_options, self.seed)
+        fisher = MonteCarloPhase(
+            self.selection, self.engine, self.accumulator, self.sampling, self.passes, self.seed
+        )
+        self.phases = [features, fisher]
+
+    def _check_image(self, likelihood: str) -> None:
+        """Reads the first image, so that a wrong shape is told before the work starts."""
+        image, _ = self.dataset[0]
+        expected = self.probe.input_size[0]
+        if image.dim() != 3 or image.shape[0] != expected or not image.is_floating_point():
+            raise ValueError(
+                f"image 0 of the dataset is a {image.dtype} tensor of shape {tuple(image.shape)}; the probe "
+                f"{self.probe.name!r} takes float tensors [{expected}, H, W], or PIL images, to which it applies "
+                "its own transform"
+            )
+
+    def phase_at(self, epoch: int) -> tuple[Phase, int]:
+        """The phase that an epoch of the fit belongs to, and the epoch within it."""
+        for phase in self.phases:
+            if epoch < phase.epochs:
+                return phase, epoch
+            epoch -= phase.epochs
+        raise IndexError(f"the fit has no epoch that far: {epoch} beyond its last phase")
+
+    def phase_loader(self, phase: Phase, epoch: int, rank: int = 0, world_size: int = 1) -> PhaseLoader:
+        """Batches of one epoch of a phase, this process's share."""
+        sampler = ShardedSampler(
+            phase.order(epoch), len(self.selection), self.loader_options.batch_size, rank, world_size
+        )
+        return PhaseLoader(self.dataset, sampler, self.loader_options, epoch)
+
+    def _assemble(self) -> Embedding:
+        """The embedding from the sums of all processes."""
+        estimate = self.accumulator.compute()
+        if int(estimate.samples) != len(self.selection):
+            raise RuntimeError(
+                f"{int(estimate.samples)} images were counted where the task has {len(self.selection)}; "
+                "the embedding would be wrong"
+            )
+        features, fisher = self.phases
+        assert isinstance(features, FeaturesPhase) and features.fit is not None
+        meta: dict[str, Any] = {
+            **self._task_meta,
+            "method": self.method,
+            "probe": self.probe.name,
+            "probe_digest": self.probe.digest,
+            "likelihood": self.selection.likelihood,
+            "sampling": self.sampling,
+            "passes": self.passes,
+            "include": self.include,
+            "skip_layers": self.skip_layers,
+            "balanced": self.balanced and self.selection.likelihood == "softmax",
+            "seed": self.seed,
+            "samples": len(self.selection),
+            "num_classes": self.selection.num_classes,
+            "classes": list(self.selection.classes),
+            "relative_stderr": estimate.relative_stderr,
+            "head": asdict(self.head_options) | asdict(features.fit),
+            "versions": {"t2v_lightning": __version__, "torch": torch.__version__, "lightning": pl.__version__},
+        }
+        self.embedding = Embedding(
+            fisher=estimate.fisher.cpu().numpy(),
+            scale=np.ones(self.engine.size),
+            stderr=estimate.stderr.cpu().numpy(),
+            layers=self.engine.layers,
+            meta=meta,
+            group_sums=estimate.group_sums.cpu().numpy(),
+            group_weights=estimate.group_weights.cpu().numpy(),
+        )
+        return self.embedding
+
+    # --- in a plain loop -------------------------------------------------------------------------------
+
+    def embed(
+        self,
+        dataset: Any,
+        *,
+        device: str | torch.device = "auto",
+        batch_size: int = 64,
+        num_workers: int = 0,
+        progress: bool = True,
+    ) -> Embedding:
+        """Embeds a dataset on one device, without a Trainer.
+
+        Args:
+            dataset: map-style, of (image, target): PIL images, or float tensors [C, H, W] that the probe takes;
+                or a LightningDataModule with a map-style train dataset.
+            device: "auto" takes a GPU if there is one.
+            batch_size: images a batch; changes speed and memory only.
+            num_workers: processes that read images; 0 reads them in this one.
+            progress: show a progress bar.
+
+        Raises:
+            TypeError, ValueError: the dataset cannot be embedded; the text says why.
+        """
+        if isinstance(dataset, LightningDataModule):
+            dataset.prepare_data()
+            dataset.setup("fit")
+        with torch.inference_mode(False):
+            self.prepare(dataset, LoaderOptions(batch_size=batch_size, num_workers=num_workers))
+            where = torch.device(_pick_device() if device == "auto" else device)
+            self.to(where)
+            with EmbedProgress() if progress else nullcontext() as bar:
+                for phase in self.phases:
+                    for epoch in range(phase.epochs):
+                        batches: Iterable[Batch] = self.phase_loader(phase, epoch)
+                        for images, positions in bar.track(phase.title, batches) if bar else batches:
+                            metrics = phase.step(images.to(where, self.probe.head.weight.dtype), positions)
+                            if bar:
+                                bar.note(len(positions), metrics)
+                    phase.finish(lambda metrics, step: None)
+            return self._assemble()
+
+    # --- carried by Lightning --------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Takes over the user's data with an indexed loader, and sets the number of epochs."""
+        if stage != "fit":
+            raise RuntimeError(f"Task2Vec runs through Trainer.fit alone, not through Trainer.{stage}")
+        trainer = self.trainer
+        _check_trainer(trainer)
+        self._user_source = trainer.fit_loop._data_source.instance
+        loader = trainer.fit_loop._data_source.dataloader()
+        if not isinstance(loader, DataLoader):
+            raise TypeError(
+                f"Task2Vec needs one DataLoader over a map-style dataset for training, got {type(loader).__name__}"
+            )
+        source = trainer.datamodule if trainer.datamodule is not None else loader.dataset  # type: ignore[attr-defined]
+        self.prepare(source, loader_options(loader))
+        trainer.fit_loop._data_source.instance = self
+        epochs = sum(phase.epochs for phase in self.phases)
+        if trainer.max_epochs != epochs:
+            log.info("the fit has %d epochs: %s", epochs, ", ".join(f"{p.epochs} {p.title}" for p in self.phases))
+        trainer.fit_loop.max_epochs = epochs
+        trainer.reload_dataloaders_every_n_epochs = 1  # type: ignore[attr-defined]
+
+    def teardown(self, stage: str) -> None:
+        self.trainer.fit_loop._data_source.instance = self._user_source
+
+    def train_dataloader(self) -> PhaseLoader:
+        phase, epoch = self.phase_at(self.current_epoch)
+        return self.phase_loader(phase, epoch, self.trainer.global_rank, self.trainer.world_size)
+
+    def configure_optimizers(self) -> None:
+        """None: the head is fitted on stored features at the end of the first phase."""
+
+    def configure_callbacks(self) -> list[Callback]:
+        return [TensorBoardSummary()]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        images, positions = batch
+        phase, _ = self.phase_at(self.current_epoch)
+        metrics = phase.step(images, positions)
+        self.log_dict(metrics, prog_bar=True, logger=False)
+        if metrics:
+            self.log_numbers(metrics, min((batch_idx + 1) * len(positions) * self.trainer.world_size, len(self.selection)))
+
+    def log_numbers(self, metrics: Metrics, step: int) -> None:
+        """Writes named numbers to every logger at that number of images or draws."""
+        for logger in self.loggers:
+            logger.log_metrics(metrics, step)
+
+    def on_train_epoch_end(self) -> None:
+        phase, epoch = self.phase_at(self.current_epoch)
+        if epoch == phase.epochs - 1:
+            phase.finish(self.log_numbers)
+            if phase is self.phases[-1]:
+                self._assemble()
+
+    def on_train_end(self) -> None:
+        if self.embedding is None:
+            raise RuntimeError(
+                "the fit ended without an embedding: the Trainer was stopped early "
+                f"(epoch {self.current_epoch}, should_stop={self.trainer.should_stop})"
+            )
+
+
+def embed(
+    dataset: Any,
+    probe: ProbeNetwork | nn.Module,
+    method: Method = "montecarlo",
+    *,
+    device: str | torch.device = "auto",
+    batch_size: int = 64,
+    num_workers: int = 0,
+    seed: int = 0,
+    progress: bool = True,
+    **options: Any,
+) -> Embedding:
+    """Embeds a dataset with a probe in one call; `options` are those of `Task2Vec`.
+
+    >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 9))
+    >>> probe = ProbeNetwork.from_module(net, input_size=(1, 8, 8))
+    >>> task = [(torch.full((1, 8, 8), float(i)), i % 2) for i in range(6)]
+    >>> len(embed(task, probe, sampling="exact", progress=False))
+    4
+    """
+    module = Task2Vec(probe, method, seed=seed, **options)
+    return module.embed(dataset, device=device, batch_size=batch_size, num_workers=num_workers, progress=progress)
+
+
+def loader_options(loader: DataLoader[Any]) -> LoaderOptions:
+    """Batch size, workers and collate function of somebody's DataLoader."""
+    sampler = loader.batch_sampler
+    return LoaderOptions(
+        batch_size=loader.batch_size or int(getattr(sampler, "batch_size", 1)),
+        num_workers=loader.num_workers,
+        pin_memory=loader.pin_memory,
+        persistent_workers=loader.persistent_workers,
+        prefetch_factor=loader.prefetch_factor if loader.num_workers else None,
+        multiprocessing_context=loader.multiprocessing_context if loader.num_workers else None,
+        worker_init_fn=loader.worker_init_fn,
+        collate_fn=loader.collate_fn,
+    )
+
+
+def warn_random_transforms(dataset: Any) -> None:
+    """Warns when the dataset's transform changes images at random: an embedding should see each image as it is."""
+    found = sorted({type(t).__name__ for t in _transforms(getattr(dataset, "transform", None))})
+    random = [name for name in found if name.startswith(("Random", "AutoAugment", "TrivialAugment", "AugMix", "ColorJitter"))]
+    if random:
+        log.warning(
+            "the dataset's transform is random (%s), so the embedding will differ from run to run; pass the evaluation "
+            "transform instead",
+            ", ".join(random),
+        )
+
+
+def _transforms(transform: Any) -> Iterator[Any]:
+    if transform is not None:
+        yield transform
+        inner = getattr(transform, "transforms", None)
+        for part in inner if isinstance(inner, (list, tuple)) else []:
+            yield from _transforms(part)
+
+
+def _pick_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _check_trainer(trainer: pl.Trainer) -> None:
+    """Raises for Trainer settings under which an image would be left out or a gradient changed."""
+    refused = {
+        "fast_dev_run": (trainer.fast_dev_run, False),  # type: ignore[attr-defined]
+        "max_steps": (trainer.max_steps, -1),
+        "limit_train_batches": (trainer.limit_train_batches, 1.0),
+        "overfit_batches": (trainer.overfit_batches, 0.0),
+        "gradient_clip_val": (trainer.gradient_clip_val, None),
+        "accumulate_grad_batches": (trainer.accumulate_grad_batches, 1),
+    }
+    for name, (value, allowed) in refused.items():
+        if value != allowed:
+            raise ValueError(
+                f"Trainer({name}={value!r}) does not go with Task2Vec: every image must be seen exactly once and "
+                f"gradients must stay as they are; leave it at {allowed!r}. For fewer images use Task2Vec(max_samples=...)"
+            )
