@@ -61,6 +61,15 @@ def family_colours(families: Sequence[str]) -> dict[str, tuple[float, float, flo
     }
 
 
+def set_title(ax: Axes, title: str | None) -> None:
+    """Write the title above the axis and above the legend of families, where there is one."""
+    if title:
+        legend = ax.get_legend()
+        figure_of(ax).draw_without_rendering()
+        height = 0 if legend is None else legend.get_window_extent().height * 72 / figure_of(ax).dpi
+        ax.set_title(title, fontsize=12, color=INK, loc="left", pad=6 + height)
+
+
 def add_family_legend(ax: Axes, colours: dict[str, tuple[float, float, float]], points: float) -> None:
     """Name the colours of the families above the axis, in as many columns as fit."""
     points = max(points, 8)
@@ -83,14 +92,14 @@ def add_family_legend(ax: Axes, colours: dict[str, tuple[float, float, float]], 
 def place_labels(ax: Axes, positions: NDArray[np.float64], names: Sequence[str], points: float) -> None:
     """Write ``names`` beside ``positions`` [n, 2], away from each other and from the points.
 
-    Greedy: each label in turn takes the free place nearest to its point, out of a ring of directions at growing
-    distance, or else the one that hides least. Call it last, when limits and size of the axis are settled.
+    Greedy: each label in turn takes the free place nearest to its point, out of sixteen directions at
+    growing distance, or else the one that hides least. Call it last, when the axis has its limits.
     """
     figure = figure_of(ax)
     figure.draw_without_rendering()
     scale = 72 / figure.dpi
     anchors = ax.transData.transform(positions) * scale
-    frame = ax.get_window_extent().extents * scale
+    frame = np.array(ax.get_window_extent().extents) * scale
     sizes = [_text_size(name, points) for name in names]
     # Points count as obstacles of their own size; boxes are (left, bottom, right, top).
     obstacles = np.concatenate([anchors - points * 0.35, anchors + points * 0.35], axis=1)
@@ -112,7 +121,9 @@ def place_labels(ax: Axes, positions: NDArray[np.float64], names: Sequence[str],
             color=INK,
             va="bottom",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": FAINT, "lw": 0.5, "shrinkA": 0, "shrinkB": 2} if far else None,
+            arrowprops={"arrowstyle": "-", "color": FAINT, "lw": 0.5, "shrinkA": 0, "shrinkB": 2}
+            if far
+            else None,
         )
 
 

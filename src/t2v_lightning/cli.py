@@ -1,0 +1,122 @@
+"""The command line: Hydra composes the settings, Lightning runs them."""
+
+import logging
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from t2v_lightning.callbacks import PhaseProgressBar
+from t2v_lightning.data import get_datamodule
+from t2v_lightning.embedding import Embedding
+from t2v_lightning.functional.distances import DISTANCES
+from t2v_lightning.phases import HeadOptions
+from t2v_lightning.probes import get_probe
+from t2v_lightning.report import EMBEDDING_FILE, print_table, write_report
+from t2v_lightning.task2vec import Task2Vec
+
+log = logging.getLogger(__name__)
+
+_PACKAGED = Path(__file__).parent / "configs"
+CONFIGS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "configs"
+"""The folder of configurations: inside the package once installed, at the top of a checkout."""
+
+OmegaConf.register_new_resolver(
+    "job_name", lambda name, task_id: str(name) if task_id is None else f"{name}-{task_id}", replace=True
+)
+
+
+def build(config: DictConfig) -> tuple[pl.LightningDataModule, Task2Vec]:
+    """The datamodule and the module that a configuration describes."""
+    options: dict[str, Any] = OmegaConf.to_container(config.dataset, resolve=True)  # type: ignore[assignment]
+    datamodule = get_datamodule(options.pop("name"), **options)
+    probe = get_probe(**config.probe)
+    settings: dict[str, Any] = OmegaConf.to_container(config.task2vec, resolve=True)  # type: ignore[assignment]
+    head = HeadOptions(**settings.pop("head"))
+    return datamodule, Task2Vec(probe, **settings, head=head)
+
+
+def run(config: DictConfig, folder: Path) -> Embedding:
+    """Embeds one task and writes `embedding.safetensors` and the logs into `folder`."""
+    _check_distance(config)
+    _quiet()
+    datamodule, module = build(config)
+    logger = hydra.utils.instantiate(config.logger) if config.get("logger") else False
+    trainer = pl.Trainer(
+        **config.trainer,
+        logger=logger,
+        callbacks=[PhaseProgressBar()],
+        default_root_dir=str(folder),
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        max_epochs=1,  # Task2Vec sets the real number, which depends on its phases
+    )
+    trainer.fit(module, datamodule=datamodule)
+    embedding = module.embedding
+    assert embedding is not None
+    if trainer.is_global_zero:
+        path = folder / EMBEDDING_FILE
+        embedding.save(path)
+        head = embedding.meta["head"]
+        log.info(
+            "%s: %d images, %d classes, head accuracy %.3f, norm %.4g, relative standard error %.3f; in %s",
+            embedding.meta.get("task", embedding.meta["dataset"]),
+            embedding.meta["samples"],
+            embedding.meta["num_classes"],
+            head["accuracy"],
+            embedding.norm,
+            embedding.relative_stderr,
+            path,
+        )
+    return embedding
+
+
+def _check_distance(config: DictConfig) -> None:
+    if config.report.distance not in DISTANCES:
+        raise ValueError(f"unknown report.distance {config.report.distance!r}; allowed are {', '.join(DISTANCES)}")
+
+
+def _quiet() -> None:
+    """Keeps Lightning's remarks on what is meant to be so off the terminal."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for message in (
+        ".*`configure_optimizers` returned `None`.*",
+        ".*modules? in eval mode at the start of training.*",
+        ".*number of training batches .* is smaller than the logging interval.*",
+        ".*passed in a `val_dataloader` but have no `validation_step`.*",
+        ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
+        ".*does not have many workers.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
+class SweepReport(Callback):
+    """Hydra callback: reports on all embeddings of a sweep when its last job is done."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        self._started = time.time()
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        folder = Path(config.hydra.sweep.dir)
+        jobs = [p.parents[1] for p in folder.glob("*/.hydra/overrides.yaml") if p.stat().st_mtime >= self._started - 1]
+        jobs.sort(key=lambda job: (len(job.name), job.name))
+        done = [job for job in jobs if (job / EMBEDDING_FILE).exists()]
+        embeddings = [Embedding.load(job / EMBEDDING_FILE) for job in done]
+        console = Console()
+        if len(embeddings) > 1:
+            matrix = write_report(embeddings, folder, config.report.distance)
+            print_table(embeddings, matrix, console)
+        console.print(f"{len(embeddings)} embeddings, distances and figures are in {folder.resolve()}", soft_wrap=True)
+
+
+@hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")
+def main(config: DictConfig) -> None:
+    """Embeds one task, or every task of a sweep (`-m`)."""
+    run(config, Path(HydraConfig.get().runtime.output_dir))
