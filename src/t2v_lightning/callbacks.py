@@ -62,8 +62,13 @@ class PhaseProgressBar(RichProgressBar):
     """Lightning's rich bar, named after the phase instead of the epoch."""
 
     def __init__(self) -> None:
-        super().__init__(theme=RichProgressBarTheme(metrics_format=".3g"))
+        super().__init__(theme=RichProgressBarTheme(metrics_format=".3f", metrics_text_delimiter=" "))
         self._images, self._since = 0, 0.0
+
+    def configure_columns(self, trainer: Trainer) -> list[Any]:
+        """A short bar, and no batches a second, as images a second say more: fits 80 characters."""
+        description, _, batches, time_column, _ = super().configure_columns(trainer)
+        return [description, BarColumn(bar_width=16), batches, time_column]
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_epoch_start(trainer, pl_module)
@@ -80,14 +85,12 @@ class PhaseProgressBar(RichProgressBar):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """The speed and the standard error so far; no version number."""
-        metrics = {
-            name.removeprefix("fisher/"): value
-            for name, value in super().get_metrics(trainer, pl_module).items()
-            if name != "v_num"
-        }
+        """The speed and the standard error so far."""
         speed = self._images / max(time.perf_counter() - self._since, 1e-9)
-        return {"images/s": f"{speed:.0f}", **metrics}
+        shown: dict[str, Any] = {"images/s": f"{speed:.0f}"}
+        if "fisher/relative_stderr" in trainer.progress_bar_metrics:
+            shown["stderr"] = trainer.progress_bar_metrics["fisher/relative_stderr"]
+        return shown
 
 
 class TensorBoardSummary(Callback):

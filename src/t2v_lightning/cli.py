@@ -10,6 +10,7 @@ import hydra
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -56,24 +57,20 @@ def run(config: DictConfig, folder: Path) -> Embedding:
         default_root_dir=str(folder),
         enable_model_summary=False,
         enable_checkpointing=False,
-        max_epochs=1,  # Task2Vec sets the real number, which depends on its phases
+        max_epochs=-1,  # Task2Vec sets the real number, which depends on its phases
     )
     trainer.fit(module, datamodule=datamodule)
     embedding = module.embedding
     assert embedding is not None
     if trainer.is_global_zero:
-        path = folder / EMBEDDING_FILE
-        embedding.save(path)
-        head = embedding.meta["head"]
+        embedding.save(folder / EMBEDDING_FILE)
         log.info(
-            "%s: %d images, %d classes, head accuracy %.3f, norm %.4g, relative standard error %.3f; in %s",
+            "%s: %d images, head accuracy %.1f %%, norm %.3g, stderr %.1f %%",
             embedding.meta.get("task", embedding.meta["dataset"]),
             embedding.meta["samples"],
-            embedding.meta["num_classes"],
-            head["accuracy"],
+            100 * embedding.meta["head"]["accuracy"],
             embedding.norm,
-            embedding.relative_stderr,
-            path,
+            100 * embedding.relative_stderr,
         )
     return embedding
 
@@ -87,8 +84,8 @@ def _quiet() -> None:
     """Keeps Lightning's remarks on what is meant to be so off the terminal."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     for message in (
-        ".*`configure_optimizers` returned `None`.*",
-        ".*modules? in eval mode at the start of training.*",
+        ".*configure_optimizers` returned `None`.*",
+        ".*in eval mode at the start of training.*",
         ".*number of training batches .* is smaller than the logging interval.*",
         ".*passed in a `val_dataloader` but have no `validation_step`.*",
         ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
@@ -113,10 +110,14 @@ class SweepReport(Callback):
         if len(embeddings) > 1:
             matrix = write_report(embeddings, folder, config.report.distance)
             print_table(embeddings, matrix, console)
-        console.print(f"{len(embeddings)} embeddings, distances and figures are in {folder.resolve()}", soft_wrap=True)
+        console.print(f"{len(embeddings)} embeddings, distances and figures are in {folder.resolve()}", soft_wrap=True, highlight=False)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")
 def main(config: DictConfig) -> None:
     """Embeds one task, or every task of a sweep (`-m`)."""
-    run(config, Path(HydraConfig.get().runtime.output_dir))
+    hydra_config = HydraConfig.get()
+    folder = Path(hydra_config.runtime.output_dir)
+    run(config, folder)
+    if hydra_config.mode == RunMode.RUN:
+        Console().print(f"the embedding and its logs are in {folder}", soft_wrap=True, highlight=False)

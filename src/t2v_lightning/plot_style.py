@@ -30,7 +30,9 @@ def font_size(count: int) -> float:
 
 def new_axes(width: float, height: float) -> Axes:
     """The only axis of a new figure of this size in inches, whose parts arrange themselves."""
-    return Figure(figsize=(width, height), layout="constrained").add_subplot()
+    figure = Figure(figsize=(width, height))
+    figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08)
+    return figure.add_subplot()
 
 
 def figure_of(ax: Axes) -> Figure:
@@ -61,13 +63,16 @@ def family_colours(families: Sequence[str]) -> dict[str, tuple[float, float, flo
     }
 
 
-def set_title(ax: Axes, title: str | None) -> None:
-    """Write the title above the axis and above the legend of families, where there is one."""
+def settle(ax: Axes, title: str | None) -> Figure:
+    """Write the title, above the legend of families where there is one, and lay the figure out."""
+    figure, legend = figure_of(ax), ax.get_legend()
+    # Labels beside an axis of fixed aspect take three layout passes to settle; saving adds the third.
+    figure.draw_without_rendering()
+    figure.draw_without_rendering()
     if title:
-        legend = ax.get_legend()
-        figure_of(ax).draw_without_rendering()
-        height = 0 if legend is None else legend.get_window_extent().height * 72 / figure_of(ax).dpi
+        height = 0 if legend is None else legend.get_window_extent().height * 72 / figure.dpi
         ax.set_title(title, fontsize=12, color=INK, loc="left", pad=6 + height)
+    return figure
 
 
 def add_family_legend(ax: Axes, colours: dict[str, tuple[float, float, float]], points: float) -> None:
@@ -93,11 +98,9 @@ def place_labels(ax: Axes, positions: NDArray[np.float64], names: Sequence[str],
     """Write ``names`` beside ``positions`` [n, 2], away from each other and from the points.
 
     Greedy: each label in turn takes the free place nearest to its point, out of sixteen directions at
-    growing distance, or else the one that hides least. Call it last, when the axis has its limits.
+    growing distance, or else the one that hides least. Call it last, on a settled figure.
     """
-    figure = figure_of(ax)
-    figure.draw_without_rendering()
-    scale = 72 / figure.dpi
+    scale = 72 / figure_of(ax).dpi
     anchors = ax.transData.transform(positions) * scale
     frame = np.array(ax.get_window_extent().extents) * scale
     sizes = [_text_size(name, points) for name in names]

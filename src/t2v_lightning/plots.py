@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
@@ -31,7 +32,7 @@ from t2v_lightning.plot_style import (
     font_size,
     new_axes,
     place_labels,
-    set_title,
+    settle,
 )
 
 Matrix = NDArray[np.float64]
@@ -138,7 +139,9 @@ def plot_distance_matrix(
     if count <= 12:
         for i, j in np.argwhere(~np.isnan(shown)):
             ink = "white" if shown[i, j] > (low + high) / 2 else INK
-            ax.text(j, i, _number(shown[i, j], high), ha="center", va="center", fontsize=0.8 * points, color=ink)
+            ax.text(
+                j, i, _number(shown[i, j], high), ha="center", va="center", fontsize=0.8 * points, color=ink
+            )
     if floors is not None:
         floors = floors[order]
         near = np.argwhere(shown <= np.maximum.outer(floors, floors))
@@ -151,8 +154,7 @@ def plot_distance_matrix(
         ax.set(xlim=(-0.5, count - 0.5), ylim=(count - 0.5, -0.5))
     if families is not None:
         _draw_families(ax, [families[i] for i in order], points)
-    set_title(ax, title)
-    return figure_of(ax)
+    return settle(ax, title)
 
 
 def plot_dendrogram(
@@ -202,8 +204,7 @@ def plot_dendrogram(
     ax.spines["bottom"].set_color(FAINT)
     if families is not None:
         _draw_families(ax, [families[i] for i in order], points, edges="right")
-    set_title(ax, title)
-    return figure_of(ax)
+    return settle(ax, title)
 
 
 def plot_task_map(
@@ -290,6 +291,9 @@ def plot_norm_vs_error(
         raise ValueError("norms must be finite and above 0, and errors finite.")
     ax = _scatter(positions, names, families, ax)
     ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("norm of the embedding", fontsize=10, color=INK)
     ax.set_ylabel("test error", fontsize=10, color=INK)
     ax.tick_params(which="both", labelsize=9, color=FAINT, labelcolor=INK)
@@ -359,10 +363,10 @@ def plot_stage_profile(
     ax.tick_params(axis="x", length=0)
     ax.tick_params(axis="y", which="both", labelsize=9, color=FAINT, labelcolor=INK)
     ax.spines[:].set_visible(False)
+    figure = settle(ax, title)
     columns = 1 + (len(names) - 1) // 16
     ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9, ncols=columns)
-    set_title(ax, title)
-    return figure_of(ax)
+    return figure
 
 
 def _square(matrix: ArrayLike) -> Matrix:
@@ -436,9 +440,11 @@ def _scatter(
 
 
 def _finish_scatter(ax: Axes, positions: Matrix, names: Sequence[str], title: str | None) -> Figure:
-    set_title(ax, title)
+    figure = settle(ax, title)
+    if title:
+        figure.draw_without_rendering()
     place_labels(ax, positions, [str(name) for name in names], font_size(len(names)))
-    return figure_of(ax)
+    return figure
 
 
 def _mds(distances: Matrix) -> tuple[Matrix, str]:

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 _MAX_META_ITEMS = 100_000
 _MAX_META_DEPTH = 50
+# Numbers and flags: arrays of objects would need Python objects out of the file.
+_PLAIN_DTYPES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
 
 
 class _Dtype:
@@ -31,10 +33,7 @@ class _Dtype:
         self.order = state[1]
 
     def resolve(self) -> np.dtype[Any]:
-        # Plain numbers and flags only: object arrays would need Python objects out of the file.
-        if not (
-            isinstance(self.code, str) and self.code[:1] in "fiub" and self.code[1:] in {"1", "2", "4", "8"}
-        ):
+        if self.code not in _PLAIN_DTYPES:
             raise ValueError(f"an array of dtype {self.code!r}; only plain numbers are admitted.")
         return np.dtype((">" if self.order == ">" else "<") + self.code)
 
@@ -43,12 +42,14 @@ class _Array:
     """Stands in for an array; made by ``_reconstruct`` with its state following, or by ``_frombuffer``."""
 
     def __init__(self, *_: object) -> None:
-        self.state: tuple[Any, ...] = ()
+        self.state: Any = None
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
+    def __setstate__(self, state: Any) -> None:
         self.state = state
 
     def resolve(self) -> NDArray[Any]:
+        if not isinstance(self.state, tuple) or len(self.state) != 5:
+            raise ValueError("an array without its state.")
         _, shape, dtype, fortran, data = self.state
         return _build(data, dtype, shape, "F" if fortran else "C")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -62,12 +63,13 @@ def task_names(embeddings: Sequence[Embedding]) -> list[str]:
 
 
 def print_table(embeddings: Sequence[Embedding], matrix: NDArray[np.float64], console: Console) -> None:
-    """One line a task: size, head accuracy, norm, standard error, and its nearest neighbour."""
+    """One line a task: classes K, images, accuracy of the head, norm, relative standard error, nearest neighbour."""
     names = task_names(embeddings)
     apart = matrix + np.diag(np.full(len(matrix), np.inf))
-    table = Table(title=None)
-    for column in ("task", "classes", "images", "head accuracy", "norm", "rel. stderr", "nearest", "distance"):
-        table.add_column(column, justify="left" if column in ("task", "nearest") else "right")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in ("task", "K", "images", "accuracy", "norm", "stderr", "nearest", "distance"):
+        is_name = column in ("task", "nearest")
+        table.add_column(column, justify="left" if is_name else "right", no_wrap=True)
     for i, embedding in enumerate(embeddings):
         nearest = int(apart[i].argmin())
         head = embedding.meta.get("head", {})
@@ -75,9 +77,9 @@ def print_table(embeddings: Sequence[Embedding], matrix: NDArray[np.float64], co
             names[i],
             str(embedding.meta.get("num_classes", "")),
             str(embedding.meta.get("samples", "")),
-            f"{head['accuracy']:.3f}" if "accuracy" in head else "",
+            f"{head['accuracy']:.1%}" if "accuracy" in head else "",
             f"{embedding.norm:.3g}",
-            f"{embedding.relative_stderr:.3f}" if embedding.stderr is not None else "",
+            f"{embedding.relative_stderr:.1%}" if embedding.stderr is not None else "",
             names[nearest],
             f"{apart[i, nearest]:.3f}",
         )

@@ -289,7 +289,7 @@ class Task2Vec(LightningModule):
         self.prepare(source, loader_options(loader))
         trainer.fit_loop._data_source.instance = self
         epochs = sum(phase.epochs for phase in self.phases)
-        if trainer.max_epochs != epochs:
+        if trainer.max_epochs not in (None, -1, epochs):
             log.info("the fit has %d epochs: %s", epochs, ", ".join(f"{p.epochs} {p.title}" for p in self.phases))
         trainer.fit_loop.max_epochs = epochs
         trainer.reload_dataloaders_every_n_epochs = 1  # type: ignore[attr-defined]

@@ -96,6 +96,8 @@ def test_two_instances_give_the_same(make: Callable[..., TaskDataModule]) -> Non
 
 def test_pickles_into_workers(make: Callable[..., TaskDataModule]) -> None:
     datamodule = ready(make(transform=small_square))
+    # A trainer does not pickle, so the dataset must not hold on to the datamodule that knows it.
+    datamodule.trainer = lambda: None  # type: ignore[assignment]
     copied = pickle.loads(pickle.dumps(datamodule.train_dataset))
     assert torch.equal(copied[3][0], datamodule.train_dataset[3][0])
     assert copied.targets == datamodule.train_dataset.targets

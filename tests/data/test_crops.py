@@ -21,11 +21,6 @@ def painted(box: Box) -> np.ndarray:
     return mask
 
 
-@given(boxes(), boxes())
-def test_overlap_is_a_shared_pixel(one: Box, other: Box) -> None:
-    assert one.overlaps(other) == bool((painted(one) & painted(other)).any())
-
-
 @given(boxes(), st.integers(5, 40))
 def test_a_box_has_a_split_only_when_all_its_pixels_are_of_one_tile(box: Box, tile: int) -> None:
     grid = Grid(Box(0, 0, 100, 100), tile)

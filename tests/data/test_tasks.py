@@ -75,7 +75,7 @@ def test_split_gives_each_sample_to_one_group(case: tuple[Task[int], dict[str, l
 
 
 def test_take_works_on_arrays_and_keeps_their_type() -> None:
-    task = Task(np.arange(12).reshape(3, 4), np.array([0, 1, 0]), ("a", "b"))
+    task: Task[np.ndarray] = Task(np.arange(12).reshape(3, 4), np.array([0, 1, 0]), ("a", "b"))
     part = take(task, np.array([2, 0]))
     assert isinstance(part.samples, np.ndarray)
     assert part.samples.tolist() == [[8, 9, 10, 11], [0, 1, 2, 3]]

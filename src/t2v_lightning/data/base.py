@@ -32,7 +32,7 @@ class TaskDataModule(LightningDataModule):
     """One task of a benchmark as a LightningDataModule.
 
     Subclasses define :attr:`name`, :attr:`family`, :attr:`task_names`, :meth:`load_task` and
-    :meth:`open_image`, and may set :attr:`likelihood`, :attr:`remedy` and ``prepare_data``.
+    :attr:`open_image`, and may set :attr:`likelihood`, :attr:`remedy` and ``prepare_data``.
 
     Args:
         root: folder of the data; benchmarks that are part of the installation need none.
@@ -49,6 +49,9 @@ class TaskDataModule(LightningDataModule):
 
     name: str
     """Name in the registry."""
+    open_image: Callable[[Any], Image.Image]
+    """One sample of :meth:`load_task` -> RGB PIL image. A plain function (``staticmethod`` in a class body):
+    a bound method would send the whole datamodule, and the trainer it knows, to every loader worker."""
     likelihood: str = "softmax"
     """Output distribution that suits the labels: ``softmax``, ``bernoulli`` or ``gaussian``."""
     remedy: ClassVar[str] = "pass root=<the folder that holds it>"
@@ -90,10 +93,6 @@ class TaskDataModule(LightningDataModule):
     @abstractmethod
     def load_task(self, split: Split) -> Task[Any]:
         """Samples, labels and class names of one split of the task; opens no image."""
-
-    @abstractmethod
-    def open_image(self, sample: Any) -> Image.Image:
-        """One sample of :meth:`load_task` as an RGB PIL image."""
 
     @property
     def task_name(self) -> str:

@@ -109,6 +109,7 @@ class BuiltinDataModule(TaskDataModule):
                 f"Got built-in task {name!r}: allowed are {', '.join(BUILTIN_TASKS)}."
             )
         self.name = name
+        self.open_image = BUILTIN_TASKS[name].open_image
         super().__init__(root, task_id, transform, batch_size, num_workers)
 
     @property
@@ -121,6 +122,3 @@ class BuiltinDataModule(TaskDataModule):
 
     def load_task(self, split: Split) -> Task[Any]:
         return BUILTIN_TASKS[self.name].load(split)
-
-    def open_image(self, sample: Any) -> Image.Image:
-        return BUILTIN_TASKS[self.name].open_image(sample)

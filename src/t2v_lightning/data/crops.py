@@ -36,19 +36,6 @@ class Box(NamedTuple):
     right: int
     bottom: int
 
-    def overlaps(self, other: Box) -> bool:
-        """Whether the two rectangles share a pixel.
-
-        >>> Box(0, 0, 2, 2).overlaps(Box(2, 0, 4, 2)), Box(0, 0, 2, 2).overlaps(Box(1, 1, 3, 3))
-        (False, True)
-        """
-        return (
-            self.left < other.right
-            and other.left < self.right
-            and self.top < other.bottom
-            and other.top < self.bottom
-        )
-
 
 class Grid(NamedTuple):
     """Tiles of ``tile`` x ``tile`` pixels over a region of an image; the outermost may be cut off."""

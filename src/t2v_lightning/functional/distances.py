@@ -183,8 +183,10 @@ def _distances(
         fill_distances(out, kind, rows, columns, advance)
     if not return_stderr:
         return out
-    deletions = sum(len(weights) for _, weights in groups_a + groups_b)
-    with progress_bar(progress, deletions * max(shape), size) as advance:
+    work_a, work_b = (sum(len(weights) for _, weights in groups) for groups in (groups_a, groups_b))
+    if columns is None and not kind.symmetric:
+        work_b = work_a
+    with progress_bar(progress, work_a * shape[1] + work_b * shape[0], size) as advance:
         side_b = None if columns is None else (columns, groups_b)
         return out, stderr(kind, (rows, groups_a), side_b, out, advance)
 

@@ -127,6 +127,7 @@ def normalized_cosine(a: Rows, b: Rows) -> Tensor:
     """``1 - cos(v0 s0, v1 s1)``."""
     x, k0 = _variance(a.fisher, a.scale)
     y, k1 = _variance(b.fisher, b.scale)
+    _common(k0, k1)
     norms = _sum_where(x * x, k1) * _sum_where(y * y, k0).T
     return 1 - x @ y.T / norms.sqrt_()
 
@@ -207,8 +208,14 @@ def _sum_where(x: Tensor, keep: Tensor) -> Tensor:
 
 
 def _common(k0: Tensor, k1: Tensor) -> Tensor:
-    """[m, n]: how many entries a pair has in common."""
-    return _sum_where(k0.double(), k1)
+    """[m, n]: how many entries a pair has in common; an error where that is none."""
+    count = _sum_where(k0.double(), k1)
+    if not count.all():
+        raise ValueError(
+            "two embeddings have no entry in common that is above zero: a variance-based distance between them"
+            " is not defined. Use 'cosine'."
+        )
+    return count
 
 
 _PAIRWISE_TILE = (32, 2048)

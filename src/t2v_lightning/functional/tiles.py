@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
@@ -42,6 +43,7 @@ def fill_distances(out: Matrix, kind: Distance, a: Rows, b: Rows | None, advance
             # `entropy` differs by rounding-like terms when a pair is turned round; one order counts.
             square = out[rows, rows].T
             out[rows, rows] = np.triu(square) + np.triu(square, 1).T
+            advance(len(square) * i)
     if b is None and kind.zero_diagonal:
         np.fill_diagonal(out, 0)
 
@@ -91,6 +93,6 @@ def progress_bar(show: bool | None, pairs: int, size: int) -> Iterator[Advance]:
     if not (pairs * size > _LONG if show is None else show):
         yield lambda done: None
         return
-    with Progress(transient=True) as bar:
+    with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("distances", total=pairs)
         yield lambda done: bar.advance(task, done)
