@@ -1,35 +1,58 @@
 """Brute force in float64 by plain autograd; shares no code with the package."""
 
+from collections.abc import Iterator
+
 import torch
+from torch import Tensor, nn
 
 
-def output_fisher(logits, likelihood):
+def output_fisher(logits: Tensor, likelihood: str) -> Tensor:
     """Fisher matrix of the output distribution of one sample, C x C, from its definition."""
-    c = len(logits)
     if likelihood == "softmax":
         p = torch.softmax(logits, 0)
         return torch.diag(p) - torch.outer(p, p)
     if likelihood == "bernoulli":
         p = torch.sigmoid(logits)
         return torch.diag(p * (1 - p))
-    return torch.eye(c, dtype=logits.dtype)
+    if likelihood == "gaussian":
+        return torch.eye(len(logits), dtype=logits.dtype)
+    raise KeyError(likelihood)
 
 
-def parameter_fisher(model, x, parameter, likelihood="softmax", weights=None):
-    """sum_n w_n diag(J_n^T H_n J_n) for one parameter, one output and one sample at a time."""
-    total = torch.zeros_like(parameter)
+def log_likelihood(outputs: Tensor, target: Tensor, likelihood: str) -> Tensor:
+    """Log-probability of one sample's target from its definition, up to a constant; outputs [C]."""
+    if likelihood == "softmax":
+        return outputs[target] - torch.logsumexp(outputs, 0)
+    if likelihood == "bernoulli":
+        p = torch.sigmoid(outputs)
+        return (target * torch.log(p) + (1 - target) * torch.log(1 - p)).sum()
+    if likelihood == "gaussian":
+        return -0.5 * ((target - outputs) ** 2).sum()
+    raise KeyError(likelihood)
+
+
+def sample_fishers(model: nn.Module, x: Tensor, parameter: Tensor, likelihood: str) -> Iterator[Tensor]:
+    """diag(J_n^T H_n J_n) of one parameter, one sample at a time through the network."""
     for n in range(len(x)):
         f = model(x[n : n + 1])[0]
         jacobian = torch.stack(
             [torch.autograd.grad(f[c], parameter, retain_graph=True)[0].flatten() for c in range(len(f))]
         )
         h = output_fisher(f.detach(), likelihood)
-        diagonal = torch.einsum("ci,cd,di->i", jacobian, h, jacobian)
-        total += (1.0 if weights is None else weights[n]) * diagonal.view_as(parameter)
+        yield torch.einsum("ci,cd,di->i", jacobian, h, jacobian).view_as(parameter)
+
+
+def parameter_fisher(
+    model: nn.Module, x: Tensor, parameter: Tensor, likelihood: str = "softmax", weights: Tensor | None = None
+) -> Tensor:
+    """sum_n w_n diag(J_n^T H_n J_n) for one parameter."""
+    total = torch.zeros_like(parameter)
+    for n, diagonal in enumerate(sample_fishers(model, x, parameter, likelihood)):
+        total += (1.0 if weights is None else weights[n]) * diagonal
     return total
 
 
-def squared_gradients(model, x, parameter, vectors):
+def squared_gradients(model: nn.Module, x: Tensor, parameter: Tensor, vectors: Tensor) -> Tensor:
     """Per-sample (d/d theta <v_n, f(x_n)>)^2, [N, *shape], for given vectors [N, C]."""
     rows = []
     for n in range(len(x)):
@@ -38,6 +61,37 @@ def squared_gradients(model, x, parameter, vectors):
     return torch.stack(rows)
 
 
-def filter_means(fisher, dim=0):
+def filter_means(fisher: Tensor, dim: int = 0) -> Tensor:
     """Mean over all weights of a filter."""
     return fisher.movedim(dim, 0).flatten(1).mean(1) if fisher.dim() > 1 else fisher
+
+
+def filter_dim(model: nn.Module, parameter: Tensor) -> int:
+    """The dimension of a parameter that its filters are counted along: 1 for transposed convolutions."""
+    transposed = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+    owners = [m for m in model.modules() if any(p is parameter for p in m.parameters(recurse=False))]
+    return 1 if any(isinstance(m, transposed) for m in owners) else 0
+
+
+def network_fisher(
+    model: nn.Module,
+    x: Tensor,
+    names: list[str],
+    likelihood: str = "softmax",
+    weights: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Filter means of the exact Fisher of some parameters, by parameter name."""
+    parameters = dict(model.named_parameters())
+    return {
+        name: filter_means(
+            parameter_fisher(model, x, parameters[name], likelihood, weights),
+            filter_dim(model, parameters[name]),
+        )
+        for name in names
+    }
+
+
+def relative_error(got: Tensor, expected: Tensor) -> float:
+    """||got - expected|| / ||expected||."""
+    assert got.shape == expected.shape, f"{tuple(got.shape)} is not {tuple(expected.shape)}"
+    return float((got.double() - expected.double()).norm() / expected.double().norm())

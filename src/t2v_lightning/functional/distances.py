@@ -28,7 +28,7 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from t2v_lightning.functional.formulas import FORMULAS, Distance, Rows, asymmetric
+from t2v_lightning.functional.formulas import FORMULAS, Distance, Rows
 from t2v_lightning.functional.gathering import (
     Embeddings,
     check_comparable,
@@ -166,7 +166,8 @@ def _distances(
     others = [] if b is None else list(b)
     check_comparable([*a, *others] if trivial is None else [*a, *others, trivial])
     if distance == "asymmetric":
-        kind = replace(kind, formula=partial(asymmetric, alpha=alpha, trivial=_trivial(a, rows, trivial)))
+        second = {"alpha": alpha, "trivial": _trivial(a, rows, trivial)}
+        kind = replace(kind, formula=partial(kind.formula, **second), fused=partial(kind.fused, **second))
     groups_a = [groups_of(e, f"embedding {i}") for i, e in enumerate(a)] if return_stderr else []
     groups_b = [groups_of(e, f"embedding {i} of b") for i, e in enumerate(others)] if return_stderr else []
     shape = (len(rows), len(rows if columns is None else columns))

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from t2v_lightning.functional.fused import fused_cosine_sums
+from t2v_lightning.functional.fused import fused_cosines
 
 EPSILON = 1e-8
 # Below this an entry counts as zero: its inverse would overflow.
@@ -39,43 +40,60 @@ class Rows:
         return Rows(self.fisher[which], self.scale[which])
 
 
+Formula = Callable[[Rows, Rows], Tensor]
+
+
 @dataclass(frozen=True)
 class Distance:
-    """A formula with what a caller has to know to cut the work into tiles of pairs."""
+    """A formula with what a caller has to know to cut the work into tiles of pairs.
 
-    formula: Callable[[Rows, Rows], Tensor]
+    ``fused`` is the same formula compiled, worth its start-up time for many pairs; ``prepare`` is done once
+    to all rows before they are cut.
+    """
+
+    formula: Formula
+    fused: Formula | None = None
+    prepare: Callable[[Rows], Rows] | None = None
     symmetric: bool = True
     zero_diagonal: bool = True
     uses_variance: bool = False
     tile: tuple[int, int] = (512, 512)
 
 
-def cosine(a: Rows, b: Rows) -> Tensor:
+def single_precision(rows: Rows) -> Rows:
+    """The rows in float32, unless a quotient of theirs could leave its range."""
+    peaks = rows.fisher.amax(1)
+    fits = bool(peaks.min() > 1e-10 and peaks.max() < 1e8)
+    return Rows(rows.fisher.float(), rows.scale) if fits else rows
+
+
+def cosine(a: Rows, b: Rows, cosines: Callable[[Tensor, Tensor, float], Tensor] | None = None) -> Tensor:
     """``1 - cos(p, q)`` with p = h0 / (h0 + h1 + 1e-8) and q = h1 / (h0 + h1 + 1e-8).
 
-    Works in float32 where the values allow it; the error is then below 1e-6.
+    Quotients are in the dtype of the rows, float32 in most cases; the error is then below 1e-6.
     """
-    h0, h1 = a.fisher, b.fisher
-    peaks = torch.cat([h0.amax(1), h1.amax(1)])
-    if peaks.min() > 1e-15 and peaks.max() < 1e30:
-        h0, h1 = h0.float(), h1.float()
-    sums = fused_cosine_sums(h0, h1, EPSILON)
-    pp, qq, pq = (x.double() for x in (sums if sums is not None else _cosine_sums(h0, h1)))
-    return (1 - pq / (pp * qq).sqrt_()).clamp_(min=0)
+    dtype = torch.promote_types(a.fisher.dtype, b.fisher.dtype)
+    similarity = (cosines or _cosines)(a.fisher.to(dtype), b.fisher.to(dtype), EPSILON)
+    return (1 - similarity).clamp_(min=0)
 
 
-def _cosine_sums(h0: Tensor, h1: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The sums of p p, q q and p q, each [m, n]."""
-    pp, qq, pq = (h0.new_empty(len(h0), len(h1)) for _ in range(3))
-    for i, part in _chunks(h0, h1):
-        x, y = h0[i], h1[part]
-        total = y + (x + EPSILON)
-        q = y / total
-        p = torch.div(x, total, out=total)
-        pp[i, part] = torch.linalg.vecdot(p, p)
-        qq[i, part] = torch.linalg.vecdot(q, q)
-        pq[i, part] = torch.linalg.vecdot(p, q)
-    return pp, qq, pq
+def fused_cosine(a: Rows, b: Rows) -> Tensor:
+    """:func:`cosine`, compiled."""
+    return cosine(a, b, fused_cosines)
+
+
+def _cosines(h0: Tensor, h1: Tensor, epsilon: float) -> Tensor:
+    out = torch.empty(len(h0), len(h1), dtype=torch.float64)
+    for part in _runs(h1):
+        y = h1[part]
+        shifted, (p, q) = y + epsilon, h0.new_empty(2, *y.shape)
+        for i, x in enumerate(h0):
+            torch.add(shifted, x, out=q)
+            torch.div(x, q, out=p)
+            torch.div(y, q, out=q)
+            norms = torch.linalg.vector_norm(p, dim=1).double() * torch.linalg.vector_norm(q, dim=1).double()
+            out[i, part] = p.mul_(q).sum(1).double() / norms
+    return out
 
 
 def kl(a: Rows, b: Rows) -> Tensor:
@@ -88,12 +106,15 @@ def kl(a: Rows, b: Rows) -> Tensor:
     h1, g1, l1, k1 = _with_inverse_and_log(b.fisher)
     dense = bool(k0.all() and k1.all())
     out = h0.new_empty(len(h0), len(h1))
-    for i, part in _chunks(h0, h1):
-        ratio = torch.maximum(h0[i] * g1[part], h1[part] * g0[i])
-        logs = (l0[i] - l1[part]).abs_()
-        if not dense:
-            logs *= k0[i] & k1[part]
-        out[i, part] = ratio.sub_(logs).sum(1)
+    for part in _runs(h1):
+        ratio, other = h0.new_empty(2, *h1[part].shape)
+        for i in range(len(h0)):
+            torch.mul(h0[i], g1[part], out=ratio)
+            torch.maximum(ratio, torch.mul(g0[i], h1[part], out=other), out=ratio)
+            logs = torch.sub(l0[i], l1[part], out=other).abs_()
+            if not dense:
+                logs *= k0[i] & k1[part]
+            out[i, part] = ratio.sub_(logs).sum(1)
     return ((out - _common(k0, k1)) / 2).clamp_(min=0)
 
 
@@ -114,11 +135,13 @@ def jsd(a: Rows, b: Rows) -> Tensor:
     h1, _, l1, k1 = _with_inverse_and_log(b.fisher)
     dense = bool(k0.all() and k1.all())
     out = h0.new_empty(len(h0), len(h1))
-    for i, part in _chunks(h0, h1):
-        mean = (h0[i] + h1[part]).div_(2)
-        if not dense:
-            mean[~(k0[i] & k1[part])] = 1
-        out[i, part] = mean.log_().sum(1)
+    for part in _runs(h1):
+        mean = torch.empty_like(h1[part])
+        for i in range(len(h0)):
+            torch.add(h0[i], h1[part], out=mean).div_(2)
+            if not dense:
+                mean[~(k0[i] & k1[part])] = 1
+            out[i, part] = mean.log_().sum(1)
     sums = 2 * out - _sum_where(l0, k1) - _sum_where(l1, k0).T
     return (sums / (4 * _common(k0, k1))).clamp_(min=0)
 
@@ -152,25 +175,25 @@ def entropy(a: Rows, b: Rows) -> Tensor:
     h0, h1 = a.fisher, b.fisher + EPSILON
     x0, x1 = torch.xlogy(h0, h0), torch.xlogy(h1, h1)
     out = h0.new_empty(len(h0), len(h1))
-    for i, part in _chunks(h0, h1):
-        total = h0[i] + h1[part]
-        weighted = (x0[i] + x1[part]).div_(total)
-        out[i, part] = total.log_().sub_(weighted).mean(1)
+    for part in _runs(h1):
+        total, weighted = h0.new_empty(2, *h1[part].shape)
+        for i in range(len(h0)):
+            torch.add(h0[i], h1[part], out=total)
+            torch.add(x0[i], x1[part], out=weighted).div_(total)
+            out[i, part] = total.log_().sub_(weighted).mean(1)
     return (math.log(2) - out).clamp_(min=0)
 
 
-def asymmetric(a: Rows, b: Rows, alpha: float = 0.15, trivial: Rows | None = None) -> Tensor:
+def asymmetric(
+    a: Rows, b: Rows, alpha: float = 0.15, trivial: Rows | None = None, near: Formula = cosine
+) -> Tensor:
     """d(a -> b) = cosine(a, b) - alpha * cosine(a, t0), t0 being ``trivial``, or else fisher = scale of a."""
     if trivial is not None:
         unit = cosine(a, trivial)
     else:
-        unit = torch.cat(
-            [
-                cosine(Rows(h[None], s[None]), Rows(s[None], s[None]))
-                for h, s in zip(a.fisher, a.scale, strict=True)
-            ]
-        )
-    return cosine(a, b) - alpha * unit
+        rows = zip(a.fisher, a.scale, strict=True)
+        unit = torch.cat([cosine(Rows(h[None], s[None]), Rows(s[None], s[None])) for h, s in rows])
+    return near(a, b) - alpha * unit
 
 
 def is_dead(fisher: Tensor) -> Tensor:
@@ -178,10 +201,10 @@ def is_dead(fisher: Tensor) -> Tensor:
     return fisher < _TINY
 
 
-def _chunks(a: Tensor, b: Tensor) -> list[tuple[int, slice]]:
-    """Each row of ``a`` with runs of rows of ``b`` that fit the scratch space."""
-    step = max(1, _SCRATCH // b.shape[1])
-    return [(i, slice(j, j + step)) for i in range(len(a)) for j in range(0, len(b), step)]
+def _runs(rows: Tensor) -> list[slice]:
+    """Runs of rows that stay in cache while every row of the other side meets them."""
+    step = max(1, _SCRATCH // rows.shape[1])
+    return [slice(j, j + step) for j in range(0, len(rows), step)]
 
 
 def _with_inverse_and_log(h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -212,20 +235,26 @@ def _common(k0: Tensor, k1: Tensor) -> Tensor:
     count = _sum_where(k0.double(), k1)
     if not count.all():
         raise ValueError(
-            "two embeddings have no entry in common that is above zero: a variance-based distance between them"
-            " is not defined. Use 'cosine'."
+            "two embeddings have no entry in common that is above zero: a variance-based distance between"
+            " them is not defined. Use 'cosine'."
         )
     return count
 
 
 _PAIRWISE_TILE = (32, 2048)
 FORMULAS = {
-    "cosine": Distance(cosine, tile=_PAIRWISE_TILE),
+    "cosine": Distance(cosine, fused_cosine, single_precision, tile=_PAIRWISE_TILE),
     "kl": Distance(kl, uses_variance=True, tile=_PAIRWISE_TILE),
     "asymmetric_kl": Distance(asymmetric_kl, symmetric=False, uses_variance=True),
     "jsd": Distance(jsd, uses_variance=True, tile=_PAIRWISE_TILE),
     "normalized_cosine": Distance(normalized_cosine, uses_variance=True),
     "correlation": Distance(correlation, uses_variance=True),
     "entropy": Distance(entropy, tile=_PAIRWISE_TILE),
-    "asymmetric": Distance(asymmetric, symmetric=False, zero_diagonal=False, tile=_PAIRWISE_TILE),
 }
+FORMULAS["asymmetric"] = replace(
+    FORMULAS["cosine"],
+    formula=asymmetric,
+    fused=partial(asymmetric, near=fused_cosine),
+    symmetric=False,
+    zero_diagonal=False,
+)

@@ -12,13 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from t2v_lightning.functional.fallback import fallback_squares
 from t2v_lightning.functional.layers import RULES, Call, LayerRule, filter_means
+from t2v_lightning.functional.prepare import PreparedNetwork, channels_last, find_folds
 from t2v_lightning.functional.weights import (
     Include,
     RowOrder,
     Usage,
     Watcher,
     check_include,
+    eager,
     frozen,
     inspect_network,
     layer_name,
@@ -47,6 +50,7 @@ class _Use:
     order: RowOrder
     call: Call | None
     version: int
+    square: Tensor | None
 
 
 class PerSampleFisher:
@@ -64,9 +68,11 @@ class PerSampleFisher:
     Attributes:
         layers: name -> slice of the vector, in the order of `model.named_parameters()`.
         left_out: name of each parameter that is not measured -> why.
+        fallback: name of each measured parameter without a closed form -> the dimension of its filters. Those
+            go through `functional.fallback`, which costs about another pass.
 
     Raises:
-        ValueError: the network mixes samples, or a weight can neither be measured nor is left out by choice.
+        ValueError: the network mixes samples, or has no weight to measure.
     """
 
     def __init__(
@@ -79,8 +85,9 @@ class PerSampleFisher:
         prefix: str = "",
     ) -> None:
         check_include(include)
-        self.model = model
+        self.model = model = eager(model)
         self.left_out: dict[str, str] = {}
+        self.fallback: dict[str, int] = {}
         self._usages: dict[str, Usage] = {}
         self._slices: dict[str, slice] = {}
         self._names: dict[Tensor, str] = {}
@@ -95,13 +102,11 @@ class PerSampleFisher:
             if reason is not None:
                 self.left_out[name] = reason
                 continue
-            if not usage.closed_form:
-                raise ValueError(
-                    f"no closed form for the weight {name!r} of shape {tuple(parameter.shape)}, used by "
-                    f"{', '.join(usage.other) or 'a layer whose rows do not belong to single samples'}"
-                )
-            filters = parameter.shape[usage.filter_dim]
-            self._usages[name], self._names[parameter] = usage, name
+            filters = parameter.shape[usage.filter_dim] if parameter.dim() else 1
+            if usage.closed_form:
+                self._usages[name], self._names[parameter] = usage, name
+            else:
+                self.fallback[name] = usage.filter_dim
             self._slices[name] = self.layers[layer_name(name, prefix)] = slice(self.size, self.size + filters)
             self.size += filters
         if not self.layers:
@@ -109,6 +114,8 @@ class PerSampleFisher:
                 "the network has no weight to measure: every parameter is left out "
                 f"({', '.join(sorted(set(self.left_out.values()))) or 'there are none'})"
             )
+        folds = find_folds(model, example, usages)
+        self.prepared = PreparedNetwork(model, {c: n for c, n in folds.items() if n not in self._slices})
 
     def __call__(self, x: Tensor, vectors: Callable[[Tensor], Iterable[Tensor]]) -> Tensor:
         """Sum over vectors v of the squared gradients of <v, f(x_n)>, averaged within each filter.
@@ -121,6 +128,7 @@ class PerSampleFisher:
             [N, D], float32, or float64 for a network in float64.
         """
         samples = len(x)
+        self.prepared.refresh()
         token = torch.zeros((), device=x.device, requires_grad=True)
         values: Tensor | None = None
         pending: dict[str, Tensor] = {}  # gradients of weights that the forward pass uses more than once
@@ -130,13 +138,19 @@ class PerSampleFisher:
             rule = RULES.get(func)
             call = rule.bind(args, kwargs) if rule is not None else None
             name = self._names.get(call.weight) if call is not None and call.weight is not None else None
-            y = func(*args, **kwargs)
+            y = self.prepared.call(func, args, kwargs)
             if rule is None or call is None or name is None:
                 return y
+            if not torch.is_grad_enabled():
+                raise RuntimeError(
+                    f"layer {layer_name(name)!r} runs without gradients inside the network's forward pass (under "
+                    "torch.no_grad, or in a checkpointed block); switch that off, or leave its stage out with skip_layers"
+                )
             if not y.requires_grad:
                 y = _Start.apply(y, token)
+            factor = self.prepared.square_factor(call.weight)
             seen[name] = seen.get(name, -1) + 1
-            use = _Use(name, rule, self._usages[name].orders[seen[name]], call, call.input._version)
+            use = _Use(name, rule, self._usages[name].orders[seen[name]], call, call.input._version, factor)
             y.register_hook(lambda grad: square(use, grad))
             return y
 
@@ -155,33 +169,41 @@ class PerSampleFisher:
                 a, g = (t.float() if t.dtype in (torch.float16, torch.bfloat16) else t for t in (a, g))
                 call = Call(a, call.weight.to(g.dtype), call.options)
                 if len(self._usages[use.parameter].rules) == 1:
-                    out += use.rule.squares(call, g, samples)
+                    squares = use.rule.squares(call, g, samples)
+                    out += squares if use.square is None else squares * use.square
                 else:
                     gradient = use.rule.per_sample(call, g, samples)
                     pending[use.parameter] = pending.get(use.parameter, 0) + gradient
 
         seen: dict[str, int] = {}
-        with frozen(self.model), torch.enable_grad():
+        with (
+            frozen(self.model),
+            torch.enable_grad(),
+            torch.compiler.set_stance("force_eager"),
+            torch.autograd.graph.disable_saved_tensors_hooks(
+                "the network recomputes activations (gradient checkpointing), which hides its layers from the "
+                "Fisher information; switch checkpointing off for the probe"
+            ),
+        ):
             with Watcher(watch):
-                outputs = self.model(x)
-            detached = outputs.detach()
-            values = torch.zeros(
-                samples,
-                self.size,
-                device=x.device,
-                dtype=torch.float64 if outputs.dtype == torch.float64 else torch.float32,
-            )
-            sequence = iter(vectors(detached))
+                outputs = self.model(channels_last(x))
+            dtype = torch.float64 if outputs.dtype == torch.float64 else torch.float32
+            values = torch.zeros(samples, self.size, device=x.device, dtype=dtype)
+            sequence = iter(vectors(outputs.detach()))
             vector = next(sequence, None)
             while vector is not None:
                 following = next(sequence, None)
                 last = following is None
-                torch.autograd.backward(
-                    outputs, vector.to(outputs.dtype), retain_graph=not last, inputs=[token]
-                )
+                if outputs.requires_grad:
+                    torch.autograd.backward(outputs, vector.to(outputs.dtype), retain_graph=not last, inputs=[token])
                 for name, gradient in pending.items():
                     values[:, self._slices[name]] += filter_means(gradient, self._usages[name].filter_dim)
                 pending.clear()
+                if self.fallback:
+                    with torch.autocast(x.device.type, enabled=False):
+                        squares_of = fallback_squares(self.model, self.fallback, x, vector)
+                    for name, squares in squares_of.items():
+                        values[:, self._slices[name]] += squares
                 vector = following
         return values
 

@@ -14,6 +14,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from t2v_lightning.functional.formulas import Distance, Rows
+from t2v_lightning.functional.fused import WORTHWHILE, is_available
 from t2v_lightning.functional.jackknife import jackknife_variance, leave_one_out
 
 Matrix = NDArray[np.float64]
@@ -30,11 +31,16 @@ def fill_distances(out: Matrix, kind: Distance, a: Rows, b: Rows | None, advance
     """Write the distances from ``a`` [m, D] to ``b`` [n, D], or among ``a``, into ``out`` [m, n]."""
     mirrored = b is None and kind.symmetric
     columns = a if b is None else b
+    formula = kind.formula
+    if kind.fused is not None and out.size * a.fisher.shape[1] > WORTHWHILE and is_available():
+        formula = kind.fused
+    if kind.prepare is not None:
+        a, columns = kind.prepare(a), kind.prepare(columns)
     for i in range(0, len(a), kind.tile[0]):
         rows = slice(i, i + kind.tile[0])
         for j in range(i if mirrored else 0, len(columns), kind.tile[1]):
             part = slice(j, j + kind.tile[1])
-            values = kind.formula(a[rows], columns[part]).numpy()
+            values = formula(a[rows], columns[part]).numpy()
             out[rows, part] = values
             if mirrored:
                 out[part, rows] = values.T
@@ -61,7 +67,7 @@ def stderr(
     if b is None and kind.symmetric:
         variance = variance + variance.T
     else:
-        flipped = replace(kind, formula=lambda x, y: kind.formula(y, x).T)
+        flipped = replace(kind, formula=lambda x, y: kind.formula(y, x).T, fused=None)
         variance += _deletion_variance(flipped, a if b is None else b, rows, distances.T, advance).T
     if b is None:
         np.fill_diagonal(variance, 0)

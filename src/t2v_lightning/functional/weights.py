@@ -122,13 +122,19 @@ def _other_input(x: Tensor) -> Tensor:
     return x.flatten().roll(1).view_as(x) if x.unique().numel() > 1 else torch.where(x > 0, x - 1, x + 1)
 
 
+def eager(model: nn.Module) -> nn.Module:
+    """The network inside `torch.compile`, whose compiled code a mode cannot look into."""
+    inner = getattr(model, "_orig_mod", model)
+    return inner if isinstance(inner, nn.Module) else model
+
+
 def inspect_network(model: nn.Module, x: Tensor) -> dict[str, Usage]:
     """Usage of every parameter of `model`, from forward passes over the first sample of x.
 
     Raises:
         ValueError: the samples of a batch influence each other, or a layer is in train mode.
     """
-    names = {p: name for name, p in model.named_parameters()}
+    names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
     first = x[:1].detach()
     other = _other_input(first)
     usages, inputs, output = _watch_forward(model, torch.cat([first, first]), names)
@@ -145,7 +151,24 @@ def inspect_network(model: nn.Module, x: Tensor) -> dict[str, Usage]:
             "the output for one sample changes with the other samples of its batch (a layer in train mode, "
             "dropout, or batch statistics), so there are no per-sample gradients; call model.eval() first"
         )
+    _find_unseen(model, first, usages)
     return usages
+
+
+def _find_unseen(model: nn.Module, x: Tensor, usages: dict[str, Usage]) -> None:
+    """Notes parameters that matter although no function call was seen with them (in compiled code, say)."""
+    unseen = {n: p for n, p in model.named_parameters() if usages[n] == Usage()}
+    if not unseen:
+        return
+    with frozen(model), torch.enable_grad():
+        for parameter in unseen.values():
+            parameter.requires_grad_()
+        output = model(x)
+        if output.requires_grad:
+            gradients = torch.autograd.grad(output.sum(), list(unseen.values()), allow_unused=True)
+            for name, gradient in zip(unseen, gradients, strict=True):
+                if gradient is not None:
+                    usages[name].other.append("code that torch functions do not pass through")
 
 
 def _watch_forward(
@@ -202,7 +225,8 @@ def _row_order(before: Tensor, after: Tensor) -> RowOrder | None:
 def _same(a: Tensor, b: Tensor) -> bool:
     if not a.is_floating_point():
         return bool((a == b).all())
-    return bool(((a - b).abs() <= 1e-4 * a.abs().amax() + 1e-12).all())
+    tolerance = 64 * torch.finfo(a.dtype).eps * a.abs().amax()
+    return bool(((a - b).abs() <= tolerance).all())
 
 
 def check_include(include: str) -> None:

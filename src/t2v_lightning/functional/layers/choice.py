@@ -1,0 +1,39 @@
+"""Which form of a layer's squared gradients is used where: the rules, in one place.
+
+For a layer with C input channels, F filters, kernel volume K and T output positions there is
+
+- direct: form the per-sample gradient (C K x F) and square it, T C K F multiplications;
+- Gram: ||g A^T||^2 = diag(g (A^T A) g^T), with the Gram matrix of the input positions, about T^2 (C + F).
+
+The constants were read off timings of single layers on one CPU thread (benchmarks/forms.py prints them): a Gram
+needs two passes over its T x T matrix besides the multiplications, so it must save a third of them to win.
+Temporary buffers of a block of samples stay in a core's cache on a CPU, where larger ones were up to ten times
+slower; a GPU wants them as large as its memory comfortably allows.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+GRAM_ADVANTAGE = 0.7
+CPU_BLOCK = 2**17
+GPU_BLOCK = 2**27
+
+
+def gram_is_cheaper(gram_cost: float, direct_cost: float) -> bool:
+    """Whether a Gram form with so many multiplications beats the direct one."""
+    return gram_cost < GRAM_ADVANTAGE * direct_cost
+
+
+def shifted_is_cheaper(positions: int, kernel: int, device: torch.device) -> bool:
+    """Depthwise: whether shifted products beat one small convolution backward pass a sample."""
+    return device.type != "cpu" or positions <= 49 or (positions <= 196 and kernel >= 25)
+
+
+def blocks(samples: int, numbers: int, device: torch.device, least: int = 1) -> Iterator[Any]:
+    """Slices of at least `least` samples such that a buffer of `numbers` a sample stays in bounds."""
+    limit = CPU_BLOCK if device.type == "cpu" else GPU_BLOCK
+    step = max(least, limit // max(1, numbers))
+    for start in range(0, samples, step):
+        yield slice(start, start + step)
