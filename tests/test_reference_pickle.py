@@ -164,8 +164,13 @@ def test_hostile_programs(tmp_path: Path, program: bytes, message: str) -> None:
 
 def array_program(dtype: bytes, shape: tuple[int, ...], data: bytes, order: bytes = b"<") -> bytes:
     """An array of this dtype, shape and bytes, whether they fit each other or not."""
-    text = lambda value: b"\x8c" + bytes([len(value)]) + value  # noqa: E731
-    number = lambda value: b"J" + struct.pack("<i", value)  # noqa: E731
+
+    def text(value: bytes) -> bytes:
+        return b"\x8c" + bytes([len(value)]) + value
+
+    def number(value: int) -> bytes:
+        return b"J" + struct.pack("<i", value)
+
     head = stack_global("numpy.core.multiarray", "_reconstruct")
     head += stack_global("numpy", "ndarray") + b"K\x00\x85" + b"C\x01b" + b"\x87R"
     kind = stack_global("numpy", "dtype") + text(dtype) + b"\x89\x88\x87R"

@@ -65,6 +65,7 @@ class FilterwiseFisher(Metric):
     group_sums: Tensor
     group_weights: Tensor
     samples: Tensor
+    seen: Tensor
 
     def __init__(self, size: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -79,7 +80,8 @@ class FilterwiseFisher(Metric):
             "group_weights": (GROUPS,),
         }.items():
             self.add_state(name, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("samples", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        for name in ("samples", "seen"):
+            self.add_state(name, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, values: Tensor, weights: Tensor | None = None, index: Tensor | None = None) -> None:
         """Adds samples.
@@ -91,18 +93,19 @@ class FilterwiseFisher(Metric):
                 are numbered in the order in which they come.
 
         Raises:
-            ValueError: shapes do not fit, or values are not finite.
+            ValueError: shapes do not fit, values are not finite, or weights are negative or not finite.
         """
         if values.dim() != 2 or values.shape[1] != self.size:
             raise ValueError(f"values must have shape [N, {self.size}], got {tuple(values.shape)}")
         w = torch.ones(len(values)) if weights is None else weights
         w = w.to(values.device, torch.float64)
-        if index is None:
-            index = int(self.samples) + torch.arange(len(values), device=values.device)
+        index = self._numbered(values, index)
         if w.shape != (len(values),) or index.shape != w.shape:
             raise ValueError(
                 f"weights and index must have shape ({len(values)},), got {tuple(w.shape)} and {tuple(index.shape)}"
             )
+        if not bool(((w >= 0) & torch.isfinite(w)).all()):
+            raise ValueError(f"weights must be finite numbers of 0 or more, got {w.min():g} to {w.max():g}")
         v = torch.where(w[:, None] > 0, values.double(), 0.0)
         if not bool(torch.isfinite(v).all()):
             bad = index[~torch.isfinite(v).all(1)].tolist()
@@ -114,6 +117,18 @@ class FilterwiseFisher(Metric):
         self.sum_w2v += w.square() @ v
         self.sum_w2 += w.square().sum()
         self.samples += (w > 0).sum()
+        self.seen += len(w)
+
+    def forward(self, values: Tensor, weights: Tensor | None = None, index: Tensor | None = None) -> FisherEstimate:
+        """`update`, and the estimate over these samples alone."""
+        # numbered before the base class sets the sums aside
+        estimate: FisherEstimate = super().forward(values, weights, self._numbered(values, index))
+        return estimate
+
+    def _numbered(self, values: Tensor, index: Tensor | None) -> Tensor:
+        if index is not None:
+            return index
+        return int(self.seen) + torch.arange(len(values), device=values.device)
 
     def compute(self) -> FisherEstimate:
         """The estimate over everything seen so far, on all processes; ValueError if that is nothing."""

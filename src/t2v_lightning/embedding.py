@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from operator import index
 from typing import Any
 
@@ -23,7 +23,7 @@ _DTYPES = {
 }
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class Embedding:
     """A Task2Vec embedding of D entries, one for every filter of the probe.
 
@@ -56,30 +56,42 @@ class Embedding:
 
     fisher: NDArray[np.float64]
     scale: NDArray[np.float64]
-    stderr: NDArray[np.float64] | None = None
-    layers: Mapping[str, slice] = field(default_factory=dict)
-    meta: dict[str, Any] = field(default_factory=dict)
-    group_sums: NDArray[np.float32] | None = None
-    group_weights: NDArray[np.float64] | None = None
+    stderr: NDArray[np.float64] | None
+    layers: dict[str, slice]
+    meta: dict[str, Any]
+    group_sums: NDArray[np.float32] | None
+    group_weights: NDArray[np.float64] | None
 
-    def __post_init__(self) -> None:
-        fisher = _array("fisher", self.fisher, "D")
-        if fisher.size == 0:
+    def __init__(
+        self,
+        fisher: ArrayLike,
+        scale: ArrayLike,
+        stderr: ArrayLike | None = None,
+        layers: Mapping[str, slice] | None = None,
+        meta: Mapping[str, Any] | None = None,
+        group_sums: ArrayLike | None = None,
+        group_weights: ArrayLike | None = None,
+    ) -> None:
+        vector = _array("fisher", fisher, "D")
+        size = vector.size
+        if size == 0:
             raise ValueError("fisher has no entries; an embedding needs at least one filter.")
-        checked: dict[str, Any] = {"fisher": fisher, "scale": _array("scale", self.scale, fisher.size)}
+        checked: dict[str, Any] = {"fisher": vector, "scale": _array("scale", scale, size)}
         if not checked["scale"].all():
             raise ValueError("scale has entries that are 0; it is the precision of a prior and above 0.")
-        if self.stderr is not None:
-            checked["stderr"] = _array("stderr", self.stderr, fisher.size)
-        if (self.group_sums is None) != (self.group_weights is None):
+        checked["stderr"] = None if stderr is None else _array("stderr", stderr, size)
+        if (group_sums is None) != (group_weights is None):
             raise ValueError("group_sums and group_weights belong together: give both or neither.")
-        if self.group_sums is not None and self.group_weights is not None:
-            weights = _array("group_weights", self.group_weights, "G")
-            checked["group_weights"] = weights
-            checked["group_sums"] = _array("group_sums", self.group_sums, weights.size, fisher.size)
-        checked["layers"] = _layout(self.layers, fisher.size)
+        weights = None if group_weights is None else _array("group_weights", group_weights, "G")
+        checked["group_weights"] = weights
+        checked["group_sums"] = (
+            None
+            if group_sums is None or weights is None
+            else _array("group_sums", group_sums, weights.size, size)
+        )
+        checked["layers"] = _layout(layers or {}, size)
         try:
-            checked["meta"] = json.loads(json.dumps(dict(self.meta)))
+            checked["meta"] = json.loads(json.dumps(dict(meta or {})))
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"meta takes what JSON can hold (numbers, text, lists, dicts): {error}."
@@ -137,7 +149,7 @@ class Embedding:
             return NotImplemented
         return (
             all(_same(getattr(self, name), getattr(other, name)) for name in _DTYPES)
-            and dict(self.layers) == dict(other.layers)
+            and self.layers == other.layers
             and self.meta == other.meta
         )
 

@@ -104,6 +104,7 @@ class PhaseLoader:
             multiprocessing_context=o.multiprocessing_context,
             worker_init_fn=o.worker_init_fn,
             collate_fn=_Collate(o.collate_fn),
+            generator=torch.Generator(),  # for the workers' seeds, which would come from the global one
         )
         self._given = self.sampler.start
         for batch in loader:
@@ -116,7 +117,7 @@ class PhaseLoader:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         if state["epoch"] == self.epoch:
-            self.sampler.start = state["given"]
+            self.sampler.start = self._given = state["given"]
 
 
 class _Collate:

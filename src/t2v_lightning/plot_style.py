@@ -16,7 +16,7 @@ INK = "#262626"
 FAINT = "#9a9a9a"
 ACCENT = "#31688e"
 _DIRECTIONS = np.array([(np.cos(a), np.sin(a)) for a in np.linspace(0, 2 * np.pi, 16, endpoint=False)])
-_RADII = (0.7, 1.4, 2.4, 3.6, 5.2, 7.0)
+_RADII = (0.7, 1.4, 2.4, 3.6, 5.2, 7.0, 9.0, 11.5, 14.0)
 
 
 def font_size(count: int) -> float:

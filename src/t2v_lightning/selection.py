@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import ConcatDataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDataset
 
 from t2v_lightning.functional.likelihood import LikelihoodName
 
@@ -75,6 +75,8 @@ def select_images(
         ValueError: an empty dataset, one class only, labels beyond num_classes, or max_samples below K.
     """
     check_map_style(dataset)
+    if max_samples is not None and max_samples < 1:
+        raise ValueError(f"max_samples={max_samples}; take at least one image, or None for all")
     raw = find_targets(dataset)
     if likelihood != "softmax":
         targets = _vectors(raw, likelihood)
@@ -108,7 +110,8 @@ def select_images(
 
 def check_map_style(dataset: Any) -> None:
     """Raise unless `dataset` has a length and items by number, and is not empty."""
-    if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
+    has_items = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
+    if not has_items or isinstance(dataset, IterableDataset):  # which inherits a __getitem__ that does nothing
         raise TypeError(
             f"the dataset must be map-style, with __len__ and __getitem__; got {type(dataset).__name__}. Each image "
             "must count exactly once, which an iterable dataset cannot promise: wrap it in a list or a map-style dataset"
@@ -129,7 +132,7 @@ def find_targets(dataset: Any) -> Any:
     for name in ("targets", "labels"):
         values = getattr(dataset, name, None)
         if values is not None and hasattr(values, "__len__") and len(values) == len(dataset):
-            return values
+            return _transformed(values, getattr(dataset, "target_transform", None))
     log.info("the dataset has no `targets` or `labels`, so all %d items are read once to collect them", len(dataset))
     targets = []
     for i in range(len(dataset)):
@@ -141,6 +144,14 @@ def find_targets(dataset: Any) -> Any:
             )
         targets.append(item[1])
     return targets
+
+
+def _transformed(values: Any, transform: Any) -> Any:
+    """Stored targets as the dataset's items give them, in torchvision's way."""
+    if transform is None:
+        return values
+    plain = values.tolist() if isinstance(values, Tensor) and values.dim() == 1 else values
+    return [transform(value) for value in plain]
 
 
 def _describe(item: Any) -> str:

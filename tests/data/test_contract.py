@@ -1,5 +1,7 @@
 """What every datamodule keeps, whatever benchmark it is of."""
 
+import functools
+import importlib.util
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +12,15 @@ import pytest
 import torch
 from PIL import Image
 from pytorch_lightning import LightningDataModule
+from replicas import REPLICAS
 from torch import Tensor
 from torchvision.transforms.functional import resize, to_tensor
 
 from t2v_lightning.data import TaskDataModule, get_datamodule, list_datamodules
-from t2v_lightning.data.errors import UnknownTaskError
+from t2v_lightning.data.catalogue import CATALOGUE
+from t2v_lightning.data.errors import MissingDataError, UnknownTaskError
 
-# Benchmarks that need a folder: a writer of a tiny replica, which returns the options that open it.
-REPLICAS: dict[str, Callable[[Path], dict[str, Any]]] = {}
+DOWNLOADED = set(CATALOGUE) - {"cub200", "inat2018"} | {"split_mnist", "split_cifar", "cifar10_mnist"}
 
 
 def small_square(image: Image.Image) -> Tensor:
@@ -25,13 +28,27 @@ def small_square(image: Image.Image) -> Tensor:
     return to_tensor(resize(image, [16, 16]))
 
 
+@pytest.fixture(scope="module")
+def replica(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, Any]]:
+    """Options that open a benchmark; its replica, if it needs one, is written once."""
+
+    @functools.cache
+    def options(name: str) -> dict[str, Any]:
+        if name == "hf" and importlib.util.find_spec("datasets") is None:
+            pytest.skip("the extra hf is not installed")
+        return REPLICAS[name](tmp_path_factory.mktemp(name)) if name in REPLICAS else {}
+
+    return options
+
+
 @pytest.fixture(params=list_datamodules())
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., TaskDataModule]:
-    name: str = request.param
-    needed = REPLICAS[name](tmp_path) if name in REPLICAS else {}
+def make(
+    request: pytest.FixtureRequest, replica: Callable[[str], dict[str, Any]]
+) -> Callable[..., TaskDataModule]:
+    needed = replica(request.param)
 
     def build(**options: Any) -> TaskDataModule:
-        return get_datamodule(name, **{**needed, **options})
+        return get_datamodule(request.param, **{**needed, **options})
 
     return build
 
@@ -130,3 +147,31 @@ def test_a_task_number_out_of_range_is_an_error(make: Callable[..., TaskDataModu
     wrong = count if beyond == 1 and beyond is not True else beyond
     with pytest.raises(UnknownTaskError, match=rf"Got task_id={wrong!r}.*allowed are 0\.\.{count - 1}"):
         make(task_id=wrong)
+
+
+def test_statistics_are_of_three_channels(make: Callable[..., TaskDataModule]) -> None:
+    datamodule = make()
+    assert len(datamodule.mean) == len(datamodule.std) == 3
+    assert all(0 < value < 1 for value in (*datamodule.mean, *datamodule.std))
+
+
+@pytest.mark.parametrize("name", sorted(REPLICAS))
+def test_a_missing_root_names_the_remedy(name: str, tmp_path: Path) -> None:
+    if name == "hf" and importlib.util.find_spec("datasets") is None:
+        pytest.skip("the extra hf is not installed")
+    offline = {"download": False} if name in DOWNLOADED else {}
+    remedy = r"scripts/|data\.download|kaggle\.com|pass root="
+    with pytest.raises(MissingDataError, match=f"'{name}'.*({remedy})"):
+        get_datamodule(name, **offline).setup()
+    with pytest.raises(MissingDataError, match=f"({remedy}|holds no folder)"):
+        get_datamodule(name, root=tmp_path, **offline).setup()
+    with pytest.raises(MissingDataError, match=f"({remedy})"):
+        get_datamodule(name, root=tmp_path / "nowhere", **offline).setup()
+
+
+@pytest.mark.parametrize("name", sorted(REPLICAS))
+def test_every_benchmark_takes_the_options_of_all(name: str) -> None:
+    with pytest.raises(TypeError, match=r"allowed are .*transform, batch_size, num_workers, on_error"):
+        get_datamodule(name, nonsense=1)
+    with pytest.raises(ValueError, match=r"Got on_error='hide': allowed are raise and skip"):
+        get_datamodule(name, on_error="hide")

@@ -30,7 +30,7 @@ VARIANCE_BASED = ["kl", "asymmetric_kl", "jsd", "normalized_cosine", "correlatio
 
 
 def oracle(name: str, a: Any, b: Any) -> float:
-    """One pair, from the formulas as they are written in the paper's reference, entries kept that both have."""
+    """One pair, by the formulas as the reference writes them, over the entries that both have."""
     h0, h1 = np.asarray(a.fisher, float), np.asarray(b.fisher, float)
     p, q = h0 / (h0 + h1 + 1e-8), h1 / (h0 + h1 + 1e-8)
     if name == "cosine":
@@ -45,7 +45,7 @@ def oracle(name: str, a: Any, b: Any) -> float:
         return float(scipy_distance.correlation(v0, v1))
 
     def kl(v: np.ndarray, w: np.ndarray) -> np.ndarray:
-        return (v / w - 1 + np.log(w) - np.log(v)) / 2
+        return np.asarray((v / w - 1 + np.log(w) - np.log(v)) / 2)
 
     mean = (v0 + v1) / 2
     return {
@@ -152,7 +152,7 @@ class TestAsymmetric:
     @pytest.mark.parametrize("meta", [{"method": "montecarlo"}, {}])
     def test_monte_carlo_embeddings_have_none(self, meta: dict[str, str]) -> None:
         embeddings = [Embedding(e.fisher, np.ones(20), meta=meta) for e in make(2, 20)]
-        with pytest.raises(ValueError, match="Monte Carlo ones have no such unit. Pass trivial="):
+        with pytest.raises(ValueError, match=r"Monte Carlo ones have no such unit\. Pass trivial="):
             pdist(embeddings, "asymmetric")
 
     def test_a_unit_of_another_length(self) -> None:
@@ -163,12 +163,12 @@ class TestAsymmetric:
 class TestDeadFilters:
     @pytest.mark.parametrize("name", VARIANCE_BASED)
     def test_they_are_counted_once(self, name: str) -> None:
-        a, b = [[1.0, 0.0, 2.0], [3.0, 1.0, 0.5]], [[0.0, 1.0, 2.0]]
-        with pytest.warns(UserWarning, match=f"1 of 6 entries are zero .*'{name}' leaves them out") as caught:
+        a, b = [[1.0, 0.0, 2.0, 4.0], [3.0, 1.0, 0.5, 5.0]], [[0.0, 1.0, 2.0, 1.0]]
+        with pytest.warns(UserWarning, match=f"1 of 8 entries are zero .*'{name}' leaves them out") as caught:
             pdist(a, name)
         assert len(caught) == 1
         assert caught[0].filename == __file__
-        with pytest.warns(UserWarning, match="2 of 9 entries are zero"):
+        with pytest.warns(UserWarning, match="2 of 12 entries are zero"):
             cdist(a, b, name)
 
     @pytest.mark.parametrize("name", ["cosine", "entropy"])
@@ -184,6 +184,10 @@ class TestDeadFilters:
             pytest.raises(ValueError, match="no entry in common that is above zero"),
         ):
             pdist([[1.0, 0.0], [0.0, 1.0]], "kl")
+
+    def test_nothing_to_correlate(self) -> None:
+        with pytest.raises(ValueError, match="not defined where all entries in common are equal"):
+            pdist([[1.0, 1.0], [2.0, 1.0]], "correlation")
 
 
 class TestArguments:

@@ -1,78 +1,14 @@
 """Every type of layer against brute force, in float64."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from oracles import network_fisher, relative_error
+from small_networks import Call, Flat, Kernel, check
 from torch import Tensor, nn
 
 from t2v_lightning.functional import filterwise_fisher
-from t2v_lightning.functional.weights import Include
-
-
-class Flat(nn.Module):
-    """Layers, then one output row a sample; the head is made to measure in a trial pass."""
-
-    def __init__(self, *layers: nn.Module, x: Tensor) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(*layers).double().eval()
-        with torch.no_grad():
-            self.head = nn.Linear(self.layers(x[:1]).numel(), 3).double()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.layers(x).flatten(1))
-
-
-class Call(nn.Module):
-    """A function of the input as a module."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
-
-
-def weight_names(model: nn.Module) -> list[str]:
-    """Names of all parameters but biases and the head."""
-    return [
-        name
-        for name, _ in model.named_parameters()
-        if not name.startswith("head") and not name.endswith("bias")
-    ]
-
-
-def randomise(model: nn.Module) -> None:
-    """Affine weights away from one, statistics away from zero and one, no symmetry left."""
-    for name, parameter in model.named_parameters():
-        if parameter.dim() == 1:
-            nn.init.normal_(parameter, 1.0 if name.endswith("weight") else 0.0, 0.5)
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._NormBase) and module.running_mean is not None:
-            assert module.running_var is not None
-            module.running_mean.normal_(0, 0.5)
-            module.running_var.uniform_(0.5, 2.0)
-
-
-def check(model: nn.Module, x: Tensor, include: Include = "weights+norm", tolerance: float = 1e-10) -> None:
-    """filterwise_fisher agrees with the oracle for every weight of the network."""
-    randomise(model)
-    names = weight_names(model)
-    if include == "weights":
-        names = [name for name in names if dict(model.named_parameters())[name].dim() > 1]
-    weights = torch.linspace(0.5, 2.0, len(x), dtype=torch.float64)
-    expected = network_fisher(model, x, names, weights=weights)
-    got = filterwise_fisher(model, x, weights=weights, include=include)
-    assert list(got) == [name.removesuffix(".weight") for name in names]
-    for name in names:
-        entries = got[name.removesuffix(".weight")]
-        assert entries.dtype == torch.float64
-        assert relative_error(entries, expected[name]) < tolerance, name
-
 
 # layer type, options, input shape behind the batch
 CONVOLUTIONS: dict[str, tuple[type[nn.Module], dict[str, Any], tuple[int, ...]]] = {
@@ -175,20 +111,10 @@ def test_convolution_that_pads_in_its_own_forward() -> None:
     check(Flat(PadsItself(4, 4, 3, stride=2, groups=2), nn.Tanh(), x=x), x)
 
 
-@pytest.mark.parametrize("call", ["positional", "named"])
-def test_functional_convolution_on_a_bare_weight(call: str) -> None:
-    class Bare(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.weight = nn.Parameter(torch.randn(6, 2, 3, 3))
-
-        def forward(self, x: Tensor) -> Tensor:
-            if call == "positional":
-                return torch.conv2d(x, self.weight, None, [1], [1], [1], 2)
-            return F.conv2d(weight=self.weight, input=x, groups=2, padding=(1, 1))
-
+@pytest.mark.parametrize("call", ["positional", "without bias", "named bias", "named"])
+def test_convolution_by_function_call(call: str) -> None:
     x = torch.randn(3, 4, 6, 5, dtype=torch.float64)
-    check(Flat(Bare(), nn.Tanh(), x=x), x)
+    check(Flat(Kernel(call), nn.Tanh(), x=x), x)
 
 
 @pytest.mark.parametrize("layout", ["channels last", "strided input"])
@@ -226,7 +152,12 @@ def test_linear_and_layer_norm_on_sequences_that_come_first(length: int) -> None
 def test_positions_flattened_into_the_batch() -> None:
     """Sample by sample (frames of a video), and position by position (a flattened [T, N, C])."""
     x = torch.randn(3, 4, 5, dtype=torch.float64)
-    frames = (Call(lambda x: x.flatten(0, 1)), nn.Linear(5, 6), nn.Tanh(), Call(lambda x: x.unflatten(0, (-1, 4))))
+    frames = (
+        Call(lambda x: x.flatten(0, 1)),
+        nn.Linear(5, 6),
+        nn.Tanh(),
+        Call(lambda x: x.unflatten(0, (-1, 4))),
+    )
     check(Flat(*frames, x=x), x)
     turns = (
         Call(lambda x: x.transpose(0, 1).flatten(0, 1)), nn.Linear(5, 6), nn.Tanh(),
@@ -269,76 +200,6 @@ def test_normalisation_layers(case: str) -> None:
     before = nn.Linear(shape[-1], shape[-1])
     check(Flat(norm, nn.Tanh(), x=x), x)
     check(Flat(before, nn.Tanh(), norm, nn.Tanh(), x=x), x)
-
-
-def convolution_with_norm(gamma: float = 1.0, **options: Any) -> tuple[nn.Module, nn.BatchNorm2d]:
-    norm = nn.BatchNorm2d(6, eps=1e-3)
-    nn.init.constant_(norm.weight, gamma)
-    return nn.Conv2d(4, 6, 3, padding=1, **options), norm
-
-
-@pytest.mark.parametrize("include", ["weights", "weights+norm"])
-@pytest.mark.parametrize("bias", [True, False])
-def test_convolution_followed_by_batch_norm(bias: bool, include: Include) -> None:
-    x = torch.randn(3, 4, 6, 5, dtype=torch.float64)
-    conv, norm = convolution_with_norm(bias=bias)
-    check(Flat(conv, norm, nn.ReLU(inplace=True), nn.Conv2d(6, 4, 1), nn.BatchNorm2d(4), nn.Tanh(), x=x), x, include)
-
-
-@pytest.mark.parametrize("gamma", [0.0, 1e-12, -0.7])
-def test_batch_norm_with_unusual_weights(gamma: float) -> None:
-    """A filter that its BatchNorm silences has a Fisher of zero, a tiny one a tiny one, and signs do not matter."""
-    x = torch.randn(3, 4, 6, 5, dtype=torch.float64)
-    model = Flat(*convolution_with_norm(), nn.Tanh(), x=x)
-    randomise(model)
-    nn.init.constant_(model.layers[1].weight[:3], gamma)  # type: ignore[index, arg-type]
-    expected = network_fisher(model, x, ["layers.0.weight"])["layers.0.weight"]
-    got = filterwise_fisher(model, x)["layers.0"]
-    torch.testing.assert_close(got[:3], expected[:3], rtol=1e-9, atol=0)
-    torch.testing.assert_close(got[3:], expected[3:], rtol=1e-9, atol=0)
-
-
-def test_batch_norm_whose_input_is_used_elsewhere_too() -> None:
-    class Both(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv, self.norm = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
-
-        def forward(self, x: Tensor) -> Tensor:
-            y = self.conv(x)
-            return torch.tanh(self.norm(y)) + torch.sin(y)
-
-    x = torch.randn(3, 4, 6, 5, dtype=torch.float64)
-    check(Flat(Both(), x=x), x, "weights")
-    check(Flat(Both(), x=x), x, "weights+norm")
-
-
-def test_two_convolutions_that_share_a_batch_norm() -> None:
-    class Shared(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.a, self.b, self.norm = nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return torch.tanh(self.norm(self.a(x))) * torch.tanh(self.norm(self.b(x)))
-
-    x = torch.randn(3, 4, 6, 5, dtype=torch.float64)
-    check(Flat(Shared(), x=x), x, "weights")
-    check(Flat(Shared(), x=x), x, "weights+norm")
-
-
-def test_one_convolution_before_two_batch_norms() -> None:
-    class Shared(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv, self.a, self.b = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.BatchNorm2d(4)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return torch.tanh(self.b(self.conv(torch.tanh(self.a(self.conv(x))))))
-
-    x = torch.randn(3, 4, 6, 5, dtype=torch.float64)
-    check(Flat(Shared(), x=x), x, "weights")
-    check(Flat(Shared(), x=x), x, "weights+norm")
 
 
 def indices(n: int, *shape: int) -> Tensor:
@@ -386,7 +247,9 @@ def test_multi_head_attention(batch_first: bool, options: dict[str, Any]) -> Non
 @pytest.mark.parametrize("batch_first", [True, False])
 def test_transformer_encoder_layer(batch_first: bool, norm_first: bool) -> None:
     x = torch.randn(3, 4, 8, dtype=torch.float64)
-    layer = nn.TransformerEncoderLayer(8, 2, 12, batch_first=batch_first, norm_first=norm_first, activation=F.gelu)
+    layer = nn.TransformerEncoderLayer(
+        8, 2, 12, batch_first=batch_first, norm_first=norm_first, activation=F.gelu
+    )
     turn = (Call(sequence_first),) if not batch_first else ()
     check(Flat(nn.Linear(8, 8), *turn, layer, *turn, x=x), x)
 
@@ -433,7 +296,9 @@ class Residual(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "activation", [nn.ReLU(True), nn.ReLU6(True), nn.SiLU(True), nn.Hardswish(True), nn.LeakyReLU(0.1, True)], ids=repr
+    "activation",
+    [nn.ReLU(True), nn.ReLU6(True), nn.SiLU(True), nn.Hardswish(True), nn.LeakyReLU(0.1, True)],
+    ids=repr,
 )
 def test_in_place_activations(activation: nn.Module) -> None:
     """Right after the first layer (where the graph starts), and later."""

@@ -171,7 +171,9 @@ def test_sign_draws_are_orthogonal_so_that_enough_of_them_are_exact(name: str) -
     """Up to K columns, K draws leave no cross terms: every sample has its Fisher to the last digits."""
     f = outputs_of_all_kinds(4)
     expected = torch.stack([output_fisher(row, name) for row in f])
-    torch.testing.assert_close(outer_products(f, name, "sign", passes=4, seed=5), expected, rtol=0, atol=1e-14)
+    torch.testing.assert_close(
+        outer_products(f, name, "sign", passes=4, seed=5), expected, rtol=0, atol=1e-14
+    )
 
 
 def test_two_classes_need_one_sign_only() -> None:
@@ -230,12 +232,16 @@ def test_half_precision_outputs_get_float32_vectors(half: torch.dtype, sampling:
 
 
 def test_an_unknown_likelihood_names_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="unknown likelihood 'poisson'; allowed are softmax, bernoulli, gaussian"):
+    with pytest.raises(
+        ValueError, match="unknown likelihood 'poisson'; allowed are softmax, bernoulli, gaussian"
+    ):
         get_likelihood("poisson")
 
 
 def test_an_unknown_sampling_names_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="unknown sampling 'signs'; allowed are exact, sign, categorical, empirical"):
+    with pytest.raises(
+        ValueError, match="unknown sampling 'signs'; allowed are exact, sign, categorical, empirical"
+    ):
         check_sampling("signs", 1)
 
 

@@ -77,7 +77,7 @@ def test_uniform_numbers_fill_the_open_interval_evenly() -> None:
     u = random_uniform(1, 4, torch.arange(5000), 4)
     assert u.dtype == torch.float64
     assert u.shape == (5000, 4)
-    assert 0 < float(u.min())
+    assert float(u.min()) > 0
     assert float(u.max()) < 1
     assert stats.kstest(u.flatten().numpy(), "uniform").pvalue > 1e-3
 

@@ -20,11 +20,13 @@ from torch.utils.data import DataLoader
 
 from t2v_lightning.data.dataset import TaskDataset, collate_images
 from t2v_lightning.data.errors import MissingDataError, UnknownTaskError
-from t2v_lightning.data.tasks import Task
+from t2v_lightning.data.readable import leave_out_unreadable
+from t2v_lightning.data.task import Task
 
-__all__ = ["Split", "TaskDataModule", "Transform"]
+__all__ = ["OnError", "Split", "TaskDataModule", "Transform"]
 
 Split = Literal["train", "test"]
+OnError = Literal["raise", "skip"]
 Transform = Callable[[Image.Image], Tensor]
 
 
@@ -41,10 +43,13 @@ class TaskDataModule(LightningDataModule):
             images (Task2Vec then applies the probe's own transform), and the loaders make float32 in 0..1.
         batch_size: images a batch of the loaders.
         num_workers: processes that load images; 0 loads in the main process.
+        on_error: ``"raise"`` stops at an image that cannot be read, with an error that names it; ``"skip"``
+            opens every image once in :meth:`setup` and leaves out, names and counts those that cannot
+            (:attr:`skipped`). No image ever stands in for another.
 
     Raises:
         UnknownTaskError: ``task_id`` is out of range.
-        ValueError: ``batch_size`` is below 1 or ``num_workers`` below 0.
+        ValueError: ``batch_size`` is below 1, ``num_workers`` below 0, or ``on_error`` something else.
     """
 
     name: str
@@ -54,8 +59,13 @@ class TaskDataModule(LightningDataModule):
     a bound method would send the whole datamodule, and the trainer it knows, to every loader worker."""
     likelihood: str = "softmax"
     """Output distribution that suits the labels: ``softmax``, ``bernoulli`` or ``gaussian``."""
-    remedy: ClassVar[str] = "pass root=<the folder that holds it>"
+    remedy: str = "pass root=<the folder that holds it>"
     """How a user comes by the data, for the error that says it is missing."""
+    mean: ClassVar[tuple[float, float, float]] = (0.485, 0.456, 0.406)
+    """Mean of the red, green and blue channels in 0..1, for modules that normalise by the data; here
+    ImageNet's, for benchmarks that publish none. Task2Vec normalises as the probe expects instead."""
+    std: ClassVar[tuple[float, float, float]] = (0.229, 0.224, 0.225)
+    """Standard deviation of the channels in 0..1; see :attr:`mean`."""
 
     train_dataset: TaskDataset[Any]
     test_dataset: TaskDataset[Any]
@@ -63,22 +73,27 @@ class TaskDataModule(LightningDataModule):
     def __init__(
         self,
         root: str | os.PathLike[str] | None = None,
-        task_id: int | None = None,
+        task_id: Any = None,
         transform: Transform | None = None,
         batch_size: int = 64,
         num_workers: int = 0,
+        on_error: OnError = "raise",
     ) -> None:
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"Got batch_size={batch_size}: allowed are whole numbers from 1.")
         if num_workers < 0:
             raise ValueError(f"Got num_workers={num_workers}: allowed are whole numbers from 0.")
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"Got on_error={on_error!r}: allowed are raise and skip.")
         self.root = None if root is None else Path(root).expanduser()
         self.transform = transform
         self.batch_size = batch_size
         self.num_workers = num_workers
-        self.task_id = self.check_task_id(0 if task_id is None else task_id)
+        self.on_error = on_error
+        self.skipped: dict[Split, list[str]] = {}
         self._loaded: dict[Split, Task[Any]] = {}
+        self.task_id: Any = 0 if task_id is None else self.check_task_id(task_id)
 
     @property
     @abstractmethod
@@ -97,7 +112,7 @@ class TaskDataModule(LightningDataModule):
     @property
     def task_name(self) -> str:
         """Name of the task at hand."""
-        return self.task_names[self.task_id]
+        return self.task_names[int(self.task_id)]
 
     @property
     def class_names(self) -> list[str]:
@@ -109,7 +124,7 @@ class TaskDataModule(LightningDataModule):
         """Number of classes K; labels are 0..K-1."""
         return self._task("train").num_classes
 
-    def check_task_id(self, task_id: int) -> int:
+    def check_task_id(self, task_id: Any) -> Any:
         """The task number if the benchmark has it.
 
         Raises:
@@ -141,6 +156,8 @@ class TaskDataModule(LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Make ``train_dataset`` and ``test_dataset``; any stage makes both."""
+        if self.on_error == "skip":
+            self._skip_unreadable()
         self.train_dataset = self._dataset("train")
         self.test_dataset = self._dataset("test")
 
@@ -160,6 +177,13 @@ class TaskDataModule(LightningDataModule):
         if split not in self._loaded:
             self._loaded[split] = self.load_task(split)
         return self._loaded[split]
+
+    def _skip_unreadable(self) -> None:
+        for split in ("train", "test"):
+            if split not in self.skipped:
+                self._loaded[split], self.skipped[split] = leave_out_unreadable(
+                    self._task(split), self.open_image, f"{self.name} {split}"
+                )
 
     def _dataset(self, split: Split) -> TaskDataset[Any]:
         return TaskDataset(self._task(split), self.open_image, self.transform)

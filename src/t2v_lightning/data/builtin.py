@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from t2v_lightning.data.base import Split, TaskDataModule, Transform
+from t2v_lightning.data.arrays import open_array
+from t2v_lightning.data.base import Split, TaskDataModule
 from t2v_lightning.data.builtin_arrays import (
     digit_task,
     face_other_task,
     face_photo_task,
     face_turn_task,
-    open_array,
 )
 from t2v_lightning.data.builtin_crops import crop_task, open_crop
 from t2v_lightning.data.errors import UnknownDataModuleError
@@ -82,7 +82,7 @@ class BuiltinDataModule(TaskDataModule):
         name: a key of :data:`BUILTIN_TASKS`.
         root: not needed; the images come with scikit-image and scikit-learn.
         task_id: None or 0: a built-in name is one task.
-        transform, batch_size, num_workers: see :class:`TaskDataModule`.
+        options: see :class:`TaskDataModule`.
 
     Raises:
         UnknownDataModuleError: no built-in task has that name.
@@ -100,9 +100,7 @@ class BuiltinDataModule(TaskDataModule):
         name: str,
         root: str | os.PathLike[str] | None = None,
         task_id: int | None = None,
-        transform: Transform | None = None,
-        batch_size: int = 64,
-        num_workers: int = 0,
+        **options: Any,
     ) -> None:
         if name not in BUILTIN_TASKS:
             raise UnknownDataModuleError(
@@ -110,7 +108,7 @@ class BuiltinDataModule(TaskDataModule):
             )
         self.name = name
         self.open_image = BUILTIN_TASKS[name].open_image
-        super().__init__(root, task_id, transform, batch_size, num_workers)
+        super().__init__(root, task_id, **options)
 
     @property
     def task_names(self) -> list[str]:

@@ -5,25 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from PIL import Image
 
 from t2v_lightning.data.builtin_crops import CROP_CLASSES, open_crop
 from t2v_lightning.data.bundled import bundled_digits, bundled_faces
 from t2v_lightning.data.crops import Pixels
 from t2v_lightning.data.tasks import Task, merge_classes, take
 
-__all__ = ["digit_task", "face_other_task", "face_photo_task", "face_turn_task", "open_array"]
+__all__ = ["digit_task", "face_other_task", "face_photo_task", "face_turn_task"]
 
 # The scans come in runs of one writer, so a single cut keeps most writers on one side.
 _TRAIN_DIGITS = 1200
 _TRAIN_FACES = 70
 # Photographs without a face in them.
 _FACELESS = ("coffee", "flower", "pagoda", "rocket", "motorcycle")
-
-
-def open_array(pixels: Pixels) -> Image.Image:
-    """A grey image, uint8 [H, W], as an RGB PIL image."""
-    return Image.fromarray(pixels).convert("RGB")
 
 
 def digit_task(

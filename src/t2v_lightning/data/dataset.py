@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, default_collate
 from torchvision.transforms.functional import to_tensor
 
 from t2v_lightning.data.errors import ImageSizeError
-from t2v_lightning.data.tasks import Task
+from t2v_lightning.data.task import Task
 
 __all__ = ["TaskDataset", "collate_images"]
 

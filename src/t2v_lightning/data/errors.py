@@ -4,7 +4,10 @@ Every class takes one message, so that it keeps its type when a DataLoader worke
 """
 
 __all__ = [
+    "AnnotationError",
     "DataError",
+    "DownloadError",
+    "ImageError",
     "ImageSizeError",
     "LabelError",
     "MissingDataError",
@@ -35,3 +38,15 @@ class MissingDataError(DataError, FileNotFoundError):
 
 class ImageSizeError(DataError, ValueError):
     """Images of different sizes cannot be stacked into a batch."""
+
+
+class AnnotationError(DataError, ValueError):
+    """A file of labels contradicts itself or cannot be read."""
+
+
+class ImageError(DataError, OSError):
+    """An image is there but cannot be read."""
+
+
+class DownloadError(DataError, OSError):
+    """A download did not come to a good end."""

@@ -10,17 +10,52 @@ from typing import Any
 
 from t2v_lightning.data.base import TaskDataModule
 from t2v_lightning.data.builtin import BUILTIN_TASKS, BuiltinDataModule
+from t2v_lightning.data.cifar import CIFAR10, CIFAR100, SplitCIFAR
+from t2v_lightning.data.cifar10_mnist import CIFAR10MNIST
+from t2v_lightning.data.cub200 import CUB200
+from t2v_lightning.data.cub_inat2018 import CUBINat2018
 from t2v_lightning.data.errors import UnknownDataModuleError
+from t2v_lightning.data.hf import HuggingFace
+from t2v_lightning.data.image_folder import ImageFolder
+from t2v_lightning.data.imat2018_fashion import IMat2018Fashion
+from t2v_lightning.data.inat2018 import INat2018
+from t2v_lightning.data.mnist import KMNIST, MNIST, EMNISTLetters, FashionMNIST, SplitMNIST
+from t2v_lightning.data.stl10 import STL10
+from t2v_lightning.data.svhn import SVHN
 
-__all__ = ["get_datamodule", "list_datamodules"]
+__all__ = ["ALIASES", "get_datamodule", "list_datamodules"]
+
+_CLASSES: tuple[type[TaskDataModule], ...] = (
+    MNIST,
+    FashionMNIST,
+    KMNIST,
+    EMNISTLetters,
+    CIFAR10,
+    CIFAR100,
+    STL10,
+    SVHN,
+    SplitMNIST,
+    SplitCIFAR,
+    CIFAR10MNIST,
+    CUB200,
+    INat2018,
+    CUBINat2018,
+    IMat2018Fashion,
+    ImageFolder,
+    HuggingFace,
+)
 
 _DATAMODULES: dict[str, Callable[..., TaskDataModule]] = {
-    name: partial(BuiltinDataModule, name) for name in BUILTIN_TASKS
+    **{name: partial(BuiltinDataModule, name) for name in BUILTIN_TASKS},
+    **{datamodule.name: datamodule for datamodule in _CLASSES},
 }
+
+ALIASES: dict[str, str] = {"letters": "emnist_letters", "imat2018fashion": "imat2018_fashion"}
+"""Other names that :func:`get_datamodule` takes, and what they stand for."""
 
 
 def list_datamodules() -> list[str]:
-    """Names that :func:`get_datamodule` knows, families together.
+    """Names that :func:`get_datamodule` knows, families together, without :data:`ALIASES`.
 
     >>> list_datamodules()[:2]
     ['digits', 'digits_odd_even']
@@ -32,9 +67,9 @@ def get_datamodule(name: str, **options: Any) -> TaskDataModule:
     """The datamodule of that name.
 
     Args:
-        name: one of :func:`list_datamodules`.
+        name: one of :func:`list_datamodules` or :data:`ALIASES`.
         options: what the datamodule takes: ``root``, ``task_id``, ``transform``, ``batch_size``,
-            ``num_workers``, and its own.
+            ``num_workers``, ``on_error``, and its own.
 
     Raises:
         UnknownDataModuleError: no datamodule has that name.
@@ -43,13 +78,30 @@ def get_datamodule(name: str, **options: Any) -> TaskDataModule:
     >>> get_datamodule("textures", batch_size=8).class_names
     ['brick', 'grass', 'gravel']
     """
-    if name not in _DATAMODULES:
-        near = difflib.get_close_matches(str(name), _DATAMODULES, n=1)
+    factory = _DATAMODULES.get(ALIASES.get(name, name))
+    if factory is None:
+        known = [*_DATAMODULES, *ALIASES]
+        near = difflib.get_close_matches(str(name), known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise UnknownDataModuleError(f"Got dataset {name!r}: allowed are {', '.join(_DATAMODULES)}.{hint}")
-    factory = _DATAMODULES[name]
-    allowed = list(inspect.signature(factory).parameters)
+        raise UnknownDataModuleError(f"Got dataset {name!r}: allowed are {', '.join(known)}.{hint}")
+    allowed = _options(factory)
     unknown = [option for option in options if option not in allowed]
     if unknown:
         raise TypeError(f"Got option {unknown[0]!r} for dataset {name!r}: allowed are {', '.join(allowed)}.")
     return factory(**options)
+
+
+def _options(factory: Callable[..., TaskDataModule]) -> list[str]:
+    """Names of a datamodule's options: its own, then those that it passes on to its bases."""
+    fixed = ["self"]
+    if isinstance(factory, partial):
+        fixed += ["name"]
+        factory = factory.func
+    names: dict[str, None] = {}
+    for cls in inspect.getmro(factory):  # type: ignore[arg-type]
+        if "__init__" in vars(cls):
+            parameters = inspect.signature(vars(cls)["__init__"]).parameters.values()
+            names.update((p.name, None) for p in parameters if p.kind is not p.VAR_KEYWORD)
+            if all(p.kind is not p.VAR_KEYWORD for p in parameters):
+                break
+    return [name for name in names if name not in fixed]

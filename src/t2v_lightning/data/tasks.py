@@ -1,4 +1,4 @@
-"""Tasks as values, and the pure functions that make one task out of another.
+"""The algebra of tasks: pure functions that make one task out of others.
 
 A task is (samples, labels, names). What a sample is (a path, an array, a crop) does not matter here: the
 functions below choose samples and renumber labels, keep the samples' order, and never open an image.
@@ -6,86 +6,33 @@ functions below choose samples and renumber labels, keep the samples' order, and
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from t2v_lightning.data.errors import LabelError
+from t2v_lightning.data.task import Sample, Task, take
 
-__all__ = ["Task", "merge_classes", "remap", "select_classes", "split_classes", "take"]
+__all__ = [
+    "LabelMerge",
+    "Task",
+    "align",
+    "hold_out",
+    "intersect",
+    "join",
+    "merge_classes",
+    "merge_duplicates",
+    "one_against_rest",
+    "remap",
+    "select_classes",
+    "split_classes",
+    "take",
+]
 
-Sample = TypeVar("Sample")
-
-
-@dataclass(frozen=True, eq=False)
-class Task(Generic[Sample]):
-    """Samples with their labels and the names of the classes.
-
-    Args:
-        samples: N samples of any kind, a sequence or an array whose first axis is the sample.
-        labels: int64 [N], each in 0..K-1; or float32 [N, K] of 0 and 1 for tasks of many labels a sample.
-        names: the K class names, all different.
-
-    Raises:
-        LabelError: numbers of samples and labels differ, a label is outside 0..K-1, a name comes twice.
-
-    >>> Task(["a.png", "b.png"], np.array([0, 1]), ("cat", "dog")).num_classes
-    2
-    """
-
-    samples: Sequence[Sample] | NDArray[Any]
-    labels: NDArray[Any]
-    names: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.samples) != len(self.labels):
-            raise LabelError(
-                f"Got {len(self.samples)} samples and {len(self.labels)} labels: give one label a sample."
-            )
-        if len(set(self.names)) != len(self.names):
-            twice = sorted({name for name in self.names if self.names.count(name) > 1})
-            raise LabelError(f"Class names must differ, but these come more than once: {', '.join(twice)}.")
-        if self.labels.ndim == 1:
-            self._check_range()
-        elif self.labels.ndim != 2 or self.labels.shape[1] != len(self.names):
-            raise LabelError(
-                f"Got labels of shape {list(self.labels.shape)} for {len(self.names)} classes: allowed are "
-                f"[N] integers or [N, {len(self.names)}] of 0 and 1."
-            )
-
-    def _check_range(self) -> None:
-        if not np.issubdtype(self.labels.dtype, np.integer):
-            raise LabelError(
-                f"Got labels of type {self.labels.dtype}: allowed are integers 0..{self.num_classes - 1}."
-            )
-        outside = (self.labels < 0) | (self.labels >= self.num_classes)
-        if outside.any():
-            raise LabelError(
-                f"Got label {self.labels[outside][0]} at sample {int(np.argmax(outside))}: allowed are "
-                f"0..{self.num_classes - 1} for the {self.num_classes} class names given."
-            )
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes K."""
-        return len(self.names)
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-
-def take(task: Task[Sample], index: NDArray[np.int64]) -> Task[Sample]:
-    """The samples at the positions ``index`` (int64 [M]), in that order; class names stay.
-
-    >>> take(Task("abc", np.array([0, 1, 1]), ("x", "y")), np.array([2, 0])).samples
-    ['c', 'a']
-    """
-    samples: Any = task.samples
-    chosen: Any = samples[index] if isinstance(samples, np.ndarray) else [samples[i] for i in index]
-    return Task(chosen, task.labels[index], task.names)
+LabelMerge = Literal["disjoint", "id", "name"]
+"""Which labels of two tasks are the same: none, those of one number, or those of one name."""
 
 
 def select_classes(task: Task[Sample], classes: Sequence[int]) -> Task[Sample]:
@@ -148,6 +95,179 @@ def split_classes(task: Task[Sample], groups: Mapping[str, Sequence[int]]) -> di
     ('zero', 'two')
     """
     return {name: select_classes(task, classes) for name, classes in groups.items()}
+
+
+def one_against_rest(task: Task[Sample], number: int) -> Task[Sample]:
+    """Tell one class (label 1) from all others (label 0), or who carries a label of many from who does not.
+
+    Raises:
+        LabelError: ``number`` is outside 0..K-1.
+
+    >>> one_against_rest(Task("abc", np.array([0, 1, 2]), ("cat", "dog", "eel")), 1).labels.tolist()
+    [0, 1, 0]
+    >>> one_against_rest(Task("ab", np.eye(2, dtype=np.float32), ("red", "round")), 0).names
+    ('not red', 'red')
+    """
+    _check_classes(task, [number])
+    carries = task.labels == number if task.labels.ndim == 1 else task.labels[:, number] > 0
+    name = task.names[number]
+    return Task(task.samples, carries.astype(np.int64), (f"not {name}", name))
+
+
+def join(first: Task[Any], second: Task[Any], labels: LabelMerge = "disjoint") -> Task[Any]:
+    """The union: samples of the first task, then of the second; an image of both comes twice.
+
+    Args:
+        first, second: tasks of one label a sample, or both of many.
+        labels: ``"disjoint"`` keeps all K1 + K2 classes apart (names in both get " (1)" and " (2)"), ``"id"``
+            takes classes of one number, ``"name"`` classes of one name as the same.
+
+    Raises:
+        LabelError: one task has a label a sample and the other many, or, by id, a number has two names.
+
+    >>> birds = Task("ab", np.array([0, 1]), ("crow", "owl"))
+    >>> beasts = Task("c", np.array([0]), ("owl",))
+    >>> join(birds, beasts).names, join(birds, beasts, labels="name").labels.tolist()
+    (('crow', 'owl (1)', 'owl (2)'), [0, 1, 1])
+    """
+    if first.labels.ndim != second.labels.ndim:
+        raise LabelError("Got one task of a label a sample and one of many: make both alike first.")
+    names, numbers = _joined_names(first, second, labels)
+    samples: Any = [*first.samples, *second.samples]
+    if isinstance(first.samples, np.ndarray) and isinstance(second.samples, np.ndarray):
+        samples = _joined_arrays(first.samples, second.samples)
+    if first.labels.ndim == 1:
+        return Task(samples, np.concatenate([first.labels, numbers[second.labels]]), names)
+    vectors = np.zeros((len(samples), len(names)), dtype=np.float32)
+    vectors[: len(first), : first.num_classes] = first.labels
+    vectors[len(first) :, numbers] = second.labels
+    return Task(samples, vectors, names)
+
+
+def merge_duplicates(task: Task[Sample]) -> Task[Sample]:
+    """Every sample once, at its first place, with all the labels it has: float32 [N, K] of 0 and 1.
+
+    Samples are the same when they are equal; arrays when their bytes are.
+
+    >>> twice = Task(["a", "b", "a"], np.array([0, 1, 1]), ("red", "round"))
+    >>> merge_duplicates(twice).samples, merge_duplicates(twice).labels.tolist()
+    (['a', 'b'], [[1.0, 1.0], [0.0, 1.0]])
+    """
+    places: dict[Hashable, int] = {}
+    place = np.array([places.setdefault(_key(s), len(places)) for s in task.samples], dtype=np.int64)
+    firsts = np.unique(place, return_index=True)[1]
+    labels = np.zeros((len(places), task.num_classes), dtype=np.float32)
+    np.maximum.at(labels, place, _vectors(task))
+    return Task(take(task, firsts).samples, labels, task.names)
+
+
+def intersect(first: Task[Any], second: Task[Any], labels: LabelMerge = "disjoint") -> Task[Any]:
+    """The images that both tasks hold, in the first's order, with the labels of both: float32 [N, K].
+
+    Raises:
+        LabelError: as :func:`join`.
+
+    >>> colours = Task(["a", "b"], np.array([0, 1]), ("red", "blue"))
+    >>> shapes = Task(["b", "c"], np.array([0, 0]), ("round",))
+    >>> both = intersect(colours, shapes)
+    >>> both.samples, both.names, both.labels.tolist()
+    (['b'], ('red', 'blue', 'round'), [[0.0, 1.0, 1.0]])
+    """
+    merged = merge_duplicates(join(first, second, labels))
+    common = {_key(s) for s in first.samples} & {_key(s) for s in second.samples}
+    return take(merged, np.flatnonzero([_key(sample) in common for sample in merged.samples]))
+
+
+def align(train: Task[Sample], test: Task[Sample]) -> Task[Sample]:
+    """The test split with the classes of the train split, numbered as there.
+
+    Test samples of classes that train does not name are left out; of many labels a sample, those labels are.
+
+    Raises:
+        LabelError: no class is named by both, or one task has a label a sample and the other many.
+
+    >>> train = Task("ab", np.array([0, 1]), ("cat", "dog"))
+    >>> test = Task("cde", np.array([0, 1, 2]), ("dog", "eel", "cat"))
+    >>> align(train, test).samples, align(train, test).labels.tolist()
+    (['c', 'e'], [1, 0])
+    """
+    if train.labels.ndim != test.labels.ndim:
+        raise LabelError("Got one split of a label a sample and one of many: make both alike first.")
+    common = [number for number, name in enumerate(test.names) if name in set(train.names)]
+    if not common:
+        raise LabelError(
+            f"Train and test have no class in common: {', '.join(train.names[:5])} against "
+            f"{', '.join(test.names[:5])}. Check that both splits name their classes alike."
+        )
+    numbers = np.array([train.names.index(test.names[number]) for number in common])
+    if test.labels.ndim == 1:
+        part = select_classes(test, common)
+        return Task(part.samples, numbers[part.labels], train.names)
+    vectors = np.zeros((len(test), train.num_classes), dtype=np.float32)
+    vectors[:, numbers] = test.labels[:, common]
+    return Task(test.samples, vectors, train.names)
+
+
+def hold_out(task: Task[Sample], every: int = 5) -> tuple[Task[Sample], Task[Sample]]:
+    """Train and test split of a task that has none: each class's every-th sample is a test sample.
+
+    A class of fewer than ``every`` samples, but more than one, gives its last one; a class of one image is
+    in train alone. With many labels a sample, every-th samples of the whole are taken.
+
+    Raises:
+        ValueError: ``every`` is below 2.
+
+    >>> train, test = hold_out(Task("abcdefg", np.array([0, 0, 0, 0, 0, 1, 1]), ("x", "y")))
+    >>> train.samples, test.samples
+    (['a', 'b', 'c', 'd', 'f'], ['e', 'g'])
+    """
+    if every < 2:
+        raise ValueError(f"Got every={every}: allowed are whole numbers from 2, so that train keeps images.")
+    classes = task.labels if task.labels.ndim == 1 else np.zeros(len(task), dtype=np.int64)
+    is_test = np.zeros(len(task), dtype=bool)
+    for members in (np.flatnonzero(classes == number) for number in np.unique(classes)):
+        is_test[members[every - 1 :: every] if len(members) >= every else members[1:][-1:]] = True
+    return take(task, np.flatnonzero(~is_test)), take(task, np.flatnonzero(is_test))
+
+
+def _joined_names(
+    first: Task[Any], second: Task[Any], labels: LabelMerge
+) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Names of the union, and the new number of each class of the second task."""
+    if labels == "disjoint":
+        shared = set(first.names) & set(second.names)
+        ours = [f"{name} (1)" if name in shared else name for name in first.names]
+        theirs = [f"{name} (2)" if name in shared else name for name in second.names]
+        return (*ours, *theirs), first.num_classes + np.arange(second.num_classes)
+    if labels == "id":
+        for ours_, theirs_ in zip(first.names, second.names, strict=False):
+            if ours_ != theirs_:
+                raise LabelError(f"Classes of one id must have one name, but {ours_!r} meets {theirs_!r}.")
+        return max(first.names, second.names, key=len), np.arange(second.num_classes)
+    if labels == "name":
+        names = tuple(dict.fromkeys((*first.names, *second.names)))
+        return names, np.array([names.index(name) for name in second.names], dtype=np.int64)
+    raise ValueError(f"Got labels={labels!r}: allowed are disjoint, id and name.")
+
+
+def _joined_arrays(first: NDArray[Any], second: NDArray[Any]) -> Any:
+    same = first.shape[1:] == second.shape[1:] and first.dtype.kind == second.dtype.kind
+    return np.concatenate([first, second]) if same else [*first, *second]
+
+
+def _vectors(task: Task[Any]) -> NDArray[np.float32]:
+    if task.labels.ndim == 2:
+        return task.labels.astype(np.float32)
+    vectors: NDArray[np.float32] = np.eye(task.num_classes, dtype=np.float32)[task.labels]
+    return vectors
+
+
+def _key(sample: Any) -> Hashable:
+    """What two samples have in common when they are the same."""
+    if isinstance(sample, np.ndarray):
+        return sample.shape, sample.dtype.str, sample.tobytes()
+    key: Hashable = sample
+    return key
 
 
 def _check_single_label(task: Task[Any]) -> None:

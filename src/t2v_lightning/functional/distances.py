@@ -167,7 +167,8 @@ def _distances(
     check_comparable([*a, *others] if trivial is None else [*a, *others, trivial])
     if distance == "asymmetric":
         second = {"alpha": alpha, "trivial": _trivial(a, rows, trivial)}
-        kind = replace(kind, formula=partial(kind.formula, **second), fused=partial(kind.fused, **second))
+        fused = kind.fused and partial(kind.fused, **second)
+        kind = replace(kind, formula=partial(kind.formula, **second), fused=fused)
     groups_a = [groups_of(e, f"embedding {i}") for i, e in enumerate(a)] if return_stderr else []
     groups_b = [groups_of(e, f"embedding {i} of b") for i, e in enumerate(others)] if return_stderr else []
     shape = (len(rows), len(rows if columns is None else columns))

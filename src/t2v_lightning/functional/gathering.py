@@ -7,13 +7,16 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from t2v_lightning.functional.formulas import Rows, is_dead
 
-Embeddings = Sequence[Any] | np.ndarray[Any, Any] | Tensor
+Embeddings = Sequence[Any] | NDArray[Any] | Tensor
 """Objects with ``fisher`` and ``scale``, or vectors of Fisher entries [D], or one array [n, D] of them."""
+
+Groups = tuple[NDArray[Any], NDArray[Any]]
+"""``group_sums`` [G, D] and ``group_weights`` [G] of an embedding."""
 
 
 def gather(embeddings: Embeddings, name: str = "embeddings") -> Rows:
@@ -28,26 +31,24 @@ def gather(embeddings: Embeddings, name: str = "embeddings") -> Rows:
         raise TypeError(f"{name} is one embedding; pass a list of them.")
     if len(embeddings) == 0:
         raise ValueError(f"{name} is empty; pass at least one embedding.")
-    fishers = [_vector(getattr(e, "fisher", e), f"{name}[{i}]") for i, e in enumerate(embeddings)]
-    size = len(fishers[0])
-    for i, vector in enumerate(fishers):
-        if len(vector) != size:
-            raise ValueError(
-                f"{name}[{i}] has {len(vector)} entries and {name}[0] has {size}: embeddings of different"
-                " probes or layers cannot be compared."
-            )
-    fisher = torch.from_numpy(np.stack(fishers))
-    if not (torch.isfinite(fisher).all() and (fisher >= 0).all()):
-        i = int((~torch.isfinite(fisher) | (fisher < 0)).any(1).nonzero()[0])
+    if isinstance(embeddings, np.ndarray) and embeddings.ndim == 2 and embeddings.dtype == np.float64:
+        fisher = embeddings
+    else:
+        fisher = _stack(
+            [_vector(getattr(e, "fisher", e), f"{name}[{i}]") for i, e in enumerate(embeddings)], name
+        )
+    if not (fisher.min() >= 0 and np.isfinite(fisher.max())):
+        i = int((~np.isfinite(fisher) | (fisher < 0)).any(1).argmax())
         raise ValueError(f"{name}[{i}] has Fisher entries that are negative or not finite.")
-    if is_dead(fisher).all(1).any():
-        i = int(is_dead(fisher).all(1).nonzero()[0])
+    if is_dead(fisher.max(1)).any():
+        i = int(is_dead(fisher.max(1)).argmax())
         raise ValueError(f"{name}[{i}] is all zeros: no distance to it is defined. Was its head fitted?")
     scales = [getattr(e, "scale", None) for e in embeddings]
     if all(scale is None for scale in scales):
-        return Rows(fisher, torch.ones(1, 1, dtype=torch.float64).expand_as(fisher))
-    stacked = [np.ones(size) if s is None else _vector(s, f"{name}[{i}].scale") for i, s in enumerate(scales)]
-    return Rows(fisher, torch.from_numpy(np.stack(stacked)))
+        return Rows(fisher, np.broadcast_to(1.0, fisher.shape))
+    ones = np.ones(fisher.shape[1])
+    vectors = [ones if s is None else _vector(s, f"{name}[{i}].scale") for i, s in enumerate(scales)]
+    return Rows(fisher, _stack(vectors, f"scales of {name}"))
 
 
 def check_comparable(embeddings: Iterable[Any]) -> None:
@@ -80,7 +81,7 @@ def _provenance(embedding: Any) -> dict[str, Any]:
     return {what: value for what, value in known.items() if value}
 
 
-def groups_of(embedding: Any, label: str) -> tuple[Tensor, Tensor]:
+def groups_of(embedding: Any, label: str) -> Groups:
     """``group_sums`` [G, D] and ``group_weights`` [G] of an embedding.
 
     Raises:
@@ -92,14 +93,14 @@ def groups_of(embedding: Any, label: str) -> tuple[Tensor, Tensor]:
             f"{label} carries no sums over groups of images, which its uncertainty comes from. Monte Carlo"
             " embeddings of this package carry them; variational and foreign ones do not."
         )
-    return torch.from_numpy(np.asarray(sums)), torch.from_numpy(np.asarray(weights))
+    return np.asarray(sums), np.asarray(weights)
 
 
 def warn_about_dead(rows: Sequence[Rows], distance: str) -> None:
     """Say once how many entries a variance-based distance leaves out."""
     counts = [int(is_dead(part.fisher).sum()) for part in rows]
     if sum(counts):
-        total = sum(part.fisher.numel() for part in rows)
+        total = sum(part.fisher.size for part in rows)
         warnings.warn(
             f"{sum(counts)} of {total} entries are zero (dead filters): they have no variance, and"
             f" {distance!r} leaves them out of every pair in which they occur.",
@@ -107,7 +108,18 @@ def warn_about_dead(rows: Sequence[Rows], distance: str) -> None:
         )
 
 
-def _vector(value: Any, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _stack(vectors: list[NDArray[np.float64]], name: str) -> NDArray[np.float64]:
+    size = len(vectors[0])
+    for i, vector in enumerate(vectors):
+        if len(vector) != size:
+            raise ValueError(
+                f"{name}[{i}] has {len(vector)} entries and {name}[0] has {size}: embeddings of different"
+                " probes or layers cannot be compared."
+            )
+    return np.stack(vectors)
+
+
+def _vector(value: Any, name: str) -> NDArray[np.float64]:
     if isinstance(value, Tensor):
         value = value.detach().cpu().numpy()
     try:

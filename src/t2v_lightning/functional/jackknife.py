@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
 
 
-def leave_one_out(sums: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+def leave_one_out(sums: ArrayLike, weights: ArrayLike) -> tuple[Array, Array]:
     """The means without each of the G groups in turn; empty groups are passed over.
 
     Args:
@@ -26,21 +28,17 @@ def leave_one_out(sums: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: fewer than two groups have weight.
 
-    >>> means, ratios = leave_one_out(torch.tensor([[2.0], [6.0]]), torch.tensor([1.0, 1.0]))
+    >>> means, ratios = leave_one_out([[2.0], [6.0]], [1.0, 1.0])
     >>> means.tolist(), ratios.tolist()
     ([[6.0], [2.0]], [2.0, 2.0])
     """
-    sums, weights = sums.double()[weights > 0], weights.double()[weights > 0]
-    if len(weights) < 2:
-        raise ValueError(
-            f"a jackknife needs two groups of images or more; this embedding has {len(weights)}."
-        )
+    sums, weights = _with_weight(sums, weights)
     means = (sums.sum(0) - sums) / (weights.sum() - weights)[:, None]
     # A difference of sums that were rounded to float32 may fall just below zero; a Fisher never does.
-    return means.clamp_(min=0), weights.sum() / weights
+    return means.clip(min=0), weights.sum() / weights
 
 
-def jackknife_variance(full: Tensor, deleted: Tensor, ratios: Tensor) -> Tensor:
+def jackknife_variance(full: ArrayLike, deleted: ArrayLike, ratios: ArrayLike) -> Array:
     r"""Variance of a statistic from its values without each group, for groups of unequal weight.
 
     With h_g = W / w_g, pseudo-values t_g = h_g full - (h_g - 1) deleted_g, and
@@ -53,30 +51,44 @@ def jackknife_variance(full: Tensor, deleted: Tensor, ratios: Tensor) -> Tensor:
         deleted: [G, ...], without each group.
         ratios: [G], h_g.
 
-    >>> jackknife_variance(torch.tensor(4.0), torch.tensor([6.0, 2.0]), torch.tensor([2.0, 2.0])).item()
+    >>> float(jackknife_variance(4.0, [6.0, 2.0], [2.0, 2.0]))
     4.0
     """
-    h = ratios.reshape(-1, *[1] * full.ndim)
+    full, deleted = np.asarray(full, np.float64), np.asarray(deleted, np.float64)
+    h = np.asarray(ratios, np.float64).reshape(-1, *[1] * full.ndim)
     pseudo = h * full - (h - 1) * deleted
-    centre = len(ratios) * full - ((1 - 1 / h) * deleted).sum(0)
-    return ((pseudo - centre) ** 2 / (h - 1)).mean(0)
+    centre = len(h) * full - ((1 - 1 / h) * deleted).sum(0)
+    return np.asarray(((pseudo - centre) ** 2 / (h - 1)).mean(0))
 
 
-def halves(sums: Tensor, weights: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def halves(sums: ArrayLike, weights: ArrayLike) -> Iterator[tuple[Array, Array]]:
     """Pairs of means [D] over two disjoint halves of the groups, one pair for each bit of a group's number.
 
-    Groups 0 to 15 give four ways to halve them: by the last bit, the last but one, and so on.
+    Groups 0 to 15 give four ways to halve them: by the last bit, the last but one, and so on. Empty groups
+    are passed over.
 
     Raises:
         ValueError: fewer than two groups have weight.
+
+    >>> [(a.tolist(), b.tolist()) for a, b in halves([[2.0], [6.0]], [1.0, 1.0])]
+    [([2.0], [6.0])]
     """
-    sums, weights = sums.double()[weights > 0], weights.double()[weights > 0]
-    if len(weights) < 2:
-        raise ValueError(f"halves need two groups of images or more; this embedding has {len(weights)}.")
-    number = torch.arange(len(weights))
+    sums, weights = _with_weight(sums, weights)
+    number = np.arange(len(weights))
     for bit in range((len(weights) - 1).bit_length()):
         first = (number >> bit) % 2 == 0
         yield (
             sums[first].sum(0) / weights[first].sum(),
             sums[~first].sum(0) / weights[~first].sum(),
         )
+
+
+def _with_weight(sums: ArrayLike, weights: ArrayLike) -> tuple[Array, Array]:
+    sums, weights = np.asarray(sums, np.float64), np.asarray(weights, np.float64)
+    sums, weights = sums[weights > 0], weights[weights > 0]
+    if len(weights) < 2:
+        raise ValueError(
+            f"the uncertainty of an embedding comes from its groups of images; this one has {len(weights)}"
+            " with images in it, and two are needed. Use more images."
+        )
+    return sums, weights

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
-from torch import Tensor
 
-from t2v_lightning.functional.formulas import Distance, Rows
+from t2v_lightning.functional.formulas import Distance, Formula, Matrix, Rows
 from t2v_lightning.functional.fused import WORTHWHILE, is_available
+from t2v_lightning.functional.gathering import Groups
 from t2v_lightning.functional.jackknife import jackknife_variance, leave_one_out
 
-Matrix = NDArray[np.float64]
-Groups = tuple[Tensor, Tensor]
 Advance = Callable[[int], None]
 
 # Pairs times entries from which a computation shows a progress bar: some ten seconds.
@@ -36,20 +34,30 @@ def fill_distances(out: Matrix, kind: Distance, a: Rows, b: Rows | None, advance
         formula = kind.fused
     if kind.prepare is not None:
         a, columns = kind.prepare(a), kind.prepare(columns)
-    for i in range(0, len(a), kind.tile[0]):
-        rows = slice(i, i + kind.tile[0])
-        for j in range(i if mirrored else 0, len(columns), kind.tile[1]):
-            part = slice(j, j + kind.tile[1])
-            values = formula(a[rows], columns[part]).numpy()
+
+    def fill_strip(start: int) -> None:
+        rows = slice(start, start + kind.tile[0])
+        for first in range(start if mirrored else 0, len(columns), kind.tile[1]):
+            part = slice(first, first + kind.tile[1])
+            values = formula(a[rows], columns[part])
+            if mirrored and first == start:
+                # `entropy` differs a little when a pair is turned round; the upper triangle counts.
+                square = values[:, : len(values)]
+                square[:] = np.triu(square) + np.triu(square, 1).T
             out[rows, part] = values
             if mirrored:
                 out[part, rows] = values.T
             advance(values.size)
         if mirrored:
-            # `entropy` differs by rounding-like terms when a pair is turned round; one order counts.
-            square = out[rows, rows].T
-            out[rows, rows] = np.triu(square) + np.triu(square, 1).T
-            advance(len(square) * i)
+            advance(len(a[rows]) * start)
+
+    starts = range(0, len(a), kind.tile[0])
+    if kind.threaded and len(starts) > 1:
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            list(pool.map(fill_strip, starts))
+    else:
+        for start in starts:
+            fill_strip(start)
     if b is None and kind.zero_diagonal:
         np.fill_diagonal(out, 0)
 
@@ -67,11 +75,15 @@ def stderr(
     if b is None and kind.symmetric:
         variance = variance + variance.T
     else:
-        flipped = replace(kind, formula=lambda x, y: kind.formula(y, x).T, fused=None)
+        flipped = replace(kind, formula=_flip(kind.formula), fused=kind.fused and _flip(kind.fused))
         variance += _deletion_variance(flipped, a if b is None else b, rows, distances.T, advance).T
     if b is None:
         np.fill_diagonal(variance, 0)
-    return np.sqrt(variance)
+    return np.asarray(np.sqrt(variance))
+
+
+def _flip(formula: Formula) -> Formula:
+    return lambda a, b: formula(b, a).T
 
 
 def _deletion_variance(
@@ -83,13 +95,16 @@ def _deletion_variance(
     for first in range(0, len(rows), _DELETED_AT_ONCE):
         members = range(first, min(first + _DELETED_AT_ONCE, len(rows)))
         parts = [leave_one_out(*groups[i]) for i in members]
-        scale = [rows.scale[i].expand_as(means) for i, (means, _) in zip(members, parts, strict=True)]
-        deleted = Rows(torch.cat([means for means, _ in parts]), torch.cat(scale))
+        lengths = [len(means) for means, _ in parts]
+        deleted = Rows(
+            np.concatenate([means for means, _ in parts]),
+            np.repeat(rows.scale[members.start : members.stop], lengths, axis=0),
+        )
         values = np.empty((len(deleted), len(columns)))
         fill_distances(values, kind, deleted, columns, advance)
-        split = torch.split(torch.from_numpy(values), [len(means) for means, _ in parts])
+        split = np.split(values, np.cumsum(lengths)[:-1])
         for i, value, (_, ratios) in zip(members, split, parts, strict=True):
-            variance[i] = jackknife_variance(torch.from_numpy(distances[i].copy()), value, ratios).numpy()
+            variance[i] = jackknife_variance(distances[i], value, ratios)
     return variance
 
 

@@ -115,9 +115,10 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def _other_input(x: Tensor) -> Tensor:
-    """An input unlike x: shifted noise, or for indices the same ones in another order."""
+    """An input unlike x: x and noise, or for indices the same ones in another order."""
     if x.is_floating_point():
-        generator = torch.Generator().manual_seed(0)
+        # a seed that nobody's data has: with equal noise x + noise = 2 x, which LayerNorm takes for x again
+        generator = torch.Generator().manual_seed(0x5EED_0F_7A5C)
         return x + torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
     return x.flatten().roll(1).view_as(x) if x.unique().numel() > 1 else torch.where(x > 0, x - 1, x + 1)
 

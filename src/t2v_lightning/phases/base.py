@@ -6,6 +6,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from t2v_lightning.selection import Selection
+
 Metrics = dict[str, float]
 LogMetrics = Callable[[Metrics, int], None]
 """Takes named numbers and the number of images or draws they were taken at."""
@@ -16,10 +18,24 @@ def no_log(metrics: Metrics, step: int) -> None:
 
 
 class Phase(ABC):
-    """One part of an embedding's making, driven batch by batch by a Trainer or by a plain loop."""
+    """One part of an embedding's making, driven batch by batch by a Trainer or by a plain loop.
+
+    A position, taken modulo the number of the task's images, is the image to read.
+    """
 
     title: ClassVar[str]
     epochs: int = 1
+    task: Selection
+
+    @property
+    def length(self) -> int:
+        """Number of positions of an epoch."""
+        return len(self.task)
+
+    @property
+    def padding(self) -> int:
+        """First position that stands for no image."""
+        return len(self.task)
 
     @abstractmethod
     def order(self, epoch: int) -> Tensor:
@@ -27,7 +43,7 @@ class Phase(ABC):
 
     @abstractmethod
     def step(self, images: Tensor, positions: Tensor) -> Metrics:
-        """Takes in a batch; positions at or beyond the task's length are padding. Returns what to show."""
+        """Takes in a batch; positions at or beyond `padding` do not count. Returns what to show."""
 
     @abstractmethod
     def finish(self, log: LogMetrics) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from t2v_lightning.functional.likelihood import Likelihood, get_likelihood
+from t2v_lightning.functional.random import random_bits
 from t2v_lightning.phases.base import LogMetrics
 from t2v_lightning.selection import Selection
 
@@ -40,11 +41,21 @@ class HeadOptions:
     def __post_init__(self) -> None:
         if self.method not in get_args(HeadMethod):
             raise ValueError(f"unknown head {self.method!r}; allowed are {', '.join(get_args(HeadMethod))}")
-        for name in ("lr", "epochs", "num_samples", "batch_size"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"head {name}={getattr(self, name)}; it must be above 0")
-        if self.weight_decay < 0:
+        for name in ("epochs", "num_samples", "batch_size"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"head {name}={value}; it must be a whole number above 0")
+        if not self.lr > 0:
+            raise ValueError(f"head lr={self.lr}; it must be above 0")
+        if not self.weight_decay >= 0:
             raise ValueError(f"head weight_decay={self.weight_decay}; it must be 0 or more")
+
+
+_ADVICE: dict[HeadMethod, str] = {
+    "adam": "try more epochs or head='lbfgs'",
+    "lbfgs": "the probe's features do not tell its classes apart, so try another probe",
+    "keep": "fit one with head='adam' or head='lbfgs'",
+}
 
 
 @dataclass(frozen=True)
@@ -72,9 +83,10 @@ def fit_head(head: nn.Linear, features: Tensor, task: Selection, options: HeadOp
     if not fit.loss < fit.constant_loss:
         log_text.warning(
             "the head is no better than chance: loss %.4f, while a constant guess has %.4f. The embedding of a head "
-            "that has not learned the task says little about it; try more epochs or head='lbfgs'",
+            "that has not learned the task says little about it; %s",
             fit.loss,
             fit.constant_loss,
+            _ADVICE[options.method],
         )
     return fit
 
@@ -110,7 +122,8 @@ def _adam(
 ) -> None:
     optimizer = torch.optim.Adam(head.parameters(), lr=options.lr, weight_decay=options.weight_decay)
     for epoch in range(options.epochs):
-        draws = task.draws(options.num_samples, seed + epoch).to(features.device)
+        key = int(random_bits(seed, epoch, torch.zeros(1, dtype=torch.int64), 1))
+        draws = task.draws(options.num_samples, key).to(features.device)
         total_loss = total_accuracy = 0.0
         for batch in draws.split(options.batch_size):
             outputs = head(features[batch])

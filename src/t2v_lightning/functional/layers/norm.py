@@ -32,7 +32,8 @@ class BatchNormRule(NormRule):
 
     def bind(self, args: Any, kwargs: dict[str, Any]) -> Call:
         call = super().bind(args, kwargs)
-        if call.options.get("training", False):
+        # with statistics of its own a layer would also move them; without any, weights may be what is normalised
+        if call.options.get("training", False) and call.options.get("running_mean") is not None:
             raise ValueError(
                 "a BatchNorm layer is in train mode: its batch statistics mix the samples, so there are no "
                 "per-sample gradients; call model.eval() first (its stored statistics are then used and never move)"

@@ -1,0 +1,157 @@
+"""Time of one Fisher pass over the time of one plain training step (forward + backward in all weights).
+
+    python benchmarks/speed.py [--threads 1] [--rounds 5] [--networks resnet34,resnet50] [--peers]
+
+Everything is timed in one process, interleaved: each round times every method once, in turn, and what is
+printed is the median over rounds. On a CPU the time is the process's CPU time, which other processes disturb
+less than wall time; on a GPU it is wall time between synchronisations. Columns:
+
+- step: milliseconds of the plain step in the usual memory layout;
+- fisher / step: the Fisher pass over that; the second figure is over the plain step in channels-last;
+- limit / step: forward + activation gradients alone, which no method of this kind can undercut;
+- backpack, vmap: peers, where they run (`--peers`; BackPACK's DiagGGNMC with one sample, and vmap(grad)).
+"""
+
+import argparse
+import copy
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from t2v_lightning import get_probe
+from t2v_lightning.functional.likelihood import cotangents, get_likelihood
+from t2v_lightning.functional.persample import PerSampleFisher
+
+NETWORKS = {
+    "resnet34": 32,
+    "resnet50": 16,
+    "efficientnet_lite0": 32,
+    "densenet121": 16,
+    "timm/vit_base_patch16_224": 8,
+    "convnext_tiny": 16,
+}
+
+
+def clock(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
+
+
+def plain_step(network: nn.Module, x: Tensor, y: Tensor) -> Callable[[], object]:
+    network.requires_grad_(True)
+
+    def run() -> None:
+        network.zero_grad(set_to_none=True)
+        nn.functional.cross_entropy(network(x), y).backward()
+
+    return run
+
+
+def activation_gradients(network: nn.Module, x: Tensor, y: Tensor) -> Callable[[], object]:
+    network.requires_grad_(False)
+    inputs = x.clone().requires_grad_()
+
+    def run() -> None:
+        torch.autograd.grad(nn.functional.cross_entropy(network(inputs), y), inputs)
+
+    return run
+
+
+def vmap_grad(network: nn.Module, x: Tensor, y: Tensor) -> Callable[[], object]:
+    network.requires_grad_(False)
+    weights = {n: p for n, p in network.named_parameters() if p.dim() > 1}
+
+    def loss(values: dict[str, Tensor], sample: Tensor, label: Tensor) -> Tensor:
+        outputs = torch.func.functional_call(network, values, (sample[None],))
+        return nn.functional.cross_entropy(outputs, label[None])
+
+    gradients = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))
+
+    def run() -> None:
+        for gradient in gradients(weights, x, y).values():
+            gradient.square().flatten(2).mean(2)
+
+    return run
+
+
+def backpack_diag(network: nn.Module, x: Tensor, y: Tensor) -> Callable[[], object]:
+    from backpack import backpack, extend
+    from backpack.extensions import DiagGGNMC
+
+    network = extend(network.requires_grad_(True), use_converter=True)
+    loss = extend(nn.CrossEntropyLoss())
+
+    def run() -> None:
+        network.zero_grad(set_to_none=True)
+        with backpack(DiagGGNMC(mc_samples=1)):
+            loss(network(x), y).backward()
+
+    return run
+
+
+def bench(name: str, batch: int, rounds: int, peers: bool, device: torch.device, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    probe = get_probe(name, num_classes=10, weights="DEFAULT" if name == "efficientnet_lite0" else None).to(device)
+    x = torch.randn(batch, *probe.input_size, device=device)
+    y = torch.randint(10, (batch,), device=device)
+    engine = PerSampleFisher(probe, x, prefix=probe.layer_prefix)
+    softmax = get_likelihood("softmax")
+    last = {
+        "step": plain_step(copy.deepcopy(probe), x, y),
+        "step cl": plain_step(
+            copy.deepcopy(probe).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+            x.contiguous(memory_format=torch.channels_last),
+            y,
+        ),
+        "limit": activation_gradients(copy.deepcopy(probe), x, y),
+        "fisher": lambda: engine(x, lambda outputs: cotangents(outputs, softmax)),
+    }
+    if peers:
+        for peer, make in (("vmap", vmap_grad), ("backpack", backpack_diag)):
+            try:
+                method = make(copy.deepcopy(probe), x, y)
+                method()
+                last[peer] = method
+            except Exception as error:
+                print(f"  {peer} does not run on {name}: {str(error).splitlines()[0][:100]}")
+    times: dict[str, list[float]] = {method: [] for method in last}
+    with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+        for number in range(rounds + 1):
+            for method, run in last.items():
+                start = clock(device)
+                run()
+                if number > 0:  # the first round warms up
+                    times[method].append(clock(device) - start)
+    median = {method: statistics.median(values) for method, values in times.items()}
+    step = median["step"]
+    line = f"{name:28s} {batch:3d}  {1000 * step:8.0f}  {median['fisher'] / step:6.2f} / {median['fisher'] / median['step cl']:4.2f}"
+    line += f"  {median['limit'] / step:6.2f}"
+    for peer in ("vmap", "backpack"):
+        line += f"  {median[peer] / step:8.2f}" if peer in median else f"  {'-':>8s}"
+    print(line, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--networks", default=",".join(NETWORKS))
+    parser.add_argument("--peers", action="store_true")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch", type=int, help="instead of each network's own")
+    parser.add_argument("--bf16", action="store_true", help="under autocast to bfloat16")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    dtype = torch.bfloat16 if options.bf16 else torch.float32
+    print(f"{'network':28s} {'N':>3s}  {'step ms':>8s}  {'fisher/step':>13s}  {'limit':>6s}  {'vmap':>8s}  {'backpack':>8s}")
+    for name in options.networks.split(","):
+        bench(name, options.batch or NETWORKS.get(name, 16), options.rounds, options.peers, torch.device(options.device), dtype)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,207 @@
+"""Fetching one file over HTTP: resumed where it broke off, checked, and never seen half done."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from typing import BinaryIO
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import TransferSpeedColumn as SpeedColumn
+
+from t2v_lightning.data.errors import DownloadError
+
+__all__ = ["bytes_progress", "check_space", "fetch"]
+
+_CHUNK = 1 << 20
+ATTEMPTS = 6
+"""Tries of an address that bring no new byte before it is given up."""
+PAUSE = 1.0
+"""Seconds before the first of them; doubled each time."""
+TIMEOUT = 60.0
+"""Seconds of silence after which a connection counts as broken."""
+
+
+class _BrokenError(Exception):
+    """The connection broke; what has come so far is kept."""
+
+
+def bytes_progress(enabled: bool = True) -> Progress:
+    """A progress bar that counts bytes."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), SpeedColumn())
+    return Progress(*columns, TimeRemainingColumn(), disable=not enabled)
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Make sure that the disk of ``folder``, which need not exist yet, has ``needed`` bytes free.
+
+    Raises:
+        DownloadError: it has not.
+    """
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise DownloadError(
+            f"Got {free / 1e9:.1f} GB of free space in {folder}, but {needed / 1e9:.1f} GB are needed: free "
+            "some, or choose another root."
+        )
+
+
+def fetch(urls: Sequence[str], path: Path, checksum: str, *, progress: bool = True) -> Path:
+    """Fetch a file from the first of its addresses that gives it.
+
+    Bytes go to ``path`` + ".part", which a later call takes up where it ends; the file appears under its name
+    once it is whole and its checksum right. Of two processes that fetch the same file one waits.
+
+    Args:
+        urls: addresses of the same file.
+        path: where it goes; a right file that is there already is left alone.
+        checksum: ``"md5:<hex>"`` or ``"sha256:<hex>"``.
+        progress: whether to show a progress bar.
+
+    Raises:
+        DownloadError: no address gives the file, or it has another checksum.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with bytes_progress(progress) as bar, _locked(path):
+        if path.exists():
+            if _has_checksum(path, checksum, bar):
+                return path
+            os.replace(path, part)
+        failures = []
+        for url in urls:
+            try:
+                _fetch_checked(url, part, checksum, bar)
+            except DownloadError as error:
+                failures.append(str(error))
+            else:
+                os.replace(part, path)
+                return path
+    raise DownloadError("\n".join(failures))
+
+
+def _fetch_checked(url: str, part: Path, checksum: str, bar: Progress) -> None:
+    resumed = part.exists() and part.stat().st_size > 0
+    _fetch_part(url, part, bar)
+    if not _has_checksum(part, checksum, bar) and resumed:
+        # The first bytes may be of another version of the file; all from one version are right or wrong.
+        part.unlink()
+        _fetch_part(url, part, bar)
+    if not _has_checksum(part, checksum, bar):
+        part.unlink()
+        raise DownloadError(
+            f"What {url} gives has not the checksum {checksum}, and is deleted: try again later, or put the "
+            f"right file at {part.with_suffix('')} yourself."
+        )
+
+
+def _fetch_part(url: str, part: Path, bar: Progress) -> None:
+    """Fetch until the file is whole, going on after every broken connection."""
+    failures = 0
+    while True:
+        before = part.stat().st_size if part.exists() else 0
+        try:
+            _transfer(url, part, bar)
+            return
+        except _BrokenError as error:
+            gained = part.exists() and part.stat().st_size > before
+            failures = 0 if gained else failures + 1
+            if failures >= ATTEMPTS:
+                raise DownloadError(
+                    f"Cannot fetch {url} ({error}): check the connection and run the same again, which goes "
+                    f"on from the {before:,} bytes that are there."
+                ) from error
+            time.sleep(PAUSE * 2 ** max(0, failures - 1))
+
+
+def _transfer(url: str, part: Path, bar: Progress) -> None:
+    """One request for the rest of the file, appended to ``part``."""
+    have = part.stat().st_size if part.exists() else 0
+    request = Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        response: HTTPResponse = urlopen(request, timeout=TIMEOUT)
+    except HTTPError as error:
+        if error.code == 416 and _total(error.headers.get("Content-Range")) == have:
+            return
+        if error.code == 416:
+            part.unlink()
+            raise _BrokenError("the server has fewer bytes than are there") from error
+        if error.code < 500 and error.code not in (408, 429):
+            raise DownloadError(
+                f"Cannot fetch {url} ({error}): the file may have moved; fetch it by other means."
+            ) from error
+        raise _BrokenError(str(error)) from error
+    except (HTTPException, OSError) as error:
+        raise _BrokenError(str(error)) from error
+    with response, part.open("ab") as file:
+        resumes = response.status == 206 and response.headers.get("Content-Range", "").startswith(
+            f"bytes {have}-"
+        )
+        if not resumes:
+            # The server sent the file from its start, or a piece that does not fit on.
+            file.truncate(0)
+            if response.status == 206:
+                raise _BrokenError("the server sent another piece than was asked for")
+        _copy(response, file, have if resumes else 0, bar, part.with_suffix("").name)
+
+
+def _copy(response: HTTPResponse, file: BinaryIO, start: int, bar: Progress, name: str) -> None:
+    length = response.headers.get("Content-Length")
+    total = start + int(length) if length is not None else None
+    task = bar.add_task(name, total=total, completed=start)
+    done = start
+    try:
+        while True:
+            try:
+                chunk = response.read1(_CHUNK)
+            except (HTTPException, OSError) as error:
+                raise _BrokenError(str(error)) from error
+            if not chunk:
+                break
+            file.write(chunk)
+            done += len(chunk)
+            bar.update(task, completed=done)
+    finally:
+        bar.remove_task(task) if total is None or done < total else None
+    if total is not None and done != total:
+        raise _BrokenError(f"the connection ended at {done:,} of {total:,} bytes")
+
+
+def _total(content_range: str | None) -> int | None:
+    """The length of the whole file in ``bytes */1234``."""
+    total = (content_range or "").rpartition("/")[2]
+    return int(total) if total.isdigit() else None
+
+
+def _has_checksum(path: Path, checksum: str, bar: Progress) -> bool:
+    algorithm, _, expected = checksum.partition(":")
+    digest = hashlib.new(algorithm, usedforsecurity=False)
+    task = bar.add_task(f"checking {path.name}", total=path.stat().st_size)
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            bar.update(task, advance=len(chunk))
+    bar.remove_task(task)
+    return digest.hexdigest() == expected
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock that the system takes back when the process ends, however it ends."""
+    try:
+        import fcntl
+    except ImportError:  # no such locks on Windows
+        yield
+        return
+    with path.with_name(path.name + ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

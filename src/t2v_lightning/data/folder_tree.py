@@ -1,0 +1,92 @@
+"""Tasks in a tree of folders, one folder a class."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from t2v_lightning.data.errors import MissingDataError
+from t2v_lightning.data.images import IMAGE_SUFFIXES, pack_names
+from t2v_lightning.data.task import Task
+
+__all__ = ["find_tasks", "folder_task"]
+
+_SPLIT_NAMES = {"train": ("train", "training"), "test": ("test", "testing", "val", "valid", "validation")}
+
+
+def find_tasks(root: Path) -> dict[str, dict[str, Path]]:
+    """For each task the folder of each of its splits; a task without a test folder has one of "train" alone.
+
+    The trees are ``class/image`` and ``task/class/image``, either with a folder ``train`` and a folder
+    ``test`` (or ``val``, ``valid``, ``validation``) on top or inside the task.
+
+    Raises:
+        MissingDataError: there is no folder of images.
+    """
+    splits = _split_folders(root)
+    classes = _subfolders(splits["train"])
+    if not classes:
+        raise MissingDataError(
+            f"{splits['train']} holds no folder: allowed are class/image, task/class/image."
+        )
+    if any(_is_image(entry.name) for folder in classes for entry in os.scandir(folder)):
+        return {root.resolve().name: splits}
+    if len(splits) > 1 or splits["train"] != root:
+        return {
+            task.name: {
+                split: folder / task.name for split, folder in splits.items() if (folder / task.name).is_dir()
+            }
+            for task in classes
+        }
+    return {task.name: _split_folders(task) for task in classes}
+
+
+def folder_task(root: Path, folder: Path) -> Task[np.bytes_]:
+    """One folder a class, names in alphabetical order; images, at any depth, are named from ``root``.
+
+    Raises:
+        MissingDataError: there is no class, or a class has no image.
+    """
+    classes: Mapping[str, list[str]] = {
+        sub.name: [os.path.relpath(file, root) for file in _images(sub)] for sub in _subfolders(folder)
+    }
+    if not classes:
+        raise MissingDataError(f"{folder} holds no folder: make one a class, with the images inside.")
+    for name, files in classes.items():
+        if not files:
+            raise MissingDataError(
+                f"{folder / name} holds no image (files ending in {', '.join(IMAGE_SUFFIXES)}): add some, or "
+                "remove the folder."
+            )
+    labels = np.repeat(np.arange(len(classes)), [len(files) for files in classes.values()])
+    return Task(pack_names(file for files in classes.values() for file in files), labels, tuple(classes))
+
+
+def _split_folders(folder: Path) -> dict[str, Path]:
+    found = {sub.name.lower(): sub for sub in _subfolders(folder)}
+    splits = {
+        split: next(found[name] for name in names if name in found)
+        for split, names in _SPLIT_NAMES.items()
+        if found.keys() & set(names)
+    }
+    return splits if "train" in splits else {"train": folder}
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(sub for sub in folder.iterdir() if sub.is_dir() and not sub.name.startswith("."))
+
+
+def _images(folder: Path) -> list[str]:
+    return sorted(
+        os.path.join(parent, file)
+        for parent, _, files in os.walk(folder)
+        for file in files
+        if _is_image(file)
+    )
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")

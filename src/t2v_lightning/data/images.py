@@ -1,0 +1,114 @@
+"""Opening image files of any kind as RGB, and saying which file is at fault when that fails."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from t2v_lightning.data.errors import ImageError, MissingDataError
+
+__all__ = ["IMAGE_SUFFIXES", "missing_files", "open_bytes", "open_file", "open_rgb", "pack_names", "to_rgb"]
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+"""Endings of the files that count as images, in any case."""
+
+_REMEDY = "mend or remove it, or pass on_error='skip' to leave out and count what cannot be read"
+# What Pillow's decoders raise on damaged files.
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any 8-bit or 16-bit PIL image as upright 8-bit RGB.
+
+    EXIF rotation is applied, 16-bit grey keeps its upper 8 bits, palettes and CMYK become the colours they
+    stand for, transparency is ignored.
+
+    Raises:
+        ValueError: the pixels are 32-bit numbers, which have no agreed range.
+
+    >>> to_rgb(Image.fromarray(np.full((2, 2), 0x8000, dtype=np.uint16))).getpixel((0, 0))
+    (128, 128, 128)
+    """
+    is_png = image.format == "PNG"
+    image = ImageOps.exif_transpose(image)
+    # Older Pillows open a 16-bit PNG in the 32-bit mode.
+    if image.mode.startswith("I;16") or (image.mode == "I" and is_png):
+        return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError(f"its pixels are 32-bit numbers (mode {image.mode}); store 8 or 16 bits a channel")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def open_rgb(path: str | os.PathLike[str]) -> Image.Image:
+    """An image file as upright 8-bit RGB; see :func:`to_rgb`.
+
+    Raises:
+        MissingDataError: there is no such file.
+        ImageError: the file is empty, truncated or no image. Both errors name the file.
+    """
+    return _open(path, os.fspath(path))
+
+
+def open_bytes(data: bytes, title: str) -> Image.Image:
+    """The content of an image file as upright 8-bit RGB; ``title`` names it in errors.
+
+    Raises:
+        ImageError: the content is empty, truncated or no image.
+    """
+    return _open(io.BytesIO(data), title)
+
+
+def _open(source: Any, title: str) -> Image.Image:
+    try:
+        with Image.open(source) as image:
+            return to_rgb(image)
+    except FileNotFoundError as error:
+        raise MissingDataError(f"Image {title} does not exist: {_REMEDY}.") from error
+    except _DAMAGE as error:
+        raise ImageError(f"Cannot read image {title} ({error}): {_REMEDY}.") from error
+
+
+def open_file(folder: str, name: bytes | str) -> Image.Image:
+    """The image ``folder/name``; with ``functools.partial`` over the folder it pickles into workers."""
+    return open_rgb(os.path.join(folder, os.fsdecode(name)))
+
+
+def pack_names(names: Iterable[str]) -> NDArray[np.bytes_]:
+    """File names as one array of bytes [N]: forked workers share its memory, unlike that of a list.
+
+    >>> pack_names(["a/1.jpg", "b/20.jpg"]).dtype
+    dtype('S8')
+    """
+    encoded = [os.fsencode(name) for name in names]
+    return np.array(encoded, dtype="S") if encoded else np.empty(0, dtype="S1")
+
+
+def missing_files(folder: Path, names: NDArray[np.bytes_]) -> list[str]:
+    """Names below ``folder`` that are not there; lists each folder once, not each file."""
+    present: dict[str, set[str]] = {}
+    missing = []
+    for name in map(os.fsdecode, names):
+        parent, file = os.path.split(name)
+        if parent not in present:
+            present[parent] = _listing(folder / parent)
+        if file not in present[parent]:
+            missing.append(name)
+    return missing
+
+
+def _listing(folder: Path) -> set[Any]:
+    try:
+        return set(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return set()

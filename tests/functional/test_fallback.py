@@ -1,0 +1,86 @@
+"""Weights that no closed form covers, by automatic differentiation, against brute force."""
+
+from typing import Any
+
+import pytest
+import torch
+from oracles import network_fisher, relative_error
+from torch import Tensor, nn
+
+from t2v_lightning.functional import filterwise_fisher
+
+
+class Bare(nn.Module):
+    """Weights that no layer holds, of zero to two dimensions, beside one that a layer does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token, self.gain = nn.Parameter(torch.randn(4)), nn.Parameter(torch.tensor(1.3))
+        self.matrix, self.body = nn.Parameter(torch.randn(4, 6)), nn.Linear(6, 5)
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.tanh(self.body(torch.tanh((self.gain * x + self.token) @ self.matrix))))
+
+
+@pytest.mark.parametrize("sampling", ["exact", "sign"])
+def test_bare_parameters_are_measured_when_all_is_asked_for(sampling: Any) -> None:
+    model, x, weights = (
+        Bare().double(),
+        torch.randn(7, 4, dtype=torch.float64),
+        torch.rand(7, dtype=torch.float64),
+    )
+    assert list(filterwise_fisher(model, x)) == ["body"]
+    names = ["token", "gain", "matrix", "body.weight"]
+    got = filterwise_fisher(
+        model, x, sampling, "softmax", weights, include="all", passes=1 if sampling == "exact" else 2
+    )
+    assert list(got) == ["token", "gain", "matrix", "body"]
+    expected = network_fisher(
+        model, x, names, weights=weights
+    )  # two orthogonal signs are exact for three classes
+    for name in names:
+        entries = expected[name].reshape(-1)
+        assert relative_error(got[name.removesuffix(".weight")], entries) < 1e-10, name
+
+
+def test_weights_without_closed_form_are_measured_all_the_same() -> None:
+    class Bilinear(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.mix, self.act = nn.Linear(4, 4), nn.Bilinear(4, 4, 5), nn.PReLU(5)
+            self.norm = nn.utils.parametrizations.weight_norm(nn.Linear(5, 5))
+            self.head = nn.Linear(5, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.tanh(self.first(x))
+            return self.head(torch.tanh(self.norm(self.act(self.mix(x, x)))))
+
+    model, x = Bilinear().double(), torch.randn(5, 4, dtype=torch.float64)
+    names = ["first.weight", "mix.weight", "norm.parametrizations.weight.original1"]
+    expected = network_fisher(model, x, names)
+    got = filterwise_fisher(model, x)
+    for name in names:
+        assert relative_error(got[name.removesuffix(".weight")], expected[name]) < 1e-10, name
+
+
+def test_cross_attention_with_its_split_projection() -> None:
+    """Query and memory differ, so the packed weight is used in parts: no closed form, the same numbers."""
+
+    class Cross(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.queries = nn.Parameter(torch.randn(2, 8))
+            self.attention, self.head = nn.MultiheadAttention(8, 2, batch_first=True), nn.Linear(16, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.attention(self.queries.expand(len(x), -1, -1), x, x)[0]
+            return self.head(torch.tanh(y).flatten(1))
+
+    model, x = Cross().double().eval(), torch.randn(3, 5, 8, dtype=torch.float64)
+    names = ["attention.in_proj_weight", "attention.out_proj.weight"]
+    expected = network_fisher(model, x, names)
+    got = filterwise_fisher(model, x)
+    assert list(got) == [name.removesuffix(".weight") for name in names]
+    for name in names:
+        assert relative_error(got[name.removesuffix(".weight")], expected[name]) < 1e-10, name

@@ -1,0 +1,121 @@
+"""Per-sample gradients of a whole network: what the caller has switched on, and what a network may do inside."""
+
+import pytest
+import torch
+from oracles import relative_error
+from small_networks import images, network
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from t2v_lightning.functional import filterwise_fisher
+
+LAYERS = ["0", "3"]
+
+
+@pytest.mark.parametrize(
+    "case", ["without gradients", "frozen", "images with gradients", "a result with gradients"]
+)
+def test_gradients_of_the_caller_do_not_matter(case: str) -> None:
+    model, x = network(), images()
+    expected = filterwise_fisher(model, x)
+    if case == "frozen":
+        model.requires_grad_(False)
+    elif case == "images with gradients":
+        x.requires_grad_()
+    elif case == "a result with gradients":
+        x = x * torch.ones((), dtype=torch.float64, requires_grad=True)
+    with torch.set_grad_enabled(case != "without gradients"):
+        got = filterwise_fisher(model, x)
+    assert x.is_leaf is False or x.grad is None
+    for layer in LAYERS:
+        assert torch.equal(got[layer], expected[layer])
+        assert not got[layer].requires_grad
+
+
+def test_something_else_with_gradients_inside_the_network_does_not_silence_it() -> None:
+    """A tensor that is no parameter of the network but takes gradients, such as a learnt prompt kept outside."""
+    prompt = torch.zeros(2, 6, 6, dtype=torch.float64)
+
+    class Prompted(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + prompt
+
+    model, x = nn.Sequential(Prompted(), *network()), images()
+    expected = filterwise_fisher(model, x)
+    prompt.requires_grad_()
+    got = filterwise_fisher(model, x)
+    for layer, entries in expected.items():
+        assert relative_error(got[layer], entries) < 1e-12
+    assert prompt.grad is None
+
+
+class Blocks(nn.Module):
+    """Two layers and a head; `run` is how the first of them is called."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(4, 5), nn.Linear(5, 5), nn.Linear(5, 3)
+        self.how = how
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.how == "no_grad":
+            with torch.no_grad():
+                y = torch.tanh(self.first(x))
+        elif self.how.startswith("checkpoint"):
+            y = checkpoint(
+                lambda x: torch.tanh(self.first(x)), x, use_reentrant=self.how.endswith("reentrant")
+            )
+        else:
+            y = torch.tanh(self.first(x))
+        return self.head(torch.tanh(self.second(y)))
+
+
+@pytest.mark.parametrize("how", ["no_grad", "checkpoint", "checkpoint, reentrant"])
+def test_layers_that_hide_their_gradients_are_an_error_and_never_zero(how: str) -> None:
+    with pytest.raises(RuntimeError, match=r"without gradients.*no_grad|checkpointing"):
+        filterwise_fisher(Blocks(how), torch.randn(3, 4))
+
+
+def test_a_compiled_network_gives_what_the_plain_one_gives() -> None:
+    model, x = Blocks("plain"), torch.randn(3, 4)
+    expected, got = filterwise_fisher(model, x), filterwise_fisher(torch.compile(model), x)
+    assert list(got) == list(expected) == ["first", "second"]
+    for layer in got:
+        assert torch.equal(got[layer], expected[layer])
+
+
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+def test_a_network_in_half_precision_is_squared_in_float32(half: torch.dtype) -> None:
+    model, x = network().to(half).float(), images().to(half).float()
+    expected, got = filterwise_fisher(model, x), filterwise_fisher(model.to(half), x.to(half))
+    for layer in LAYERS:
+        assert relative_error(got[layer], expected[layer]) < 0.05
+
+
+def test_an_input_changed_in_place_after_a_layer_read_it_is_an_error() -> None:
+    class Overwrites(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = torch.tanh(self.a(x))
+            z = self.b(y)
+            y.mul_(2)
+            return self.head(z + y)
+
+    with pytest.raises(RuntimeError, match=r"changed in place"):
+        filterwise_fisher(Overwrites(), torch.randn(3, 4))
+
+
+def test_parameters_changed_between_two_calls_count() -> None:
+    """Nothing is kept from one call to the next."""
+    model, x = network(), images()
+    filterwise_fisher(model, x)
+    with torch.no_grad():
+        model[0].weight.mul_(1.5)
+        model[1].running_var.mul_(2.0)
+    fresh = network()
+    fresh.load_state_dict(model.state_dict())
+    for layer in LAYERS:
+        assert torch.equal(filterwise_fisher(model, x)[layer], filterwise_fisher(fresh, x)[layer])

@@ -1,0 +1,165 @@
+"""Finding out what a network does with its weights, and that its samples do not mix."""
+
+from typing import Any
+
+import pytest
+import torch
+from oracles import network_fisher, relative_error
+from small_networks import fingerprint, images, network, same
+from torch import Tensor, nn
+
+from t2v_lightning.functional import filterwise_fisher
+from t2v_lightning.functional.weights import check_include, frozen, inspect_network, layer_name
+
+
+def test_layers_are_named_after_their_modules() -> None:
+    assert layer_name("backbone.layer1.0.conv.weight", "backbone.") == "layer1.0.conv"
+    assert layer_name("block.attention.in_proj_weight") == "block.attention.in_proj_weight"
+    assert layer_name("weight") == "weight"
+    assert layer_name("my.backbone.weight", "backbone.") == "my.backbone"
+
+
+def test_every_parameter_has_its_use() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm, self.spare = nn.Conv1d(2, 4, 3), nn.BatchNorm1d(4), nn.Linear(2, 2)
+            self.up, self.scale, self.head = (
+                nn.ConvTranspose1d(4, 3, 2),
+                nn.Parameter(torch.ones(3, 1)),
+                nn.Linear(3, 2),
+            )
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head((self.up(torch.relu(self.norm(self.conv(x)))) * self.scale).mean(2))
+
+    usages = inspect_network(Net().eval(), torch.randn(3, 2, 8))
+    assert {name for name, usage in usages.items() if usage.closed_form} == {
+        "conv.weight", "norm.weight", "up.weight", "head.weight",
+    }  # fmt: skip
+    assert {name for name, usage in usages.items() if usage.as_bias} == {
+        "conv.bias", "norm.bias", "up.bias", "head.bias",
+    }  # fmt: skip
+    assert {name for name, usage in usages.items() if usage.makes_output} == {"head.weight"}
+    assert usages["up.weight"].filter_dim == 1
+    assert usages["scale"].other == ["mul"]
+    assert not usages["spare.weight"].rules
+    assert not usages["spare.weight"].other
+
+
+def test_looking_leaves_the_network_and_the_random_numbers_alone() -> None:
+    model, x = network(), images()
+    before, state = fingerprint(model), torch.get_rng_state()
+    inspect_network(model, x)
+    assert same(fingerprint(model), before)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_frozen_restores_each_flag_also_after_an_error() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    model[0].bias.requires_grad_(False)
+    flags = [p.requires_grad for p in model.parameters()]
+    with pytest.raises(KeyError), frozen(model):  # noqa: PT012
+        assert not any(p.requires_grad for p in model.parameters())
+        raise KeyError
+    assert [p.requires_grad for p in model.parameters()] == flags == [True, False, True, True]
+
+
+@pytest.mark.parametrize("include", ["Weights", "", "norm"])
+def test_an_unknown_include_names_the_known_ones(include: str) -> None:
+    with pytest.raises(ValueError, match=r"allowed are 'weights', 'weights\+norm', 'all'"):
+        check_include(include)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [nn.BatchNorm2d(5), nn.SyncBatchNorm(5), nn.BatchNorm2d(5, affine=False)],
+    ids=["plain", "sync", "bare"],
+)
+def test_batch_norm_in_train_mode_is_refused_and_its_statistics_do_not_move(layer: nn.Module) -> None:
+    model, x = network(), images()
+    model[1] = layer.double().train()
+    before = fingerprint(model)
+    with pytest.raises(ValueError, match=r"train mode.*model\.eval\(\)"):
+        filterwise_fisher(model, x)
+    assert same(fingerprint(model), before)
+
+
+def test_the_error_about_batch_norm_in_train_mode_says_why() -> None:
+    with pytest.raises(ValueError, match="its batch statistics mix the samples"):
+        filterwise_fisher(network().train(), images())
+
+
+def test_instance_norm_in_train_mode_moves_no_statistics() -> None:
+    """It takes each image's own statistics, so it may stay in train mode, but is left untouched."""
+    model, x = network(), images()
+    model[1] = nn.InstanceNorm2d(5, affine=True, track_running_stats=True).double().train()
+    before = fingerprint(model)
+    filterwise_fisher(model, x)
+    assert same(fingerprint(model), before)
+
+
+def test_batch_norm_without_statistics_is_refused() -> None:
+    """It takes those of the batch in eval mode too."""
+    model, x = network(), images()
+    model[1] = nn.BatchNorm2d(5, track_running_stats=False).double().eval()
+    with pytest.raises(ValueError, match="batch statistics"):
+        filterwise_fisher(model, x)
+
+
+def test_dropout_in_train_mode_is_refused() -> None:
+    model, x = network(), images()
+    model[2] = nn.Dropout(0.5).train()
+    with pytest.raises(ValueError, match=r"dropout.*model\.eval\(\)"):
+        filterwise_fisher(model, x)
+
+
+def test_a_network_that_mixes_its_samples_is_refused() -> None:
+    class Centred(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x - x.mean(0)
+
+    model, x = network(), images()
+    model[2] = Centred()
+    with pytest.raises(ValueError, match="changes with the other samples of its batch"):
+        filterwise_fisher(model, x)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_the_size_of_the_inputs_does_not_matter(scale: float) -> None:
+    """Numbers in the millions (a sensor's raw counts) or millionths are as good as any."""
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+    x = torch.randn(3, 4, dtype=torch.float64)
+    expected = network_fisher(model, x, ["0.weight"])["0.weight"] * scale**2
+    with torch.no_grad():
+        model[0].weight /= scale
+    got = filterwise_fisher(model, x * scale)["0"]
+    assert relative_error(got, expected) < 1e-8
+
+
+def test_a_layer_that_is_silent_on_the_first_image_is_measured_on_the_others() -> None:
+    """A ReLU that lets nothing through for one image is no reason to give up."""
+    model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+    nn.init.constant_(model[0].weight, 1.0)
+    nn.init.constant_(model[0].bias, -1000.0)
+    x = torch.zeros(3, 4, dtype=torch.float64)
+    x[1:] = 250 + torch.rand(2, 4, dtype=torch.float64)
+    expected = network_fisher(model, x, ["0.weight", "2.weight"])
+    got = filterwise_fisher(model, x)
+    assert relative_error(got["0"], expected["0.weight"]) < 1e-10
+    assert relative_error(got["2"], expected["2.weight"]) < 1e-10
+
+
+@pytest.mark.parametrize("returned", ["a tuple", "a map", "one row"])
+def test_outputs_must_be_one_row_a_sample(returned: str) -> None:
+    class Returns(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(2, 3, 3)
+
+        def forward(self, x: Tensor) -> Any:
+            y = self.conv(x)
+            return {"a tuple": (y.mean((2, 3)), y), "a map": y, "one row": y.mean((0, 2, 3))}[returned]
+
+    with pytest.raises(ValueError, match=r"one row of outputs a sample, a tensor \[N, C\]; got"):
+        filterwise_fisher(Returns().double(), images(3))
