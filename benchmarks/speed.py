@@ -96,7 +96,9 @@ def backpack_diag(network: nn.Module, x: Tensor, y: Tensor) -> Callable[[], obje
 
 def bench(name: str, batch: int, rounds: int, peers: bool, device: torch.device, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    probe = get_probe(name, num_classes=10, weights="DEFAULT" if name == "efficientnet_lite0" else None).to(device)
+    probe = get_probe(name, num_classes=10, weights="DEFAULT" if name == "efficientnet_lite0" else None).to(
+        device
+    )
     x = torch.randn(batch, *probe.input_size, device=device)
     y = torch.randint(10, (batch,), device=device)
     engine = PerSampleFisher(probe, x, prefix=probe.layer_prefix)
@@ -137,7 +139,9 @@ def bench(name: str, batch: int, rounds: int, peers: bool, device: torch.device,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--networks", default=",".join(NETWORKS))
@@ -148,9 +152,18 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     dtype = torch.bfloat16 if options.bf16 else torch.float32
-    print(f"{'network':28s} {'N':>3s}  {'step ms':>8s}  {'fisher/step':>13s}  {'limit':>6s}  {'vmap':>8s}  {'backpack':>8s}")
+    print(
+        f"{'network':28s} {'N':>3s}  {'step ms':>8s}  {'fisher/step':>13s}  {'limit':>6s}  {'vmap':>8s}  {'backpack':>8s}"
+    )
     for name in options.networks.split(","):
-        bench(name, options.batch or NETWORKS.get(name, 16), options.rounds, options.peers, torch.device(options.device), dtype)
+        bench(
+            name,
+            options.batch or NETWORKS.get(name, 16),
+            options.rounds,
+            options.peers,
+            torch.device(options.device),
+            dtype,
+        )
 
 
 if __name__ == "__main__":

@@ -41,7 +41,9 @@ def tasks(count: int, families: int = 3) -> tuple[np.ndarray, list[str], list[st
 
 
 def norm_vs_error(matrix: np.ndarray, names: list[str], **options: Any) -> Figure:
-    return plot_norm_vs_error(1 + matrix[0], matrix[0] / matrix[0].max(), names, **options)
+    generator = np.random.default_rng(0)
+    norms = np.exp(generator.normal(size=len(matrix)))
+    return plot_norm_vs_error(norms, generator.random(len(matrix)), names, **options)
 
 
 PLOTS = [plot_distance_matrix, plot_dendrogram, plot_task_map, norm_vs_error]

@@ -109,7 +109,9 @@ class FilterwiseFisher(Metric):
         v = torch.where(w[:, None] > 0, values.double(), 0.0)
         if not bool(torch.isfinite(v).all()):
             bad = index[~torch.isfinite(v).all(1)].tolist()
-            raise ValueError(f"squared gradients of sample(s) {bad[:5]} are not finite; check the images and weights")
+            raise ValueError(
+                f"squared gradients of sample(s) {bad[:5]} are not finite; check the images and weights"
+            )
         group = random_bits(0, 0, index.to(values.device), 1)[:, 0] & (GROUPS - 1)
         self.group_sums.index_add_(0, group, w[:, None] * v)
         self.group_weights.index_add_(0, group, w)
@@ -119,7 +121,9 @@ class FilterwiseFisher(Metric):
         self.samples += (w > 0).sum()
         self.seen += len(w)
 
-    def forward(self, values: Tensor, weights: Tensor | None = None, index: Tensor | None = None) -> FisherEstimate:
+    def forward(
+        self, values: Tensor, weights: Tensor | None = None, index: Tensor | None = None
+    ) -> FisherEstimate:
         """`update`, and the estimate over these samples alone."""
         # numbered before the base class sets the sums aside
         estimate: FisherEstimate = super().forward(values, weights, self._numbered(values, index))
@@ -138,9 +142,17 @@ class FilterwiseFisher(Metric):
         """The estimate from this process's samples alone."""
         weight = self.group_weights.sum()
         if not weight > 0:
-            raise ValueError("no sample of positive weight was added, so there is no Fisher information to compute")
+            raise ValueError(
+                "no sample of positive weight was added, so there is no Fisher information to compute"
+            )
         fisher = self.group_sums.sum(0) / weight
-        variance = (self.sum_w2v2 - 2 * fisher * self.sum_w2v + fisher.square() * self.sum_w2) / weight.square()
+        variance = (
+            self.sum_w2v2 - 2 * fisher * self.sum_w2v + fisher.square() * self.sum_w2
+        ) / weight.square()
         return FisherEstimate(
-            fisher, variance.clamp_min(0).sqrt(), self.group_sums.clone(), self.group_weights.clone(), self.samples.clone()
+            fisher,
+            variance.clamp_min(0).sqrt(),
+            self.group_sums.clone(),
+            self.group_weights.clone(),
+            self.samples.clone(),
         )

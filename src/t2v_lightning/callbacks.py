@@ -1,7 +1,7 @@
 """Progress bars and TensorBoard pages of an embedding."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch

@@ -70,14 +70,16 @@ def run(config: DictConfig, folder: Path) -> Embedding:
             embedding.meta["samples"],
             100 * embedding.meta["head"]["accuracy"],
             embedding.norm,
-            100 * embedding.relative_stderr,
+            100 * (embedding.relative_stderr or 0.0),
         )
     return embedding
 
 
 def _check_distance(config: DictConfig) -> None:
     if config.report.distance not in DISTANCES:
-        raise ValueError(f"unknown report.distance {config.report.distance!r}; allowed are {', '.join(DISTANCES)}")
+        raise ValueError(
+            f"unknown report.distance {config.report.distance!r}; allowed are {', '.join(DISTANCES)}"
+        )
 
 
 def _quiet() -> None:
@@ -102,7 +104,11 @@ class SweepReport(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
-        jobs = [p.parents[1] for p in folder.glob("*/.hydra/overrides.yaml") if p.stat().st_mtime >= self._started - 1]
+        jobs = [
+            p.parents[1]
+            for p in folder.glob("*/.hydra/overrides.yaml")
+            if p.stat().st_mtime >= self._started - 1
+        ]
         jobs.sort(key=lambda job: (len(job.name), job.name))
         done = [job for job in jobs if (job / EMBEDDING_FILE).exists()]
         embeddings = [Embedding.load(job / EMBEDDING_FILE) for job in done]
@@ -110,7 +116,11 @@ class SweepReport(Callback):
         if len(embeddings) > 1:
             matrix = write_report(embeddings, folder, config.report.distance)
             print_table(embeddings, matrix, console)
-        console.print(f"{len(embeddings)} embeddings, distances and figures are in {folder.resolve()}", soft_wrap=True, highlight=False)
+        console.print(
+            f"{len(embeddings)} embeddings, distances and figures are in {folder.resolve()}",
+            soft_wrap=True,
+            highlight=False,
+        )
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")

@@ -21,7 +21,9 @@ class IndexedDataset(Dataset[tuple[Any, int]]):
         transform: applied to images that are not float tensors yet (PIL images); needed for those alone.
     """
 
-    def __init__(self, dataset: Any, chosen: Tensor, transform: Callable[[Any], Tensor] | None = None) -> None:
+    def __init__(
+        self, dataset: Any, chosen: Tensor, transform: Callable[[Any], Tensor] | None = None
+    ) -> None:
         self.dataset, self.chosen, self.transform = dataset, chosen, transform
 
     def __len__(self) -> int:
@@ -32,10 +34,14 @@ class IndexedDataset(Dataset[tuple[Any, int]]):
         image = self.dataset[item][0]
         if not isinstance(image, Tensor):
             if self.transform is None:
-                raise TypeError(f"item {item} is a {type(image).__name__}; pass a transform that makes it a tensor")
+                raise TypeError(
+                    f"item {item} is a {type(image).__name__}; pass a transform that makes it a tensor"
+                )
             image = self.transform(image)
         if image.is_floating_point() and not bool(torch.isfinite(image).all()):
-            raise ValueError(f"image {item} of the dataset holds NaN or infinite values; repair or leave it out")
+            raise ValueError(
+                f"image {item} of the dataset holds NaN or infinite values; repair or leave it out"
+            )
         return image, position
 
 
@@ -49,7 +55,9 @@ class ShardedSampler(DistributedSampler[Any]):
         padding: first position that stands for no item.
     """
 
-    def __init__(self, order: Tensor, padding: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self, order: Tensor, padding: int, batch_size: int, rank: int = 0, world_size: int = 1
+    ) -> None:
         super().__init__(order, num_replicas=world_size, rank=rank, shuffle=False)  # type: ignore[arg-type]
         extra = -len(order) % world_size
         padded = torch.cat([order, padding + torch.arange(extra)])
@@ -86,7 +94,9 @@ class LoaderOptions:
 class PhaseLoader:
     """Batches of (images, positions) in a given order; sized, and resumable after any number of batches."""
 
-    def __init__(self, dataset: Dataset[Any], sampler: ShardedSampler, options: LoaderOptions, epoch: int = 0) -> None:
+    def __init__(
+        self, dataset: Dataset[Any], sampler: ShardedSampler, options: LoaderOptions, epoch: int = 0
+    ) -> None:
         self.dataset, self.sampler, self.options, self.epoch = dataset, sampler, options, epoch
         self._given = 0
 
@@ -130,6 +140,8 @@ class _Collate:
         positions = torch.tensor([position for _, position in items])
         shapes = sorted({tuple(image.shape) for image, _ in items})
         if self.collate is default_collate and len(shapes) > 1:
-            raise ValueError(f"images of one batch differ in shape, {shapes[0]} and {shapes[1]}; resize them to one size")
+            raise ValueError(
+                f"images of one batch differ in shape, {shapes[0]} and {shapes[1]}; resize them to one size"
+            )
         images = self.collate([(image, 0) for image, _ in items])[0]
         return images, positions

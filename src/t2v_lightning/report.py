@@ -19,7 +19,9 @@ from t2v_lightning.plots import plot_distance_matrix
 EMBEDDING_FILE = "embedding.safetensors"
 
 
-def write_report(embeddings: Sequence[Embedding], folder: str | Path, distance: str = "cosine") -> NDArray[np.float64]:
+def write_report(
+    embeddings: Sequence[Embedding], folder: str | Path, distance: str = "cosine"
+) -> NDArray[np.float64]:
     """Writes `distances.csv`, `distance_matrix.png` and a TensorBoard log into `folder`.
 
     Args:

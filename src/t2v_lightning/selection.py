@@ -111,7 +111,9 @@ def select_images(
 def check_map_style(dataset: Any) -> None:
     """Raise unless `dataset` has a length and items by number, and is not empty."""
     has_items = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
-    if not has_items or isinstance(dataset, IterableDataset):  # which inherits a __getitem__ that does nothing
+    if not has_items or isinstance(
+        dataset, IterableDataset
+    ):  # which inherits a __getitem__ that does nothing
         raise TypeError(
             f"the dataset must be map-style, with __len__ and __getitem__; got {type(dataset).__name__}. Each image "
             "must count exactly once, which an iterable dataset cannot promise: wrap it in a list or a map-style dataset"
@@ -133,7 +135,10 @@ def find_targets(dataset: Any) -> Any:
         values = getattr(dataset, name, None)
         if values is not None and hasattr(values, "__len__") and len(values) == len(dataset):
             return _transformed(values, getattr(dataset, "target_transform", None))
-    log.info("the dataset has no `targets` or `labels`, so all %d items are read once to collect them", len(dataset))
+    log.info(
+        "the dataset has no `targets` or `labels`, so all %d items are read once to collect them",
+        len(dataset),
+    )
     targets = []
     for i in range(len(dataset)):
         item = dataset[i]

@@ -5,14 +5,15 @@ import logging
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
+from importlib.metadata import version
 from typing import Any, Literal, get_args
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning import Callback, LightningDataModule, LightningModule
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch import nn
+from torch.utils.data import DataLoader
 
 from t2v_lightning._version import __version__
 from t2v_lightning.accumulators import FilterwiseFisher
@@ -30,7 +31,7 @@ from t2v_lightning.phases import (
     fisher_of_filters,
 )
 from t2v_lightning.probes import ProbeNetwork
-from t2v_lightning.selection import Selection, check_map_style, select_images
+from t2v_lightning.selection import check_map_style, select_images
 
 log = logging.getLogger(__name__)
 
@@ -122,9 +123,9 @@ class Task2Vec(LightningModule):
         dataset = source
         if isinstance(source, LightningDataModule):
             dataset = source.train_dataloader().dataset
-        likelihood = self.likelihood or getattr(source, "likelihood", "softmax")
-        if isinstance(dataset, IterableDataset):
-            dataset = check_map_style(dataset)
+        own: LikelihoodName = getattr(source, "likelihood", "softmax")
+        likelihood = self.likelihood or own
+        check_map_style(dataset)
         warn_random_transforms(dataset)
         keep = self.head_options.method == "keep"
         self.selection = select_images(
@@ -140,7 +141,7 @@ class Task2Vec(LightningModule):
         else:
             self.probe.reset_head(self.selection.num_classes, torch.Generator().manual_seed(self.seed))
         self.dataset = IndexedDataset(dataset, self.selection.chosen, self.probe.transform)
-        self._check_image(likelihood)
+        self._check_image()
         self.engine = fisher_of_filters(self.probe, self.skip_layers, self.include)
         self.loader_options = options
         self.embedding = None
@@ -157,13 +158,19 @@ class Task2Vec(LightningModule):
         }
         self._task_meta.setdefault("dataset", type(getattr(dataset, "dataset", dataset)).__name__)
         self.accumulator = FilterwiseFisher(self.engine.size, sync_on_compute=True)
-        features = FeaturesPhase(self.probe, self.selection, self.head_options, self.seed)
+        features = FeaturesPhase(
+            self.probe,
+            self.engine.features(self.probe.backbone),
+            self.selection,
+            self.head_options,
+            self.seed,
+        )
         fisher = MonteCarloPhase(
             self.selection, self.engine, self.accumulator, self.sampling, self.passes, self.seed
         )
         self.phases = [features, fisher]
 
-    def _check_image(self, likelihood: str) -> None:
+    def _check_image(self) -> None:
         """Reads the first image, so that a wrong shape is told before the work starts."""
         image, _ = self.dataset[0]
         expected = self.probe.input_size[0]
@@ -197,8 +204,9 @@ class Task2Vec(LightningModule):
                 f"{int(estimate.samples)} images were counted where the task has {len(self.selection)}; "
                 "the embedding would be wrong"
             )
-        features, fisher = self.phases
-        assert isinstance(features, FeaturesPhase) and features.fit is not None
+        features = self.phases[0]
+        assert isinstance(features, FeaturesPhase)
+        assert features.fit is not None
         meta: dict[str, Any] = {
             **self._task_meta,
             "method": self.method,
@@ -216,7 +224,11 @@ class Task2Vec(LightningModule):
             "classes": list(self.selection.classes),
             "relative_stderr": estimate.relative_stderr,
             "head": asdict(self.head_options) | asdict(features.fit),
-            "versions": {"t2v_lightning": __version__, "torch": torch.__version__, "lightning": pl.__version__},
+            "versions": {
+                "t2v_lightning": __version__,
+                "torch": torch.__version__,
+                "lightning": version("pytorch-lightning"),
+            },
         }
         self.embedding = Embedding(
             fisher=estimate.fisher.cpu().numpy(),
@@ -290,7 +302,9 @@ class Task2Vec(LightningModule):
         trainer.fit_loop._data_source.instance = self
         epochs = sum(phase.epochs for phase in self.phases)
         if trainer.max_epochs not in (None, -1, epochs):
-            log.info("the fit has %d epochs: %s", epochs, ", ".join(f"{p.epochs} {p.title}" for p in self.phases))
+            log.info(
+                "the fit has %d epochs: %s", epochs, ", ".join(f"{p.epochs} {p.title}" for p in self.phases)
+            )
         trainer.fit_loop.max_epochs = epochs
         trainer.reload_dataloaders_every_n_epochs = 1  # type: ignore[attr-defined]
 
@@ -313,7 +327,9 @@ class Task2Vec(LightningModule):
         metrics = phase.step(images, positions)
         self.log_dict(metrics, prog_bar=True, logger=False)
         if metrics:
-            self.log_numbers(metrics, min((batch_idx + 1) * len(positions) * self.trainer.world_size, len(self.selection)))
+            self.log_numbers(
+                metrics, min((batch_idx + 1) * len(positions) * self.trainer.world_size, len(self.selection))
+            )
 
     def log_numbers(self, metrics: Metrics, step: int) -> None:
         """Writes named numbers to every logger at that number of images or draws."""
@@ -356,7 +372,9 @@ def embed(
     4
     """
     module = Task2Vec(probe, method, seed=seed, **options)
-    return module.embed(dataset, device=device, batch_size=batch_size, num_workers=num_workers, progress=progress)
+    return module.embed(
+        dataset, device=device, batch_size=batch_size, num_workers=num_workers, progress=progress
+    )
 
 
 def loader_options(loader: DataLoader[Any]) -> LoaderOptions:
@@ -377,7 +395,11 @@ def loader_options(loader: DataLoader[Any]) -> LoaderOptions:
 def warn_random_transforms(dataset: Any) -> None:
     """Warns when the dataset's transform changes images at random: an embedding should see each image as it is."""
     found = sorted({type(t).__name__ for t in _transforms(getattr(dataset, "transform", None))})
-    random = [name for name in found if name.startswith(("Random", "AutoAugment", "TrivialAugment", "AugMix", "ColorJitter"))]
+    random = [
+        name
+        for name in found
+        if name.startswith(("Random", "AutoAugment", "TrivialAugment", "AugMix", "ColorJitter"))
+    ]
     if random:
         log.warning(
             "the dataset's transform is random (%s), so the embedding will differ from run to run; pass the evaluation "
@@ -404,7 +426,7 @@ def _check_trainer(trainer: pl.Trainer) -> None:
         "fast_dev_run": (trainer.fast_dev_run, False),  # type: ignore[attr-defined]
         "max_steps": (trainer.max_steps, -1),
         "limit_train_batches": (trainer.limit_train_batches, 1.0),
-        "overfit_batches": (trainer.overfit_batches, 0.0),
+        "overfit_batches": (trainer.overfit_batches, 0.0),  # type: ignore[attr-defined]
         "gradient_clip_val": (trainer.gradient_clip_val, None),
         "accumulate_grad_batches": (trainer.accumulate_grad_batches, 1),
     }

@@ -41,7 +41,7 @@ def idx_writer(
     folder: str, prefixes: tuple[str, str], classes: int, first: int = 0
 ) -> Callable[..., dict[str, Any]]:
     def write(root: Path, packed: bool = False) -> dict[str, Any]:
-        for split, (prefix, count) in enumerate(zip(prefixes, (6, 3), strict=True)):
+        for split, (prefix, count) in enumerate(zip(prefixes, (8, 4), strict=True)):
             labels = first + np.arange(classes * count) % classes
             images = noise(len(labels), 28, 28, seed=split)
             write_idx(root / folder / f"{prefix}-images-idx3-ubyte", images, packed)
@@ -119,10 +119,10 @@ write_emnist_letters = idx_writer("EMNIST/raw", ("emnist-letters-train", "emnist
 
 
 def write_cub200(root: Path, per_class: int = 5) -> dict[str, Any]:
-    """All 200 classes; of five images of a class the last two are test images. Images are in order of class."""
+    """All 200 classes; of five images of a class the last two are test images."""
     folder = root / "cub" / "CUB_200_2011"
     with TAXONOMY.open() as file:
-        species = [row["species"].replace(" ", "_") for row in csv.DictReader(file)]
+        species = [f"{row['genus']}_{row['class_id']}" for row in csv.DictReader(file)]
     classes = [f"{number:03d}.{name}" for number, name in enumerate(species, start=1)]
     lines: dict[str, list[str]] = {"images": [], "image_class_labels": [], "train_test_split": []}
     image = 0
@@ -162,14 +162,12 @@ def inat_taxa(orders: int = 230, species: int = 2) -> list[dict[str, Any]]:
 def write_inat_json(
     folder: Path, split: str, taxa: list[dict[str, Any]], counts: Mapping[int, int], first_id: int = 0
 ) -> list[str]:
-    """The annotation file of a split with so many images of each category; returns the names of the images."""
+    """The annotation file of a split with so many images of each category; returns their names."""
     images, annotations, names = [], [], []
     for number, count in counts.items():
-        for copy in range(count):
+        for _ in range(count):
             identity = first_id + len(images)
-            name = (
-                f"train_val2018/{taxa[number]['supercategory']}/{number}/{split}{identity:09x}{copy:05d}.jpg"
-            )
+            name = f"train_val2018/{taxa[number]['supercategory']}/{number}/{split}{identity:09x}.jpg"
             names.append(name)
             images.append({"id": identity, "width": 14, "height": 12, "file_name": name, "license": 3})
             images[-1]["rights_holder"] = "N. N."
@@ -181,17 +179,15 @@ def write_inat_json(
 
 
 def write_inat2018(root: Path, orders: int = 230, drawn: int = 1) -> dict[str, Any]:
-    """Order k has 2 (orders + 3 - k) training images; those of the first ``drawn`` orders are drawn."""
+    """Orders of two species, later ones with fewer images; those of the first ``drawn`` orders are drawn."""
     folder = root / "inat2018"
     folder.mkdir(parents=True, exist_ok=True)
     taxa = inat_taxa(orders)
     (folder / "categories.json").write_text(json.dumps(taxa))
     seed = 0
     for split, first_id in (("train", 0), ("val", 10**6)):
-        counts = {t["id"]: (orders + 3 - t["id"] % orders) if split == "train" else 3 for t in taxa}
-        shown = {number: min(count, 6) for number, count in counts.items()}
-        names = write_inat_json(folder, split, taxa, counts if orders > 40 else shown, first_id)
-        for name in names:
+        counts = {t["id"]: 3 + (orders - t["id"] % orders) // 8 if split == "train" else 4 for t in taxa}
+        for name in write_inat_json(folder, split, taxa, counts, first_id):
             if int(name.split("/")[2]) % orders < drawn:
                 seed += 1
                 save_image(folder / name, seed)
@@ -203,7 +199,7 @@ def write_cub_inat2018(root: Path) -> dict[str, Any]:
 
 
 def write_imat2018_fashion(root: Path) -> dict[str, Any]:
-    """228 labels in the nine types; picture n carries labels n % 228 + 1, 2n % 228 + 1 and one that most carry."""
+    """228 labels of nine types; picture n carries the labels n, 2n and 3n (modulo 228) + 1."""
     folder = root / "imat2018" / "fashion"
     folder.mkdir(parents=True)
     kinds = ["category", "color", "gender", "material", "neckline", "pattern", "other", "sleeve", "style"]
@@ -228,10 +224,10 @@ def write_imat2018_fashion(root: Path) -> dict[str, Any]:
 
 
 def write_image_folder(root: Path) -> dict[str, Any]:
-    for task, classes in {"colours": ("blue", "red"), "shapes": ("cone", "cube", "tube")}.items():
+    for task, classes in {"colours": ("blue", "green", "red"), "shapes": ("cone", "cube", "tube")}.items():
         for number, name in enumerate(classes):
-            for copy in range(10):
-                save_image(root / task / name / f"{copy}.png", 1000 * len(classes) + 10 * number + copy)
+            for copy in range(15):
+                save_image(root / task / name / f"{copy}.png", 1000 * len(task) + 100 * number + copy)
     return {"root": root}
 
 

@@ -161,7 +161,7 @@ def test_a_missing_root_names_the_remedy(name: str, tmp_path: Path) -> None:
         pytest.skip("the extra hf is not installed")
     offline = {"download": False} if name in DOWNLOADED else {}
     remedy = r"scripts/|data\.download|kaggle\.com|pass root="
-    with pytest.raises(MissingDataError, match=f"'{name}'.*({remedy})"):
+    with pytest.raises(MissingDataError, match=f"Dataset .*({remedy})"):
         get_datamodule(name, **offline).setup()
     with pytest.raises(MissingDataError, match=f"({remedy}|holds no folder)"):
         get_datamodule(name, root=tmp_path, **offline).setup()

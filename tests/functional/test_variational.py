@@ -278,7 +278,7 @@ def test_kl_is_twice_the_divergence_of_gaussians() -> None:
         std = (0.5 * noise.log_variance[noise.layers[name]]).exp().view(-1, *[1] * (w.dim() - 1)).expand(w.shape)
         prior = torch.distributions.Normal(0.0, (0.5 * noise.log_lambda2[number]).exp())
         divergence = torch.distributions.kl_divergence(torch.distributions.Normal(w, std), prior)
-        expected += 2 * float(divergence.sum())
+        expected += 2 * divergence.sum().item()
     assert noise.kl().item() == pytest.approx(expected, rel=1e-12)
 
 

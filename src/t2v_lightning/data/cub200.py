@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -110,12 +111,19 @@ class CUB200(FileDataModule):
         birds: Task[np.bytes_] = Task(
             pack_names([names[image] for image in chosen]),
             np.array([numbers[labels[image]] for image in chosen], dtype=np.int64),
-            tuple(name.partition(".")[2].replace("_", " ") for name in classes.values()),
+            _class_names(classes.values()),
         )
         members = [
             numbers[str(m + 1)] for m in cub_groups(self.level)[self.task_id].members if str(m + 1) in numbers
         ]
         return self.check_files(select_classes(birds, members), split)
+
+
+def _class_names(listed: Iterable[str]) -> tuple[str, ...]:
+    """``001.Black_footed_Albatross`` without its number, unless that leaves two classes of one name."""
+    names = tuple(listed)
+    plain = tuple(name.split(".", 1)[-1].replace("_", " ") for name in names)
+    return plain if len(set(plain)) == len(names) else names
 
 
 def _read_list(path: Path, ids: dict[str, str] | None = None) -> dict[str, str]:

@@ -56,7 +56,9 @@ def filterwise_fisher(
     if weights is None:
         weights = torch.ones(len(x), device=x.device)
     if weights.shape != (len(x),):
-        raise ValueError(f"weights must be one number a sample, shape ({len(x)},); got {tuple(weights.shape)}")
+        raise ValueError(
+            f"weights must be one number a sample, shape ({len(x)},); got {tuple(weights.shape)}"
+        )
     seed = int(torch.randint(2**62, (), generator=generator)) if sampling in ("sign", "categorical") else 0
     engine = PerSampleFisher(model, x, include=include, prefix=getattr(model, "layer_prefix", ""))
     values = engine(x, lambda f: cotangents(f, family, sampling, passes=passes, seed=seed, targets=targets))

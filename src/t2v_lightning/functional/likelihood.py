@@ -73,7 +73,9 @@ class Softmax(Likelihood):
         p, order = outputs.softmax(1).sort(dim=1, descending=True, stable=True)
         tail = p.flip(1).cumsum(1).flip(1)  # t_k = p_k + p_{k+1} + ...
         following = tail[:, 1:].clamp_min(torch.finfo(p.dtype).tiny)
-        scaled = coefficients * (p[:, :-1] * following / tail[:, :-1].clamp_min(torch.finfo(p.dtype).tiny)).sqrt()
+        scaled = (
+            coefficients * (p[:, :-1] * following / tail[:, :-1].clamp_min(torch.finfo(p.dtype).tiny)).sqrt()
+        )
         # row j of L c: its own column, minus p_j times what all earlier columns put on the classes behind them
         earlier = F.pad((scaled / following).cumsum(1), (1, 0))
         product = F.pad(scaled, (0, 1)) - p * earlier
@@ -226,7 +228,9 @@ def cotangents(
         index = torch.arange(len(f), device=f.device)
     if sampling == "empirical":
         if targets is None:
-            raise ValueError("sampling='empirical' squares the gradients at the labels, but no targets were given")
+            raise ValueError(
+                "sampling='empirical' squares the gradients at the labels, but no targets were given"
+            )
         yield likelihood.score(f, targets)
     elif sampling == "exact":
         size = likelihood.columns(f)

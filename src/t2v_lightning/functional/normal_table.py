@@ -51,7 +51,7 @@ class NormalTable:
         run = min(_RUN, size)
         places = random_bits(self.seed, stream, index, -(-size // run)) & (_SIZE - 1)
         runs = torch.index_select(self._numbers.unfold(0, run, 1), 0, places.flatten())
-        return runs.view(len(index), -1)[:, :size]
+        return runs.view(len(index), places.shape[1] * run)[:, :size]
 
 
 def _numbers(seed: int) -> Tensor:

@@ -7,6 +7,7 @@ gradient into squared per-sample gradients (`functional.layers`) while the backw
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ class _Start(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
         return None, grad.new_zeros(())
 
 
@@ -117,6 +118,10 @@ class PerSampleFisher:
         folds = find_folds(model, example, usages)
         self.prepared = PreparedNetwork(model, {c: n for c, n in folds.items() if n not in self._slices})
 
+    def features(self, part: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        """A part of the network, without gradients and with the arranged weights of `PreparedNetwork`."""
+        return partial(self.prepared, part)
+
     def __call__(self, x: Tensor, vectors: Callable[[Tensor], Iterable[Tensor]]) -> Tensor:
         """Sum over vectors v of the squared gradients of <v, f(x_n)>, averaged within each filter.
 
@@ -195,7 +200,9 @@ class PerSampleFisher:
                 following = next(sequence, None)
                 last = following is None
                 if outputs.requires_grad:
-                    torch.autograd.backward(outputs, vector.to(outputs.dtype), retain_graph=not last, inputs=[token])
+                    torch.autograd.backward(
+                        outputs, vector.to(outputs.dtype), retain_graph=not last, inputs=[token]
+                    )
                 for name, gradient in pending.items():
                     values[:, self._slices[name]] += filter_means(gradient, self._usages[name].filter_dim)
                 pending.clear()

@@ -76,7 +76,9 @@ class PreparedNetwork:
 
     def refresh(self) -> None:
         """Arranges the weights if they are not those of the last call."""
-        state = tuple((t._version, t.device, t.dtype) for t in (*self.model.parameters(), *self.model.buffers()))
+        state = tuple(
+            (t._version, t.device, t.dtype) for t in (*self.model.parameters(), *self.model.buffers())
+        )
         if state == self._state:
             return
         parameters = dict(self.model.named_parameters())

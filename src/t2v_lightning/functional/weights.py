@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from t2v_lightning.functional.layers import RULES, Call, LayerRule
+from t2v_lightning.functional.layers import RULES, LayerRule
 
 Include = Literal["weights", "weights+norm", "all"]
 WatchedCall = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
@@ -79,7 +79,9 @@ class Usage:
 
     @property
     def closed_form(self) -> bool:
-        return bool(self.rules) and not self.other and not self.as_bias and len(self.orders) == len(self.rules)
+        return (
+            bool(self.rules) and not self.other and not self.as_bias and len(self.orders) == len(self.rules)
+        )
 
 
 def layer_name(parameter: str, prefix: str = "") -> str:
@@ -233,4 +235,6 @@ def _same(a: Tensor, b: Tensor) -> bool:
 def check_include(include: str) -> None:
     """Raise unless `include` is one of its three values."""
     if include not in get_args(Include):
-        raise ValueError(f"unknown include {include!r}; allowed are {', '.join(map(repr, get_args(Include)))}")
+        raise ValueError(
+            f"unknown include {include!r}; allowed are {', '.join(map(repr, get_args(Include)))}"
+        )

@@ -1,5 +1,6 @@
 """First phase: store the penultimate features of every image, then fit the head on them."""
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -16,6 +17,7 @@ class FeaturesPhase(Phase):
 
     Args:
         probe: its head is fitted in place.
+        features: images [N, C, H, W] -> [N, P], the probe's own or a faster equivalent.
         task: which images, with which targets and weights.
         options: how the head is fitted.
         seed: of the head's draws.
@@ -26,7 +28,15 @@ class FeaturesPhase(Phase):
 
     title: ClassVar[str] = "features"
 
-    def __init__(self, probe: ProbeNetwork, task: Selection, options: HeadOptions, seed: int) -> None:
+    def __init__(
+        self,
+        probe: ProbeNetwork,
+        features: Callable[[Tensor], Tensor],
+        task: Selection,
+        options: HeadOptions,
+        seed: int,
+    ) -> None:
+        self.features = features
         self.probe, self.task, self.options, self.seed = probe, task, options, seed
         self.fit: HeadFit | None = None
         self._features: Tensor | None = None
@@ -38,7 +48,7 @@ class FeaturesPhase(Phase):
     @torch.no_grad()
     def step(self, images: Tensor, positions: Tensor) -> Metrics:
         real = positions < len(self.task)
-        features = self.probe.features(images[real])
+        features = self.features(images[real])
         if features.dtype in (torch.float16, torch.bfloat16):
             features = features.float()
         if not bool(torch.isfinite(features).all()):
@@ -54,7 +64,9 @@ class FeaturesPhase(Phase):
 
     def finish(self, log: LogMetrics) -> None:
         if self._features is None or not bool(self._stored.all()):
-            raise RuntimeError(f"{int((~self._stored).sum())} of {len(self.task)} images were not seen in the features phase")
+            raise RuntimeError(
+                f"{int((~self._stored).sum())} of {len(self.task)} images were not seen in the features phase"
+            )
         weight = self.probe.head.weight
         features = self._features.to(weight.device, weight.dtype)
         self.fit = fit_head(self.probe.head, features, self.task, self.options, self.seed, log)

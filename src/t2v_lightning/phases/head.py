@@ -67,7 +67,9 @@ class HeadFit:
     constant_loss: float
 
 
-def fit_head(head: nn.Linear, features: Tensor, task: Selection, options: HeadOptions, seed: int, log: LogMetrics) -> HeadFit:
+def fit_head(
+    head: nn.Linear, features: Tensor, task: Selection, options: HeadOptions, seed: int, log: LogMetrics
+) -> HeadFit:
     """Fits `head` in place to features [N, P] and the task's targets, in the loss of the likelihood.
 
     Warns when the fitted head is no better than a constant guess: its Fisher would say little of the task.
@@ -92,14 +94,20 @@ def fit_head(head: nn.Linear, features: Tensor, task: Selection, options: HeadOp
 
 
 @torch.no_grad()
-def evaluate_head(head: nn.Linear, features: Tensor, targets: Tensor, weights: Tensor, likelihood: Likelihood) -> HeadFit:
+def evaluate_head(
+    head: nn.Linear, features: Tensor, targets: Tensor, weights: Tensor, likelihood: Likelihood
+) -> HeadFit:
     """Loss and accuracy of a head, weighted by weights [N] that sum to 1."""
     outputs = head(features)
     if likelihood.name == "softmax":
-        share = torch.zeros(outputs.shape[1], dtype=weights.dtype, device=weights.device).index_add(0, targets, weights)
+        share = torch.zeros(outputs.shape[1], dtype=weights.dtype, device=weights.device).index_add(
+            0, targets, weights
+        )
         constant = share.clamp_min(1e-300).log().expand(len(targets), -1)
     elif likelihood.name == "bernoulli":
-        constant = (weights @ targets.to(weights.dtype)).clamp(1e-12, 1 - 1e-12).logit().expand(len(targets), -1)
+        constant = (
+            (weights @ targets.to(weights.dtype)).clamp(1e-12, 1 - 1e-12).logit().expand(len(targets), -1)
+        )
     else:
         constant = (weights @ targets.to(weights.dtype)).expand(len(targets), -1)
     return HeadFit(
@@ -142,7 +150,12 @@ def _adam(
 
 @torch.enable_grad()
 def _lbfgs(
-    head: nn.Linear, features: Tensor, targets: Tensor, weights: Tensor, likelihood: Likelihood, options: HeadOptions
+    head: nn.Linear,
+    features: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    likelihood: Likelihood,
+    options: HeadOptions,
 ) -> None:
     """Minimises sum_n w_n loss_n + weight_decay / 2 (|W|^2 + |b|^2) in float64."""
     x = features.double()
@@ -165,7 +178,7 @@ def _lbfgs(
         loss.backward()
         return loss
 
-    optimizer.step(closure)  # type: ignore[arg-type]
+    optimizer.step(closure)
     with torch.no_grad():
         for parameter, fitted in zip(head.parameters(), parameters, strict=True):
             parameter.copy_(fitted)

@@ -62,7 +62,10 @@ class MonteCarloPhase(Phase):
         )
         self.accumulator.update(values, weights, index)
         estimate = self.accumulator.estimate()
-        return {"fisher/norm": float(estimate.fisher.norm()), "fisher/relative_stderr": estimate.relative_stderr}
+        return {
+            "fisher/norm": float(estimate.fisher.norm()),
+            "fisher/relative_stderr": estimate.relative_stderr,
+        }
 
     def finish(self, log: LogMetrics) -> None:
         pass

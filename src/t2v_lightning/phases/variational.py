@@ -231,7 +231,9 @@ class VariationalPhase(Phase):
         )
 
 
-def noisy_filters(probe: ProbeNetwork, skip_layers: int = 0, seed: int = 0, update_norm: bool = False) -> NoisyNetwork:
+def noisy_filters(
+    probe: ProbeNetwork, skip_layers: int = 0, seed: int = 0, update_norm: bool = False
+) -> NoisyNetwork:
     """The probe with noise on its filters from stage `skip_layers` on; says which weights carry none."""
     network = NoisyNetwork(
         probe,
@@ -242,7 +244,9 @@ def noisy_filters(probe: ProbeNetwork, skip_layers: int = 0, seed: int = 0, upda
         learn_affine=update_norm,
     )
     if network.noise_free:
-        listing = [f"{name.removeprefix(probe.layer_prefix)} ({why})" for name, why in network.noise_free.items()]
+        listing = [
+            f"{name.removeprefix(probe.layer_prefix)} ({why})" for name, why in network.noise_free.items()
+        ]
         more = f" and {len(listing) - 5} more" if len(listing) > 5 else ""
         log_text.info("%d weights carry no noise: %s%s", len(listing), ", ".join(listing[:5]), more)
     return network

@@ -55,4 +55,8 @@ class LayerRule(ABC):
 
 def filter_means(gradients: Tensor, filter_dim: int) -> Tensor:
     """Mean square of each filter: [N, *weight.shape] -> [N, filters]."""
-    return gradients.movedim(filter_dim + 1, 1).flatten(2).square().mean(2) if gradients.dim() > 2 else gradients**2
+    return (
+        gradients.movedim(filter_dim + 1, 1).flatten(2).square().mean(2)
+        if gradients.dim() > 2
+        else gradients**2
+    )

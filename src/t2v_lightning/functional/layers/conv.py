@@ -98,20 +98,34 @@ class ConvRule(LayerRule):
             )[1]  # fmt: skip
             return result
 
-        if a.device.type == "cpu":
-            rows = [backward(a[n : n + 1], grad[n : n + 1], weight, geo.groups) for n in range(len(a))]
-            return torch.stack(rows)
         n = len(a)
+        if a.device.type == "cpu":
+            return torch.stack(
+                [backward(a[i : i + 1], grad[i : i + 1], weight, geo.groups) for i in range(n)]
+            )
         repeated = weight.repeat(n, *[1] * (weight.dim() - 1))
         joined = backward(a.flatten(0, 1)[None], grad.flatten(0, 1)[None], repeated, n * geo.groups)
-        return joined.unflatten(0, (n, -1))
+        return joined.reshape(n, *weight.shape)
 
 
 class ConvTransposeRule(ConvRule):
     """Transposed convolutions keep their filters in dimension 1 of the weight."""
 
-    functions: ClassVar[tuple[Any, ...]] = (torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d)
-    arguments: ClassVar = ["input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation"]
+    functions: ClassVar[tuple[Any, ...]] = (
+        torch.conv_transpose1d,
+        torch.conv_transpose2d,
+        torch.conv_transpose3d,
+    )
+    arguments: ClassVar = [
+        "input",
+        "weight",
+        "bias",
+        "stride",
+        "padding",
+        "output_padding",
+        "groups",
+        "dilation",
+    ]
     transposed: ClassVar[bool] = True
 
     def filter_dim(self, call: Call) -> int:

@@ -83,7 +83,9 @@ def gram_squares(a: Tensor, g: Tensor, kernel: Pair, stride: Pair, padding: Pair
     return torch.cat(parts) / (a.shape[1] * kernel[0] * kernel[1])
 
 
-def shifted_squares(a: Tensor, g: Tensor, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
+def shifted_squares(
+    a: Tensor, g: Tensor, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair
+) -> Tensor:
     """Depthwise convolutions: the gradient of one weight is a sum over positions of g times the shifted input.
 
     Args and result as in `gram_squares`, with F = C.

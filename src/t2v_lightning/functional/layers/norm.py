@@ -66,8 +66,8 @@ class InstanceNormRule(NormRule):
 class LayerNormRule(NormRule):
     """Layer normalisation over the last dimensions; positions before them share the weight."""
 
-    functions: ClassVar = (F.layer_norm,)
-    arguments: ClassVar = ("input", "normalized_shape", "weight", "bias", "eps")
+    functions: ClassVar[tuple[Any, ...]] = (F.layer_norm,)
+    arguments: ClassVar = ["input", "normalized_shape", "weight", "bias", "eps"]
 
     def normalised(self, call: Call) -> Tensor:
         return F.layer_norm(call.input, call.options["normalized_shape"], eps=call.options.get("eps", 1e-5))
@@ -77,8 +77,8 @@ class LayerNormRule(NormRule):
 
 
 class RMSNormRule(LayerNormRule):
-    functions: ClassVar = (F.rms_norm,)
-    arguments: ClassVar = ("input", "normalized_shape", "weight", "eps")
+    functions: ClassVar[tuple[Any, ...]] = (F.rms_norm,)
+    arguments: ClassVar = ["input", "normalized_shape", "weight", "eps"]
 
     def normalised(self, call: Call) -> Tensor:
         return torch.rms_norm(call.input, call.options["normalized_shape"], eps=call.options.get("eps"))

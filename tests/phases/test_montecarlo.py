@@ -1,0 +1,149 @@
+"""The Fisher phase against brute force, batch by batch."""
+
+from typing import Any
+
+import pytest
+import torch
+from oracles import network_fisher, relative_error
+from small_probe import small_probe, striped
+from torch import Tensor
+
+from t2v_lightning import FilterwiseFisher, ProbeNetwork
+from t2v_lightning.accumulators import FisherEstimate
+from t2v_lightning.phases import MonteCarloPhase, fisher_of_filters, no_log
+from t2v_lightning.selection import Selection, select_images
+
+NAMES = ["backbone.0.weight", "backbone.3.weight"]
+
+
+def prepared(n: int = 14, **options: Any) -> tuple[ProbeNetwork, Selection, Tensor]:
+    items = striped(n)
+    probe, task = small_probe(), select_images(items, **options)
+    probe.reset_head(task.num_classes, torch.Generator().manual_seed(0))
+    return probe, task, torch.stack([items[i][0] for i in task.chosen.tolist()])
+
+
+def run(
+    prepared: tuple[ProbeNetwork, Selection, Tensor], batches: list[list[int]] | None = None, **options: Any
+) -> FisherEstimate:
+    probe, task, images = prepared
+    engine = fisher_of_filters(probe, 0, "weights")
+    metric = FilterwiseFisher(engine.size)
+    phase = MonteCarloPhase(task, engine, metric, **options)
+    for batch in batches or phase.order(0).split(5):
+        positions = torch.as_tensor(batch)
+        phase.step(images[positions % len(task)], positions)
+    phase.finish(no_log)
+    return metric.compute()
+
+
+def test_exact_is_the_weighted_mean_of_the_oracle() -> None:
+    probe, task, images = parts = prepared()
+    expected = network_fisher(probe, images, NAMES, weights=task.weights)
+    estimate = run(parts, sampling="exact")
+    assert relative_error(estimate.fisher, torch.cat([expected[name] for name in NAMES])) < 1e-10
+    assert estimate.samples == 14
+
+
+def test_the_standard_error_is_that_of_the_images_values() -> None:
+    probe, task, images = parts = prepared()
+    one = [network_fisher(probe, images[i : i + 1], NAMES) for i in range(len(task))]
+    values = torch.stack([torch.cat([fisher[name] for name in NAMES]) for fisher in one])
+    mean = task.weights @ values
+    stderr = (task.weights.square() @ (values - mean).square()).sqrt()
+    assert relative_error(run(parts, sampling="exact").stderr, stderr) < 1e-8
+
+
+@pytest.mark.parametrize("sampling", ["exact", "sign", "categorical", "empirical"])
+def test_batches_order_and_padding_do_not_matter(sampling: str) -> None:
+    parts = prepared()
+    whole = run(parts, [list(range(14))], sampling=sampling)
+    split = run(parts, [[9, 13, 0], [4], [2, 1, 3, 5, 6, 7, 8], [12, 11, 10, 14, 15, 30]], sampling=sampling)
+    for name, a, b in zip(FisherEstimate._fields, whole, split, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-15, msg=name)
+
+
+def test_random_numbers_belong_to_the_datasets_items_and_not_to_positions() -> None:
+    """The random vector of an image is the same in a subset as in the whole dataset."""
+    items, probe = striped(14), small_probe()
+    probe.reset_head(3, torch.Generator().manual_seed(0))
+    engine = fisher_of_filters(probe, 0, "weights")
+    whole, part = (select_images(items, max_samples=size, num_classes=3) for size in (14, 8))
+    position = len(part) - 1
+    item = int(part.chosen[position])
+    assert item != position
+    values = []
+    for task, at in ((whole, item), (part, position)):
+        metric = FilterwiseFisher(engine.size)
+        MonteCarloPhase(task, engine, metric, seed=3).step(items[item][0][None], torch.tensor([at]))
+        values.append(metric.compute().fisher)
+    assert torch.equal(values[0], values[1])
+
+
+def test_seeds_differ_and_passes_help() -> None:
+    parts = prepared()
+    exact = run(parts, sampling="exact").fisher
+    one, again, other = (run(parts, sampling="sign", seed=seed).fisher for seed in (0, 0, 1))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+    few, many = (
+        sum(
+            relative_error(run(parts, sampling="categorical", passes=k, seed=s).fisher, exact) ** 2
+            for s in range(6)
+        )
+        for k in (1, 16)
+    )
+    assert many < few / 4
+
+
+def test_empirical_uses_the_labels() -> None:
+    probe, task, images = parts = prepared()
+    rows = []
+    for n in range(len(task)):
+        loss = torch.nn.functional.cross_entropy(probe(images[n : n + 1]), task.targets[n : n + 1])
+        grads = torch.autograd.grad(loss, [probe.get_parameter(name) for name in NAMES])
+        rows.append(torch.cat([g.flatten(1).square().mean(1) for g in grads]))
+    assert relative_error(run(parts, sampling="empirical").fisher, task.weights @ torch.stack(rows)) < 1e-10
+
+
+def test_images_are_visited_in_stratified_order() -> None:
+    probe, task, _ = prepared()
+    engine = fisher_of_filters(probe, 0, "weights")
+    phase = MonteCarloPhase(task, engine, FilterwiseFisher(engine.size), seed=6)
+    assert phase.epochs == 1
+    assert torch.equal(phase.order(0), task.visiting_order(6))
+
+
+def test_what_is_shown_is_what_is_known_so_far() -> None:
+    probe, task, images = prepared()
+    engine = fisher_of_filters(probe, 0, "weights")
+    metric = FilterwiseFisher(engine.size)
+    phase = MonteCarloPhase(task, engine, metric)
+    for start in (0, 7):
+        positions = torch.arange(start, start + 7)
+        shown = phase.step(images[positions], positions)
+        estimate = metric.estimate()
+        assert shown["fisher/norm"] == pytest.approx(float(estimate.fisher.norm()))
+        assert shown["fisher/relative_stderr"] == pytest.approx(estimate.relative_stderr)
+
+
+@pytest.mark.parametrize(("skip", "layers"), [(0, ["0", "3"]), (1, ["3"]), (3, ["3"])])
+def test_stages_that_are_skipped_are_not_part_of_the_vector(skip: int, layers: list[str]) -> None:
+    probe, _, images = prepared()
+    engine, whole = fisher_of_filters(probe, skip, "weights"), fisher_of_filters(probe, 0, "weights")
+    assert list(engine.layers) == layers
+    values = engine(images, lambda f: [torch.ones_like(f)])
+    expected = whole(images, lambda f: [torch.ones_like(f)])
+    torch.testing.assert_close(
+        values[:, engine.layers["3"]], expected[:, whole.layers["3"]], rtol=1e-12, atol=0
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "text"), [({"sampling": "signs"}, "unknown sampling"), ({"passes": 0}, "passes=0")], ids=str
+)
+def test_bad_options(options: dict[str, Any], text: str) -> None:
+    probe, task, _ = prepared()
+    engine = fisher_of_filters(probe, 0, "weights")
+    with pytest.raises(ValueError, match=text):
+        MonteCarloPhase(task, engine, FilterwiseFisher(engine.size), **options)
