@@ -1,7 +1,7 @@
 """How fast distances are, against a plain NumPy loop over pairs with the same formula.
 
     python benchmarks/distances.py                      # 1,000 embeddings of 8,512 entries
-    python benchmarks/distances.py --count 10000 --skip-loop --distances cosine
+    python benchmarks/distances.py --count 10000 --distances cosine --numba with --repeats 1
 
 Prints microseconds a pair and the ratio to the loop, both measured in this run, in turns; the largest
 difference from the loop; and the peak memory of the process. Ratios mean something on an idle machine alone.
@@ -83,6 +83,7 @@ def main() -> None:
         "--repeats", type=int, default=3, help="turns of loop and package; the best of each counts"
     )
     parser.add_argument("--loop-pairs", type=int, default=20_000, help="pairs of the loop in a turn")
+    parser.add_argument("--numba", default="both", choices=["both", "with", "without"])
     parser.add_argument("--skip-loop", action="store_true", help="only time the package")
     options = parser.parse_args()
 
@@ -96,10 +97,12 @@ def main() -> None:
     print(f"{'':26}{'seconds':>9}{'us/pair':>9}{'loop us/pair':>14}{'ratio':>7}{'difference':>12}")
     for name in options.distances:
         both = DISTANCES[name].fused is not None and fused.is_available()
-        variants = {"": True, " without numba": False} if both else {"": False}
+        variants = {"with": True, "without": False} if both else {"without": False}
         for suffix, compiled in variants.items():
+            if both and options.numba not in ("both", suffix):
+                continue
             with mock.patch.object(tiles, "is_available", lambda compiled=compiled: compiled):
-                report(name, name + suffix, fishers, options)
+                report(name, f"{name} {suffix} numba" if both else name, fishers, options)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"peak memory {peak:.2f} GiB, of which {before:.2f} GiB are imports and the embeddings")
 

@@ -211,11 +211,12 @@ def test_forward_gives_the_estimate_of_the_batch() -> None:
     close(metric.compute(), filled(values, weights, index).compute())
 
 
-def test_its_sums_stay_in_float64_when_the_module_around_it_is_converted() -> None:
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_its_sums_stay_in_float64_when_the_module_around_it_is_converted(dtype: torch.dtype) -> None:
     values, weights, index = samples()
     holder = torch.nn.Module()
     holder.metric = FilterwiseFisher(5)
-    holder.half().float().bfloat16()
+    holder.half().float().bfloat16().to(dtype).to("cpu", dtype)
     metric = holder.metric
     assert isinstance(metric, FilterwiseFisher)
     metric.update(values, weights, index)

@@ -1,9 +1,10 @@
 """Running sums of per-sample Fisher values, as a torchmetrics metric that adds up over processes."""
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
 
 from t2v_lightning.functional.random import random_bits
@@ -133,6 +134,10 @@ class FilterwiseFisher(Metric):
         if index is not None:
             return index
         return int(self.seen) + torch.arange(len(values), device=values.device)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = ()) -> nn.Module:
+        """Moves the sums to another device; a dtype that the module around asks for is not theirs."""
+        return super()._apply(lambda state: state.to(fn(state).device), exclude_state)
 
     def compute(self) -> FisherEstimate:
         """The estimate over everything seen so far, on all processes; ValueError if that is nothing."""

@@ -47,7 +47,7 @@ class Embedding:
         ValueError: an array of the wrong shape, or with values that are negative or not finite; slices that
             do not cover the entries; a ``meta`` that JSON cannot hold.
 
-    >>> emb = Embedding(fisher=[3.0, 4.0, 0.0], scale=np.ones(3), layers={"a": slice(0, 2), "b": slice(2, 3)})
+    >>> emb = Embedding(fisher=[3.0, 4.0, 0.0], scale=[1, 1, 1], layers={"a": slice(0, 2), "b": slice(2, 3)})
     >>> emb
     Embedding(3 entries, 2 layers, norm=5)
     >>> emb.layer("a")

@@ -12,7 +12,7 @@ Batch = tuple[Tensor, Tensor]
 """(images [B, C, H, W], positions int64 [B]); a position at or beyond the dataset's length is padding."""
 
 
-class IndexedDataset(Dataset[tuple[Any, int]]):
+class IndexedDataset(Dataset[tuple[Any, Any, int]]):
     """Images of chosen items of a dataset together with their position among the chosen ones.
 
     Args:
@@ -29,20 +29,26 @@ class IndexedDataset(Dataset[tuple[Any, int]]):
     def __len__(self) -> int:
         return len(self.chosen)
 
-    def __getitem__(self, position: int) -> tuple[Any, int]:
+    def __getitem__(self, position: int) -> tuple[Any, Any, int]:
         item = int(self.chosen[position % len(self.chosen)])
-        image = self.dataset[item][0]
+        image, target = self.dataset[item]
         if not isinstance(image, Tensor):
             if self.transform is None:
                 raise TypeError(
                     f"item {item} is a {type(image).__name__}; pass a transform that makes it a tensor"
                 )
             image = self.transform(image)
-        if image.is_floating_point() and not bool(torch.isfinite(image).all()):
+        if not isinstance(image, Tensor) or not image.is_floating_point():
+            got = f"{image.dtype} tensor" if isinstance(image, Tensor) else type(image).__name__
+            raise ValueError(
+                f"image {item} of the dataset is a {got}; give float tensors that are ready for the probe, or PIL "
+                "images, to which it applies its own transform"
+            )
+        if not bool(torch.isfinite(image).all()):
             raise ValueError(
                 f"image {item} of the dataset holds NaN or infinite values; repair or leave it out"
             )
-        return image, position
+        return image, target, position
 
 
 class ShardedSampler(DistributedSampler[Any]):
@@ -136,12 +142,14 @@ class _Collate:
     def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
         self.collate = collate
 
-    def __call__(self, items: list[tuple[Any, int]]) -> Batch:
-        positions = torch.tensor([position for _, position in items])
-        shapes = sorted({tuple(image.shape) for image, _ in items})
-        if self.collate is default_collate and len(shapes) > 1:
+    def __call__(self, items: list[tuple[Any, Any, int]]) -> Batch:
+        positions = torch.tensor([position for _, _, position in items])
+        if self.collate is not default_collate:
+            return self.collate([(image, target) for image, target, _ in items])[0], positions
+        images = [image for image, _, _ in items]
+        shapes = sorted({tuple(image.shape) for image in images})
+        if len(shapes) > 1:
             raise ValueError(
-                f"images of one batch differ in shape, {shapes[0]} and {shapes[1]}; resize them to one size"
+                f"images of a batch differ in shape, {shapes[0]} and {shapes[1]}; resize them to one size"
             )
-        images = self.collate([(image, 0) for image, _ in items])[0]
-        return images, positions
+        return default_collate(images), positions

@@ -1,22 +1,44 @@
-"""What the figures have in common: sizes that keep text readable, colours of families, places for labels."""
+"""What the figures have in common: checks, sizes that keep text readable, colours, places for labels."""
 
 from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.textpath import TextPath
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+Matrix = NDArray[np.float64]
 
 INK = "#262626"
 FAINT = "#9a9a9a"
 ACCENT = "#31688e"
 _DIRECTIONS = np.array([(np.cos(a), np.sin(a)) for a in np.linspace(0, 2 * np.pi, 16, endpoint=False)])
 _RADII = (0.7, 1.4, 2.4, 3.6, 5.2, 7.0, 9.0, 11.5, 14.0)
+
+
+def square_matrix(matrix: ArrayLike) -> Matrix:
+    """A copy of the matrix of distances, checked."""
+    distances = np.array(matrix, dtype=np.float64)
+    if distances.ndim != 2 or len(distances) != distances.shape[1] or not len(distances):
+        raise ValueError(f"matrix has shape {list(distances.shape)}; expected distances [n, n].")
+    if not np.isfinite(distances).all():
+        raise ValueError(
+            f"matrix has {np.count_nonzero(~np.isfinite(distances))} entries that are not finite."
+        )
+    return distances
+
+
+def check_lengths(count: int, **given: Sequence[Any] | None) -> None:
+    """An error unless each of the sequences that are given has one item for each task."""
+    for name, values in given.items():
+        if values is not None and len(values) != count:
+            raise ValueError(f"{name} has {len(values)} items; expected one for each of {count} tasks.")
 
 
 def font_size(count: int) -> float:

@@ -116,7 +116,7 @@ def check_map_style(dataset: Any) -> None:
     ):  # which inherits a __getitem__ that does nothing
         raise TypeError(
             f"the dataset must be map-style, with __len__ and __getitem__; got {type(dataset).__name__}. Each image "
-            "must count exactly once, which an iterable dataset cannot promise: wrap it in a list or a map-style dataset"
+            "must count exactly once, which an iterable dataset cannot promise: put it in a list"
         )
     if len(dataset) == 0:
         raise ValueError("the dataset is empty; a task needs at least two classes of images")

@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
 from importlib.metadata import version
@@ -12,7 +12,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning import Callback, LightningDataModule, LightningModule
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from t2v_lightning._version import __version__
@@ -28,14 +28,23 @@ from t2v_lightning.phases import (
     Metrics,
     MonteCarloPhase,
     Phase,
+    VariationalOptions,
+    VariationalPhase,
     fisher_of_filters,
+    noisy_filters,
 )
 from t2v_lightning.probes import ProbeNetwork
 from t2v_lightning.selection import check_map_style, select_images
 
 log = logging.getLogger(__name__)
 
-Method = Literal["montecarlo"]
+Method = Literal["montecarlo", "variational"]
+
+_METHOD_OPTIONS: Mapping[Method, Mapping[str, Any]] = {
+    "montecarlo": {"sampling": "sign", "passes": 1, "target_stderr": None, "include": "weights"},
+    "variational": asdict(VariationalOptions()),
+}
+"""Options that one method alone takes, with their defaults."""
 
 
 class Task2Vec(LightningModule):
@@ -47,17 +56,22 @@ class Task2Vec(LightningModule):
 
     Args:
         probe: a `ProbeNetwork`, or any classifier that `ProbeNetwork.from_module` takes. It is copied.
-        method: "montecarlo".
+        method: "montecarlo" squares the gradients of each image; "variational" learns how much noise each
+            filter bears, which takes a training of the head with noisy weights.
         likelihood: "softmax" (classes), "bernoulli" (labels) or "gaussian" (regression); None takes the
             datamodule's own, or softmax.
         sampling: "sign", "categorical", "exact" or "empirical"; see `functional.likelihood.cotangents`.
         passes: random vectors an image.
+        target_stderr: stop once the relative standard error (``embedding.relative_stderr``) is that small;
+            None sees all images.
         max_samples: at most so many images, a seeded stratified subset; None for all.
         balanced: every class counts the same, whatever its number of images (softmax only).
         skip_layers: stage of the probe at which the vector starts; earlier stages cost no gradients.
         include: "weights", "weights+norm" or "all".
         num_classes: fixes the number of outputs; None counts the classes that occur.
         head: how the head is fitted: `HeadOptions`, or the name of a method with its defaults.
+        epochs, beta, noise_lr, head_lr, num_samples, update_norm: of the variational method; see
+            `phases.VariationalOptions`.
         seed: fixes subset, order, head and every random vector.
 
     Raises:
@@ -82,24 +96,44 @@ class Task2Vec(LightningModule):
         max_samples: int | None = 10_000,
         balanced: bool = True,
         skip_layers: int = 0,
+        target_stderr: float | None = None,
         include: Include = "weights",
         num_classes: int | None = None,
         head: HeadOptions | Literal["adam", "lbfgs", "keep"] = "adam",
+        epochs: int = 2,
+        beta: float = 1e-7,
+        noise_lr: float = 1e-2,
+        head_lr: float = 5e-4,
+        num_samples: int = 10_000,
+        update_norm: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
         if method not in get_args(Method):
             raise ValueError(f"unknown method {method!r}; allowed are {', '.join(get_args(Method))}")
+        self.variational_options = VariationalOptions(
+            epochs, beta, noise_lr, head_lr, num_samples, update_norm
+        )
+        of_montecarlo = {
+            "sampling": sampling,
+            "passes": passes,
+            "target_stderr": target_stderr,
+            "include": include,
+        }
+        _check_belongs(method, of_montecarlo | asdict(self.variational_options))
         if likelihood is not None:
             get_likelihood(likelihood)
         check_sampling(sampling, passes)
         check_include(include)
+        if target_stderr is not None and not 0 < target_stderr < 1:
+            raise ValueError(f"target_stderr={target_stderr}; it is a share of the norm, between 0 and 1")
         if max_samples is not None and max_samples < 2:
             raise ValueError(f"max_samples={max_samples}; take at least one image a class, or None for all")
         if not isinstance(probe, ProbeNetwork):
             probe = ProbeNetwork.from_module(probe)
         probe.stage_parameters(skip_layers)  # raises when the stage does not exist
         self.method, self.likelihood, self.sampling, self.passes = method, likelihood, sampling, passes
+        self.target_stderr = target_stderr
         self.max_samples, self.balanced, self.skip_layers = max_samples, balanced, skip_layers
         self.include, self.num_classes, self.seed = include, num_classes, seed
         self.head_options = HeadOptions(method=head) if isinstance(head, str) else head
@@ -110,6 +144,7 @@ class Task2Vec(LightningModule):
         self.embedding: Embedding | None = None
         self.phases: list[Phase] = []
         self._task_meta: dict[str, Any] = {}
+        self._processes = 1  # that share the work of a fit
 
     # --- what both ways of running share -------------------------------------------------------------
 
@@ -142,7 +177,6 @@ class Task2Vec(LightningModule):
             self.probe.reset_head(self.selection.num_classes, torch.Generator().manual_seed(self.seed))
         self.dataset = IndexedDataset(dataset, self.selection.chosen, self.probe.transform)
         self._check_image()
-        self.engine = fisher_of_filters(self.probe, self.skip_layers, self.include)
         self.loader_options = options
         self.embedding = None
         self._task_meta = {
@@ -157,6 +191,10 @@ class Task2Vec(LightningModule):
             if isinstance(source, LightningDataModule) and hasattr(source, attribute)
         }
         self._task_meta.setdefault("dataset", type(getattr(dataset, "dataset", dataset)).__name__)
+        self.phases = self._montecarlo() if self.method == "montecarlo" else self._variational()
+
+    def _montecarlo(self) -> list[Phase]:
+        self.engine = fisher_of_filters(self.probe, self.skip_layers, self.include)
         self.accumulator = FilterwiseFisher(self.engine.size, sync_on_compute=True)
         features = FeaturesPhase(
             self.probe,
@@ -166,13 +204,36 @@ class Task2Vec(LightningModule):
             self.seed,
         )
         fisher = MonteCarloPhase(
-            self.selection, self.engine, self.accumulator, self.sampling, self.passes, self.seed
+            self.selection,
+            self.engine,
+            self.accumulator,
+            self.sampling,
+            self.passes,
+            self.seed,
+            self.target_stderr,
         )
-        self.phases = [features, fisher]
+        return [features, fisher]
+
+    def _variational(self) -> list[Phase]:
+        options = self.variational_options
+        network = noisy_filters(self.probe, self.skip_layers, self.seed, options.update_norm)
+        self.noise = network.noise
+        features = FeaturesPhase(
+            self.probe, self.probe.features, self.selection, self.head_options, self.seed
+        )
+        head = None if self.head_options.method == "keep" else self.probe.head
+        learning = VariationalPhase(
+            self.selection, network, head, options, self.seed, all_reduce=self._all_reduce
+        )
+        return [features, learning]
+
+    def _all_reduce(self, sums: Tensor) -> None:
+        if self._processes > 1:
+            torch.distributed.all_reduce(sums)
 
     def _check_image(self) -> None:
         """Reads the first image, so that a wrong shape is told before the work starts."""
-        image, _ = self.dataset[0]
+        image, _, _ = self.dataset[0]
         expected = self.probe.input_size[0]
         if image.dim() != 3 or image.shape[0] != expected or not image.is_floating_point():
             raise ValueError(
@@ -192,29 +253,22 @@ class Task2Vec(LightningModule):
     def phase_loader(self, phase: Phase, epoch: int, rank: int = 0, world_size: int = 1) -> PhaseLoader:
         """Batches of one epoch of a phase, this process's share."""
         sampler = ShardedSampler(
-            phase.order(epoch), len(self.selection), self.loader_options.batch_size, rank, world_size
+            phase.order(epoch), phase.padding, self.loader_options.batch_size, rank, world_size
         )
         return PhaseLoader(self.dataset, sampler, self.loader_options, epoch)
 
     def _assemble(self) -> Embedding:
-        """The embedding from the sums of all processes."""
-        estimate = self.accumulator.compute()
-        if int(estimate.samples) != len(self.selection):
-            raise RuntimeError(
-                f"{int(estimate.samples)} images were counted where the task has {len(self.selection)}; "
-                "the embedding would be wrong"
-            )
-        features = self.phases[0]
+        """The embedding from what all processes have found."""
+        features, last = self.phases
         assert isinstance(features, FeaturesPhase)
         assert features.fit is not None
-        meta: dict[str, Any] = {
+        fields = self._noise_fields(last) if isinstance(last, VariationalPhase) else self._fisher_fields()
+        fields["meta"] = {
             **self._task_meta,
             "method": self.method,
             "probe": self.probe.name,
             "probe_digest": self.probe.digest,
             "likelihood": self.selection.likelihood,
-            "sampling": self.sampling,
-            "passes": self.passes,
             "include": self.include,
             "skip_layers": self.skip_layers,
             "balanced": self.balanced and self.selection.likelihood == "softmax",
@@ -222,7 +276,7 @@ class Task2Vec(LightningModule):
             "samples": len(self.selection),
             "num_classes": self.selection.num_classes,
             "classes": list(self.selection.classes),
-            "relative_stderr": estimate.relative_stderr,
+            **fields["meta"],
             "head": asdict(self.head_options) | asdict(features.fit),
             "versions": {
                 "t2v_lightning": __version__,
@@ -230,16 +284,40 @@ class Task2Vec(LightningModule):
                 "lightning": version("pytorch-lightning"),
             },
         }
-        self.embedding = Embedding(
-            fisher=estimate.fisher.cpu().numpy(),
-            scale=np.ones(self.engine.size),
-            stderr=estimate.stderr.cpu().numpy(),
-            layers=self.engine.layers,
-            meta=meta,
-            group_sums=estimate.group_sums.cpu().numpy(),
-            group_weights=estimate.group_weights.cpu().numpy(),
-        )
+        self.embedding = Embedding(**fields)
         return self.embedding
+
+    def _fisher_fields(self) -> dict[str, Any]:
+        estimate = self.accumulator.compute()
+        if int(estimate.samples) != len(self.selection) and not self.phases[-1].done:
+            raise RuntimeError(
+                f"{int(estimate.samples)} images were counted where the task has {len(self.selection)}; "
+                "the embedding would be wrong"
+            )
+        return {
+            "fisher": estimate.fisher.cpu().numpy(),
+            "scale": np.ones(self.engine.size),
+            "stderr": estimate.stderr.cpu().numpy(),
+            "layers": self.engine.layers,
+            "group_sums": estimate.group_sums.cpu().numpy(),
+            "group_weights": estimate.group_weights.cpu().numpy(),
+            "meta": {
+                "sampling": self.sampling,
+                "passes": self.passes,
+                "target_stderr": self.target_stderr,
+                "samples": int(estimate.samples),
+                "relative_stderr": estimate.relative_stderr,
+            },
+        }
+
+    def _noise_fields(self, phase: VariationalPhase) -> dict[str, Any]:
+        assert phase.fit is not None
+        return {
+            "fisher": self.noise.fisher().cpu().numpy(),
+            "scale": self.noise.scale().cpu().numpy(),
+            "layers": self.noise.layers,
+            "meta": {"variational": asdict(self.variational_options) | asdict(phase.fit)},
+        }
 
     # --- in a plain loop -------------------------------------------------------------------------------
 
@@ -268,6 +346,7 @@ class Task2Vec(LightningModule):
         if isinstance(dataset, LightningDataModule):
             dataset.prepare_data()
             dataset.setup("fit")
+        self._processes = 1
         with torch.inference_mode(False):
             self.prepare(dataset, LoaderOptions(batch_size=batch_size, num_workers=num_workers))
             where = torch.device(_pick_device() if device == "auto" else device)
@@ -280,6 +359,8 @@ class Task2Vec(LightningModule):
                             metrics = phase.step(images.to(where, self.probe.head.weight.dtype), positions)
                             if bar:
                                 bar.note(len(positions), metrics)
+                            if phase.done:
+                                break
                     phase.finish(lambda metrics, step: None)
             return self._assemble()
 
@@ -298,6 +379,7 @@ class Task2Vec(LightningModule):
                 f"Task2Vec needs one DataLoader over a map-style dataset for training, got {type(loader).__name__}"
             )
         source = trainer.datamodule if trainer.datamodule is not None else loader.dataset  # type: ignore[attr-defined]
+        self._processes = trainer.world_size
         self.prepare(source, loader_options(loader))
         trainer.fit_loop._data_source.instance = self
         epochs = sum(phase.epochs for phase in self.phases)
@@ -316,20 +398,23 @@ class Task2Vec(LightningModule):
         return self.phase_loader(phase, epoch, self.trainer.global_rank, self.trainer.world_size)
 
     def configure_optimizers(self) -> None:
-        """None: the head is fitted on stored features at the end of the first phase."""
+        """None: the phases hold their own."""
 
     def configure_callbacks(self) -> list[Callback]:
         return [TensorBoardSummary()]
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> int | None:
+        """-1, which makes Lightning leave out the rest of the epoch, once the phase has enough."""
+        return -1 if self.phase_at(self.current_epoch)[0].done else None
+
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         images, positions = batch
-        phase, _ = self.phase_at(self.current_epoch)
+        phase, epoch = self.phase_at(self.current_epoch)
         metrics = phase.step(images, positions)
         self.log_dict(metrics, prog_bar=True, logger=False)
         if metrics:
-            self.log_numbers(
-                metrics, min((batch_idx + 1) * len(positions) * self.trainer.world_size, len(self.selection))
-            )
+            batch = self.loader_options.batch_size * self.trainer.world_size
+            self.log_numbers(metrics, epoch * phase.length + min((batch_idx + 1) * batch, phase.length))
 
     def log_numbers(self, metrics: Metrics, step: int) -> None:
         """Writes named numbers to every logger at that number of images or draws."""
@@ -375,6 +460,17 @@ def embed(
     return module.embed(
         dataset, device=device, batch_size=batch_size, num_workers=num_workers, progress=progress
     )
+
+
+def _check_belongs(method: Method, given: Mapping[str, Any]) -> None:
+    """Raises for an option of the other method, which would have no effect."""
+    for other, options in _METHOD_OPTIONS.items():
+        for name, default in options.items():
+            if other != method and given[name] != default:
+                raise ValueError(
+                    f"{name}={given[name]!r} is an option of method={other!r} and would have no effect with "
+                    f"method={method!r}; leave it at {default!r}"
+                )
 
 
 def loader_options(loader: DataLoader[Any]) -> LoaderOptions:
@@ -433,6 +529,6 @@ def _check_trainer(trainer: pl.Trainer) -> None:
     for name, (value, allowed) in refused.items():
         if value != allowed:
             raise ValueError(
-                f"Trainer({name}={value!r}) does not go with Task2Vec: every image must be seen exactly once and "
-                f"gradients must stay as they are; leave it at {allowed!r}. For fewer images use Task2Vec(max_samples=...)"
+                f"Trainer({name}={value!r}) does not go with Task2Vec: every image must be seen exactly once "
+                f"and gradients stay as they are; leave it at {allowed!r}. For fewer images: Task2Vec(max_samples=...)"
             )

@@ -90,12 +90,12 @@ def test_the_error_about_batch_norm_in_train_mode_says_why() -> None:
         filterwise_fisher(network().train(), images())
 
 
-def test_instance_norm_in_train_mode_moves_no_statistics() -> None:
-    """It takes each image's own statistics, so it may stay in train mode, but is left untouched."""
+def test_instance_norm_that_would_move_its_statistics_is_refused() -> None:
     model, x = network(), images()
     model[1] = nn.InstanceNorm2d(5, affine=True, track_running_stats=True).double().train()
     before = fingerprint(model)
-    filterwise_fisher(model, x)
+    with pytest.raises(ValueError, match=r"InstanceNorm2d.*train mode.*model\.eval\(\)"):
+        filterwise_fisher(model, x)
     assert same(fingerprint(model), before)
 
 

@@ -212,6 +212,20 @@ def test_fitting_works_where_gradients_are_switched_off(context: Any) -> None:
         assert torch.equal(plain.weight, inside.weight)
 
 
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("method", ["adam", "lbfgs"])
+def test_a_head_in_half_precision_learns_as_well(method: str, half: torch.dtype) -> None:
+    """Steps of Adam are too small for its digits, so they are taken in those of the features."""
+    x, task = task_of("softmax")
+    fine, coarse = new_head(), new_head().to(half)
+    options = {"method": method, "epochs": 5, "num_samples": 2000, "lr": 1e-3}
+    expected = fit(fine, x, task, **options)
+    result = fit(coarse, x.float(), task, **options)
+    assert coarse.weight.dtype == half
+    assert result.loss == pytest.approx(expected.loss, rel=0.01)
+    torch.testing.assert_close(coarse.weight.double(), fine.weight, rtol=0.02, atol=0.01)
+
+
 def test_keep_changes_nothing() -> None:
     x, task = task_of("softmax")
     head = new_head()

@@ -6,11 +6,11 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,11 +82,10 @@ def _read(place: Path, stamp: str) -> dict[str, NDArray[Any]] | None:
 
 def _write(place: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=place.parent, suffix=".part")
+    temporary = place.with_name(f".{place.name}.{uuid4().hex}.part")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open("xb") as file:
             np.savez(file, allow_pickle=False, **arrays)
         os.replace(temporary, place)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    finally:
+        temporary.unlink(missing_ok=True)

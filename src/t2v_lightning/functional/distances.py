@@ -64,7 +64,8 @@ def pdist(
         return_stderr: return the standard errors too, by a delete-one-group jackknife
             (:mod:`t2v_lightning.functional.jackknife`). The two embeddings of a pair count as
             independent: delete each group of the one, then of the other, and add the variances. The
-            diagonal is 0.
+            diagonal is 0. Filters that few images excite make it too small for the variance-based
+            distances, which then turn on those images.
         out: array [n, n] that takes the distances, such as a ``numpy.memmap`` for many embeddings.
         progress: show a progress bar; by default when the work is long.
         alpha: weight of the second term of ``asymmetric``, 0.15 by default.
@@ -74,7 +75,8 @@ def pdist(
     Returns:
         float64 [n, n], symmetric with a zero diagonal but for ``asymmetric_kl`` and ``asymmetric``;
         with ``return_stderr`` also the standard errors, float64 [n, n]. The arithmetic of ``cosine``
-        is in float32 (error below 1e-6), that of the others in float64.
+        is in float32 (error below 1e-6), that of the others in float64. The work is shared by
+        ``torch.get_num_threads()`` threads; with the package numba, many pairs of ``cosine`` run compiled.
 
     Raises:
         ValueError: an unknown distance; embeddings of different probes, methods or layouts; no

@@ -3,9 +3,15 @@
 import torch
 from torch import Tensor, nn
 
-from t2v_lightning.functional.likelihood import LikelihoodName, Sampling, cotangents, get_likelihood
+from t2v_lightning.functional.likelihood import (
+    LikelihoodName,
+    Sampling,
+    check_sampling,
+    cotangents,
+    get_likelihood,
+)
 from t2v_lightning.functional.persample import PerSampleFisher
-from t2v_lightning.functional.weights import Include
+from t2v_lightning.functional.weights import Include, check_include
 
 
 def filterwise_fisher(
@@ -53,6 +59,16 @@ def filterwise_fisher(
     {'0': (4,)}
     """
     family = get_likelihood(likelihood)
+    check_sampling(sampling, passes)
+    check_include(include)
+    if len(x) == 0:
+        raise ValueError("x is empty; the Fisher information is that of at least one image")
+    if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+        raise ValueError("x holds NaN or infinite values; its Fisher information would be NaN")
+    if sampling == "empirical" and targets is None:
+        raise ValueError(
+            "sampling='empirical' squares the gradients at the labels, but no targets were given"
+        )
     if weights is None:
         weights = torch.ones(len(x), device=x.device)
     if weights.shape != (len(x),):

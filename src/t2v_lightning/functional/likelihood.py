@@ -52,6 +52,14 @@ class Likelihood(ABC):
     def sample_score(self, outputs: Tensor, seed: int, draw: int, index: Tensor) -> Tensor:
         """`score` at targets drawn from the model's own distribution, [N, C]."""
 
+    def check_targets(self, outputs: Tensor, targets: Tensor) -> None:
+        """Raise ValueError unless targets fit the outputs [N, C]."""
+        if targets.shape != outputs.shape:
+            raise ValueError(
+                f"{self.name} targets must have the shape of the outputs, {tuple(outputs.shape)}; got "
+                f"{tuple(targets.shape)}"
+            )
+
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Negative log-likelihood of each sample up to a constant, [N]."""
@@ -80,6 +88,18 @@ class Softmax(Likelihood):
         earlier = F.pad((scaled / following).cumsum(1), (1, 0))
         product = F.pad(scaled, (0, 1)) - p * earlier
         return torch.zeros_like(product).scatter(1, order, product)
+
+    def check_targets(self, outputs: Tensor, targets: Tensor) -> None:
+        if targets.shape != outputs.shape[:1] or targets.is_floating_point():
+            raise ValueError(
+                f"softmax targets must be one integer label a sample, shape ({len(outputs)},); got {targets.dtype} "
+                f"of shape {tuple(targets.shape)}"
+            )
+        if len(targets) and not (0 <= int(targets.min()) and int(targets.max()) < outputs.shape[1]):
+            raise ValueError(
+                f"targets range over {int(targets.min())}..{int(targets.max())}, but the network has "
+                f"{outputs.shape[1]} outputs, so that labels are 0..{outputs.shape[1] - 1}"
+            )
 
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return F.one_hot(targets, outputs.shape[1]).to(outputs.dtype) - outputs.softmax(1)
@@ -231,6 +251,7 @@ def cotangents(
             raise ValueError(
                 "sampling='empirical' squares the gradients at the labels, but no targets were given"
             )
+        likelihood.check_targets(f, targets)
         yield likelihood.score(f, targets)
     elif sampling == "exact":
         size = likelihood.columns(f)

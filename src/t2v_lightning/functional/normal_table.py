@@ -56,6 +56,6 @@ class NormalTable:
 
 def _numbers(seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(int(random_bits(seed, 0, torch.zeros(1, dtype=torch.int64), 1)))
-    numbers = torch.randn(_SIZE, generator=generator)
+    numbers = torch.randn(_SIZE, generator=generator, dtype=torch.float32)
     numbers = (numbers - numbers.mean(dtype=torch.float64).float()) / numbers.std()
     return torch.cat([numbers, numbers[:_RUN]])

@@ -30,7 +30,10 @@ from t2v_lightning.functional.weights import (
 
 
 class _Start(torch.autograd.Function):
-    """Lets the graph begin at y without a copy, also where y is changed in place afterwards."""
+    """Ties y to the graph's start without a copy, also where y is changed in place afterwards.
+
+    Every measured output is tied to it, also one that takes gradients already: those may lead elsewhere.
+    """
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, token: Tensor) -> Tensor:
@@ -38,8 +41,8 @@ class _Start(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
-        return None, grad.new_zeros(())
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        return grad, grad.new_zeros(())
 
 
 @dataclass
@@ -116,7 +119,9 @@ class PerSampleFisher:
                 f"({', '.join(sorted(set(self.left_out.values()))) or 'there are none'})"
             )
         folds = find_folds(model, example, usages)
-        self.prepared = PreparedNetwork(model, {c: n for c, n in folds.items() if n not in self._slices})
+        self.prepared = PreparedNetwork(
+            model, {conv: fold for conv, fold in folds.items() if fold.norm_weight not in self._slices}
+        )
 
     def features(self, part: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         """A part of the network, without gradients and with the arranged weights of `PreparedNetwork`."""
@@ -132,7 +137,7 @@ class PerSampleFisher:
         Returns:
             [N, D], float32, or float64 for a network in float64.
         """
-        samples = len(x)
+        samples, x = len(x), x.detach()
         self.prepared.refresh()
         token = torch.zeros((), device=x.device, requires_grad=True)
         values: Tensor | None = None
@@ -148,11 +153,11 @@ class PerSampleFisher:
                 return y
             if not torch.is_grad_enabled():
                 raise RuntimeError(
-                    f"layer {layer_name(name)!r} runs without gradients inside the network's forward pass (under "
-                    "torch.no_grad, or in a checkpointed block); switch that off, or leave its stage out with skip_layers"
+                    f"layer {layer_name(name)!r} runs without gradients inside the network's forward pass "
+                    "(under torch.no_grad, or in a checkpointed block); switch that off, or leave its stage "
+                    "out with skip_layers"
                 )
-            if not y.requires_grad:
-                y = _Start.apply(y, token)
+            y = _Start.apply(y, token)
             factor = self.prepared.square_factor(call.weight)
             seen[name] = seen.get(name, -1) + 1
             use = _Use(name, rule, self._usages[name].orders[seen[name]], call, call.input._version, factor)
@@ -160,7 +165,8 @@ class PerSampleFisher:
             return y
 
         def square(use: _Use, grad: Tensor) -> None:
-            assert use.call is not None and values is not None
+            assert use.call is not None
+            assert values is not None
             if use.call.input._version != use.version:
                 raise RuntimeError(
                     f"the input of layer {layer_name(use.parameter)!r} was changed in place after the layer had "

@@ -13,43 +13,63 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from t2v_lightning.functional.layers import RULES, Call
 from t2v_lightning.functional.layers.conv import ConvRule
-from t2v_lightning.functional.weights import Usage, Watcher
+from t2v_lightning.functional.layers.norm import BatchNormRule
+from t2v_lightning.functional.weights import Usage, Watcher, tensors_in
 
 
-def find_folds(model: nn.Module, x: Tensor, usages: Mapping[str, Usage]) -> dict[str, str]:
-    """Convolution weight -> weight of the BatchNorm that alone reads the convolution's output.
+@dataclass(frozen=True)
+class Fold:
+    """A convolution and the BatchNorm that alone reads its output, by the names of what their calls use."""
+
+    norm_weight: str
+    norm_bias: str | None
+    mean: str
+    variance: str
+    eps: float
+    conv_bias: str | None
+
+
+def find_folds(model: nn.Module, x: Tensor, usages: Mapping[str, Usage]) -> dict[str, Fold]:
+    """Name of each convolution weight that a BatchNorm can be folded into -> the pair.
 
     Pairs are found by tensor identity in a forward pass over one sample.
     """
-    names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
-    made: list[tuple[Tensor, str]] = []
-    readers: dict[int, list[str | None]] = {}
+    names: dict[Any, str] = {t: name for name, t in (*model.named_parameters(), *model.named_buffers())}
+    made: list[tuple[Tensor, Call]] = []
+    readers: dict[int, list[Call | None]] = {}
 
     def note(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = func(*args, **kwargs)
         if not isinstance(result, Tensor):
             return result  # a question about a tensor, such as its shape
-        for value in (*args, *kwargs.values()):
-            for tensor in value if isinstance(value, (list, tuple)) else (value,):
-                if id(tensor) in readers:
-                    norm = kwargs.get("weight") if func is F.batch_norm and value is args[0] else None
-                    readers[id(tensor)].append(names.get(norm) if norm is not None else None)
-        if func in ConvRule.functions and len(args) > 1 and args[1] in names:
-            made.append((result, names[args[1]]))  # keeps the tensor alive, so that its id stays its own
-            readers[id(result)] = []
+        for tensor in tensors_in([args, kwargs]):
+            if id(tensor) in readers:
+                call = RULES[func].bind(args, kwargs) if func is F.batch_norm else None
+                readers[id(tensor)].append(call if call is not None and call.input is tensor else None)
+        if func in ConvRule.functions:
+            call = RULES[func].bind(args, kwargs)
+            if call.weight in names:
+                made.append((result, call))  # keeps the tensor alive, so that its id stays its own
+                readers[id(result)] = []
         return result
 
     with torch.no_grad(), Watcher(note):
         model(x[:1])
     folds = {}
     for output, conv in made:
-        reader = readers[id(output)]
-        if len(reader) == 1 and reader[0] is not None and len(usages[conv].rules) == 1:
-            norm = model.get_submodule(reader[0].rpartition(".")[0])
-            single_use = len(usages[reader[0]].rules) == 1 and not usages[reader[0]].other
-            if single_use and isinstance(getattr(norm, "running_var", None), Tensor) and hasattr(norm, "eps"):
-                folds[conv] = reader[0]
+        reader = readers[id(output)][0] if len(readers[id(output)]) == 1 else None
+        if reader is None or reader.options.get("training"):
+            continue
+        o = reader.options
+        wanted = [conv.weight, reader.weight, o["running_mean"], o["running_var"]]
+        optional = [conv.options.get("bias"), o.get("bias")]
+        known = all(t in names for t in wanted) and all(t is None or t in names for t in optional)
+        if known and all(usages[names[t]].used_once for t in (conv.weight, reader.weight)):
+            weight, norm_weight, mean, variance = (names[t] for t in wanted)
+            conv_bias, norm_bias = (None if t is None else names[t] for t in optional)
+            folds[weight] = Fold(norm_weight, norm_bias, mean, variance, o.get("eps", 1e-5), conv_bias)
     return folds
 
 
@@ -68,7 +88,7 @@ class PreparedNetwork:
         folds: as `find_folds` gives them.
     """
 
-    def __init__(self, model: nn.Module, folds: Mapping[str, str]) -> None:
+    def __init__(self, model: nn.Module, folds: Mapping[str, Fold]) -> None:
         self.model, self.folds = model, dict(folds)
         self._state: tuple[Any, ...] = ()
         self._arranged: dict[Tensor, _Arranged] = {}
@@ -76,22 +96,22 @@ class PreparedNetwork:
 
     def refresh(self) -> None:
         """Arranges the weights if they are not those of the last call."""
-        state = tuple(
-            (t._version, t.device, t.dtype) for t in (*self.model.parameters(), *self.model.buffers())
-        )
+        tensors = dict((*self.model.named_parameters(), *self.model.named_buffers()))
+        state = tuple((id(t), t.data_ptr(), t._version, t.device, t.dtype) for t in tensors.values())
         if state == self._state:
             return
-        parameters = dict(self.model.named_parameters())
         self._arranged, self._skipped = {}, set()
         with torch.no_grad():
-            for name, parameter in parameters.items():
-                if name in self.folds:
-                    norm_weight = parameters[self.folds[name]]
-                    norm: Any = self.model.get_submodule(self.folds[name].rpartition(".")[0])
-                    scale = norm_weight / torch.sqrt(norm.running_var + norm.eps)
-                    bias = parameters.get(name.removesuffix("weight") + "bias")
-                    shift = -norm.running_mean if bias is None else bias - norm.running_mean
-                    shift = shift * scale if norm.bias is None else shift * scale + norm.bias
+            for name, parameter in self.model.named_parameters():
+                fold = self.folds.get(name)
+                if fold is not None:
+                    norm_weight = tensors[fold.norm_weight]
+                    scale = norm_weight / torch.sqrt(tensors[fold.variance] + fold.eps)
+                    shift = -tensors[fold.mean] * scale
+                    if fold.conv_bias is not None:
+                        shift += tensors[fold.conv_bias] * scale
+                    if fold.norm_bias is not None:
+                        shift += tensors[fold.norm_bias]
                     weight = parameter * scale.view(-1, *[1] * (parameter.dim() - 1))
                     self._arranged[parameter] = _Arranged(channels_last(weight), shift, scale.square())
                     self._skipped.add(norm_weight)
@@ -105,12 +125,18 @@ class PreparedNetwork:
 
     def call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A torch function call of the forward pass, with arranged weights."""
-        if func in ConvRule.functions and len(args) > 1 and args[1] in self._arranged:
-            arranged = self._arranged[args[1]]
-            bias = arranged.bias if arranged.square is not None else (args[2] if len(args) > 2 else None)
-            return func(args[0], arranged.weight, bias, *args[3:], **kwargs)
-        if func is F.batch_norm and kwargs.get("weight") in self._skipped:
-            return args[0]
+        rule = RULES.get(func)
+        if isinstance(rule, ConvRule):
+            call = rule.bind(args, kwargs)
+            arranged = self._arranged.get(call.weight)
+            if arranged is not None:
+                bias = call.options.pop("bias", None) if arranged.square is None else arranged.bias
+                call.options.pop("bias", None)
+                return func(call.input, arranged.weight, bias, **call.options)
+        elif isinstance(rule, BatchNormRule):
+            call = rule.bind(args, kwargs)
+            if call.weight is not None and call.weight in self._skipped:
+                return call.input
         return func(*args, **kwargs)
 
     def __call__(self, module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

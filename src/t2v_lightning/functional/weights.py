@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.overrides import TorchFunctionMode
 
 from t2v_lightning.functional.layers import RULES, LayerRule
@@ -78,6 +79,10 @@ class Usage:
     makes_output: bool = False  # the network's output comes straight out of this layer
 
     @property
+    def used_once(self) -> bool:
+        return len(self.rules) == 1 and not self.other and not self.as_bias
+
+    @property
     def closed_form(self) -> bool:
         return (
             bool(self.rules) and not self.other and not self.as_bias and len(self.orders) == len(self.rules)
@@ -106,14 +111,15 @@ def frozen(module: nn.Module) -> Iterator[None]:
             p.requires_grad_(flag)
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """All tensors in nested lists, tuples and dicts."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, (list, tuple)):
         for item in value:
-            yield from _tensors(item)
+            yield from tensors_in(item)
     elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))
+        yield from tensors_in(list(value.values()))
 
 
 def _other_input(x: Tensor) -> Tensor:
@@ -137,6 +143,7 @@ def inspect_network(model: nn.Module, x: Tensor) -> dict[str, Usage]:
     Raises:
         ValueError: the samples of a batch influence each other, or a layer is in train mode.
     """
+    _refuse_train_mode(model)
     names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
     first = x[:1].detach()
     other = _other_input(first)
@@ -156,6 +163,17 @@ def inspect_network(model: nn.Module, x: Tensor) -> dict[str, Usage]:
         )
     _find_unseen(model, first, usages)
     return usages
+
+
+def _refuse_train_mode(model: nn.Module) -> None:
+    """Before anything runs: in train mode a forward pass would already move the statistics."""
+    for name, module in model.named_modules():
+        if isinstance(module, _NormBase) and module.training and module.track_running_stats:
+            raise ValueError(
+                f"layer {name!r} ({type(module).__name__}) is in train mode: its batch statistics mix the samples, so "
+                "there are no per-sample gradients; call model.eval() first (its stored statistics are then used and "
+                "never move)"
+            )
 
 
 def _find_unseen(model: nn.Module, x: Tensor, usages: dict[str, Usage]) -> None:
@@ -183,8 +201,8 @@ def _watch_forward(
 
     def note(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = func(*args, **kwargs)
-        used = [t for t in _tensors([args, kwargs]) if t in names]
-        if not used or not any(True for t in _tensors([result]) if t not in names):
+        used = [t for t in tensors_in([args, kwargs]) if t in names]
+        if not used or not any(True for t in tensors_in([result]) if t not in names):
             return result  # no parameter involved, or only a question about one (its shape, say)
         rule = RULES.get(func)
         call = rule.bind(args, kwargs) if rule is not None else None

@@ -4,6 +4,12 @@ from t2v_lightning.phases.base import LogMetrics, Metrics, Phase, no_log
 from t2v_lightning.phases.features import FeaturesPhase
 from t2v_lightning.phases.head import HeadFit, HeadOptions, fit_head
 from t2v_lightning.phases.montecarlo import MonteCarloPhase, fisher_of_filters
+from t2v_lightning.phases.variational import (
+    VariationalFit,
+    VariationalOptions,
+    VariationalPhase,
+    noisy_filters,
+)
 
 __all__ = [
     "FeaturesPhase",
@@ -13,7 +19,11 @@ __all__ = [
     "Metrics",
     "MonteCarloPhase",
     "Phase",
+    "VariationalFit",
+    "VariationalOptions",
+    "VariationalPhase",
     "fisher_of_filters",
     "fit_head",
     "no_log",
+    "noisy_filters",
 ]

@@ -25,6 +25,8 @@ class Phase(ABC):
 
     title: ClassVar[str]
     epochs: int = 1
+    done: bool = False
+    """Whether the rest of the epoch may be left out."""
     task: Selection
 
     @property

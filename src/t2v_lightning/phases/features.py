@@ -53,7 +53,8 @@ class FeaturesPhase(Phase):
             features = features.float()
         if not bool(torch.isfinite(features).all()):
             raise ValueError(
-                "the probe's features are not finite; check its weights and that the images are normalised as it expects"
+                "the probe's features are not finite; check its weights, and that the images are normalised as "
+                "it expects"
             )
         if self._features is None:
             self._features = features.new_empty(len(self.task), features.shape[1], device="cpu")
@@ -68,6 +69,6 @@ class FeaturesPhase(Phase):
                 f"{int((~self._stored).sum())} of {len(self.task)} images were not seen in the features phase"
             )
         weight = self.probe.head.weight
-        features = self._features.to(weight.device, weight.dtype)
+        features = self._features.to(weight.device, torch.promote_types(weight.dtype, torch.float32))
         self.fit = fit_head(self.probe.head, features, self.task, self.options, self.seed, log)
         self._features = None

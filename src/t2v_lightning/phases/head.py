@@ -1,5 +1,6 @@
 """Fits a linear head on stored features."""
 
+import copy
 import logging
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -72,16 +73,19 @@ def fit_head(
 ) -> HeadFit:
     """Fits `head` in place to features [N, P] and the task's targets, in the loss of the likelihood.
 
+    The arithmetic is in the dtype of the features: in half precision the steps of Adam would round to nothing.
     Warns when the fitted head is no better than a constant guess: its Fisher would say little of the task.
     """
     likelihood = get_likelihood(task.likelihood)
     targets = task.targets.to(features.device)
     weights = task.weights.to(features.device)
+    fitted = copy.deepcopy(head).to(features.dtype)
     if options.method == "adam":
-        _adam(head, features, targets, task, likelihood, options, seed, log)
+        _adam(fitted, features, targets, task, likelihood, options, seed, log)
     elif options.method == "lbfgs":
-        _lbfgs(head, features, targets, weights, likelihood, options)
-    fit = evaluate_head(head, features, targets, weights, likelihood)
+        _lbfgs(fitted, features, targets, weights, likelihood, options)
+    head.load_state_dict(fitted.state_dict())
+    fit = evaluate_head(fitted, features, targets, weights, likelihood)
     if not fit.loss < fit.constant_loss:
         log_text.warning(
             "the head is no better than chance: loss %.4f, while a constant guess has %.4f. The embedding of a head "

@@ -14,6 +14,10 @@ from t2v_lightning.probes import ProbeNetwork
 from t2v_lightning.selection import Selection
 
 
+LEAST_IMAGES = 64
+"""Images before which a standard error is not trusted to stop the pass."""
+
+
 class MonteCarloPhase(Phase):
     """Accumulates the filter-wise Fisher information of the probe with its fitted head.
 
@@ -22,6 +26,8 @@ class MonteCarloPhase(Phase):
         engine: per-sample gradients of the probe, as `fisher_of_filters` gives them.
         accumulator: takes the sums; its size is that of the engine.
         sampling, passes, seed: see `functional.likelihood.cotangents`.
+        target_stderr: `done` once the relative standard error has fallen to this; images come in stratified
+            order, so that those seen until then stand for all.
     """
 
     title: ClassVar[str] = "fisher"
@@ -34,8 +40,10 @@ class MonteCarloPhase(Phase):
         sampling: Sampling = "sign",
         passes: int = 1,
         seed: int = 0,
+        target_stderr: float | None = None,
     ) -> None:
         check_sampling(sampling, passes)
+        self.target_stderr = target_stderr
         self.task, self.engine, self.accumulator = task, engine, accumulator
         self.sampling, self.passes, self.seed = sampling, passes, seed
 
@@ -61,7 +69,10 @@ class MonteCarloPhase(Phase):
             ),
         )
         self.accumulator.update(values, weights, index)
-        estimate = self.accumulator.estimate()
+        # a decision to stop must be the same on all processes, so it takes the sums of all
+        estimate = self.accumulator.estimate() if self.target_stderr is None else self.accumulator.compute()
+        if self.target_stderr is not None and int(estimate.samples) >= LEAST_IMAGES:
+            self.done = estimate.relative_stderr <= self.target_stderr
         return {
             "fisher/norm": float(estimate.fisher.norm()),
             "fisher/relative_stderr": estimate.relative_stderr,

@@ -19,7 +19,7 @@ from t2v_lightning.selection import Selection
 log_text = logging.getLogger(__name__)
 
 DROWNED = 1e6
-"""Noise variance over mean square of the weights of a layer, beyond which the training counts as diverged."""
+"""Noise variance over mean square of the weights of a layer at which the training counts as diverged."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class VariationalOptions:
     """How the noise is learned.
 
     Attributes:
-        epochs: passes over `num_samples` draws.
+        epochs: of `num_samples` draws each.
         beta: weight of the KL divergence against the cross-entropy.
         noise_lr: learning rate (Adam) of log-variances and log lambda^2.
         head_lr: learning rate (Adam) of the head, and of what `update_norm` adds.
         num_samples: draws with replacement that make an epoch, however many images there are.
-        update_norm: learn the affine parameters of the probe's normalisation layers along; the probe keeps its own.
+        update_norm: learn the affine parameters of normalisation layers along, in copies.
 
     Raises:
         ValueError: an option is out of range.
@@ -51,18 +51,16 @@ class VariationalOptions:
     update_norm: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "beta", "noise_lr", "num_samples"):
+        for name in ("epochs", "beta", "noise_lr", "head_lr", "num_samples"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)}; it must be above 0")
-        if not self.head_lr >= 0:
-            raise ValueError(f"head_lr={self.head_lr}; it must be 0 (the head stays as it is) or more")
 
 
 @dataclass(frozen=True)
 class VariationalFit:
     """Means over the draws of the last epoch, under noise, and the KL divergence at its end.
 
-    `loss` is cross_entropy + beta * kl; cross_entropy is the negative log-likelihood of the task's likelihood.
+    `loss` is cross_entropy + beta * kl, where cross_entropy stands for the negative log-likelihood.
     """
 
     loss: float
@@ -72,25 +70,28 @@ class VariationalFit:
 
 
 class VariationalPhase(Phase):
-    """Minimises cross-entropy + beta * KL over noise and head by Adam, a batch of draws a step.
+    """Minimises cross-entropy + beta * KL over noise and head by Adam, a step a batch of draws.
 
-    A position stands for a draw as well as for an image: draw * N + image, with the draws of all epochs numbered
-    through. So a draw's noise is a function of seed, draw and layer alone. Gradients are sums over a batch,
-    added up over processes and divided by the number of draws; every process then takes the same step.
+    A position stands for a draw as well as for an image, draw * N + image, where the draws of all epochs are
+    numbered through. So the noise of a draw is a function of seed, epoch, place in the epoch, and layer alone.
+    Gradients are sums over a batch, added up over processes and divided by the number of draws: every process
+    takes the same step, that of one process with a batch as large as all of theirs.
 
     Args:
         task: which images, with which targets and weights; draws go by the weights.
         network: the probe with its noise, as `noisy_filters` gives it.
-        head: the probe's head, learned along in place.
+        head: the probe's head, learned along in place; None keeps it as it is.
         options: how.
         seed: of the draws.
-        all_reduce: adds a tensor up over processes, in place.
+        all_reduce: adds a float64 tensor up over processes, in place.
 
     Attributes:
         fit: what the last epoch came to, once finished.
+        seen: draws of all processes so far.
+        optimizer: holds log-variances and log lambda^2, then affine parameters and the head.
 
     Raises:
-        FloatingPointError: in `step`, when loss or gradients are not finite, or a layer's noise has drowned its weights.
+        FloatingPointError: in `step`, when loss or gradients are not finite, or a layer is drowned in noise.
     """
 
     title: ClassVar[str] = "variational"
@@ -99,7 +100,7 @@ class VariationalPhase(Phase):
         self,
         task: Selection,
         network: NoisyNetwork,
-        head: nn.Module,
+        head: nn.Module | None,
         options: VariationalOptions,
         seed: int,
         all_reduce: Callable[[Tensor], object] = lambda sums: None,
@@ -108,8 +109,9 @@ class VariationalPhase(Phase):
         self.all_reduce = all_reduce
         self.epochs = options.epochs
         self.fit: VariationalFit | None = None
+        self.seen = 0
         noise = network.noise
-        followers = [*noise.affine, *head.parameters()] if options.head_lr else [*noise.affine]
+        followers = [*noise.affine, *(head.parameters() if head is not None else ())]
         for parameter in followers:
             parameter.requires_grad_()
         self._learned_from_data = [noise.log_variance, *followers]
@@ -119,8 +121,7 @@ class VariationalPhase(Phase):
                 {"params": followers, "lr": options.head_lr},
             ]
         )
-        self.seen = 0  # draws of all processes so far
-        self._sums = torch.zeros(3, dtype=torch.float64)  # cross-entropy, accuracy and draws of this epoch
+        self._totals = torch.zeros(3, dtype=torch.float64)  # loss, accuracy and draws of this epoch
 
     @property
     def length(self) -> int:
@@ -140,24 +141,24 @@ class VariationalPhase(Phase):
         images, positions = images[real.to(images.device)], positions.cpu()[real]
         draws = (positions // len(self.task)).to(images.device)
         targets = self.task.targets[positions % len(self.task)].to(images.device)
-        sums = self._sums_of_batch(images, draws, targets)
+        sums = self._sums(images, draws, targets)
         self.all_reduce(sums)
-        gradients, totals = sums[:-3], sums[-3:].cpu()
-        cross_entropy, accuracy, weight = totals.tolist()
-        drowned = bool(self.network.noise.relative_noise().max() > DROWNED)
-        if drowned or not bool(torch.isfinite(sums).all()):
-            raise FloatingPointError(self._diagnosis(images, draws, cross_entropy / weight))
-        kl = self._adam_step(gradients / weight)
+        totals = sums[-3:].cpu()
+        cross_entropy, accuracy = (totals[:2] / totals[2]).tolist()
+        noise = self.network.noise
+        if not bool(torch.isfinite(sums).all()) or bool(noise.relative_noise().max() > DROWNED):
+            raise FloatingPointError(self._diagnosis(images, draws, cross_entropy))
+        kl = self._adam_step(sums[:-3] / sums[-1])
         if self.seen % self.length == 0:
-            self._sums.zero_()
-        self.seen += round(weight)
-        self._sums += totals
-        log_variance = self.network.noise.log_variance.detach()
+            self._totals.zero_()
+        self._totals += totals
+        self.seen += round(float(totals[2]))
+        log_variance = noise.log_variance.detach()
         return {
-            "variational/loss": cross_entropy / weight + self.options.beta * kl,
-            "variational/cross_entropy": cross_entropy / weight,
+            "variational/loss": cross_entropy + self.options.beta * kl,
+            "variational/cross_entropy": cross_entropy,
             "variational/kl": kl,
-            "variational/accuracy": accuracy / weight,
+            "variational/accuracy": accuracy,
             "variational/log_variance_mean": float(log_variance.mean()),
             "variational/log_variance_std": float(log_variance.std(correction=0)),
         }
@@ -165,16 +166,14 @@ class VariationalPhase(Phase):
     def finish(self, log: LogMetrics) -> None:
         if self.seen != self.epochs * self.length:
             raise RuntimeError(f"{self.seen} draws were counted where there are {self.epochs * self.length}")
-        cross_entropy, accuracy, weight = self._sums.tolist()
+        cross_entropy, accuracy = (self._totals[:2] / self._totals[2]).tolist()
         with torch.no_grad():
             kl = float(self.network.noise.kl())
-        cross_entropy /= weight
-        loss = cross_entropy + self.options.beta * kl
-        self.fit = VariationalFit(loss, cross_entropy, kl, accuracy / weight)
+        self.fit = VariationalFit(cross_entropy + self.options.beta * kl, cross_entropy, kl, accuracy)
 
     @torch.enable_grad()
-    def _sums_of_batch(self, images: Tensor, draws: Tensor, targets: Tensor) -> Tensor:
-        """Float64 sums over the draws of a batch: gradients, loss, accuracy, draws."""
+    def _sums(self, images: Tensor, draws: Tensor, targets: Tensor) -> Tensor:
+        """Float64 sums over a batch: gradients of the loss, then loss, accuracy and number of draws."""
         if not len(images):  # a process whose share of the last batch is padding alone
             size = sum(p.numel() for p in self._learned_from_data) + 3
             return torch.zeros(size, dtype=torch.float64, device=images.device)
@@ -183,23 +182,25 @@ class VariationalPhase(Phase):
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
         with torch.autocast(images.device.type, enabled=False):
             losses = likelihood.loss(outputs, targets)
-            parts = torch.autograd.grad(losses.sum(), self._learned_from_data)
+            gradients = torch.autograd.grad(losses.sum(), self._learned_from_data)
             accuracies = likelihood.accuracy(outputs.detach(), targets)
-            numbers = [losses.detach(), accuracies, torch.ones_like(losses)]
-            return torch.cat([p.flatten().double() for p in (*parts, torch.stack(numbers).double().sum(1))])
+        numbers = torch.stack([losses.detach(), accuracies, torch.ones_like(losses)]).double().sum(1)
+        return torch.cat([part.flatten().double() for part in (*gradients, numbers)])
 
     @torch.enable_grad()
     def _adam_step(self, gradients: Tensor) -> float:
-        """One step on mean gradients of the cross-entropy plus those of beta * KL; returns the KL before it."""
+        """One step down mean gradients of the loss plus those of beta * KL; returns the KL before it."""
         noise = self.network.noise
         kl = noise.kl()
-        of_kl = torch.autograd.grad(self.options.beta * kl, [noise.log_variance, noise.log_lambda2])
+        of_variance, of_lambda2 = torch.autograd.grad(
+            self.options.beta * kl, [noise.log_variance, noise.log_lambda2]
+        )
         sizes = [p.numel() for p in self._learned_from_data]
         for parameter, part in zip(self._learned_from_data, gradients.split(sizes), strict=True):
             parameter.grad = part.view_as(parameter).to(parameter.dtype)
         assert noise.log_variance.grad is not None
-        noise.log_variance.grad += of_kl[0]
-        noise.log_lambda2.grad = of_kl[1]
+        noise.log_variance.grad += of_variance
+        noise.log_lambda2.grad = of_lambda2
         self.optimizer.step()
         self.optimizer.zero_grad()
         return kl.item()
@@ -207,34 +208,31 @@ class VariationalPhase(Phase):
     @torch.no_grad()
     def _diagnosis(self, images: Tensor, draws: Tensor, cross_entropy: float) -> str:
         """Where the noise went wrong, and what to do about it."""
-        noise, o = self.network.noise, self.options
-        names = list(noise.layers)
-        first: list[str] = []
+        relative = self.network.noise.relative_noise().nan_to_num(torch.inf)
+        names = list(self.network.noise.layers)
+        layer, what = names[int(relative.argmax())], "bears the most noise"
+        broken: list[str] = []
 
         def observe(name: str, output: Tensor) -> None:
-            if not first and not bool(torch.isfinite(output).all()):
-                first.append(name)
+            if not bool(torch.isfinite(output).all()):
+                broken.append(name)
 
         if len(images):
             self.network(images, draws, observe)
-        relative = noise.relative_noise().nan_to_num(torch.inf)
-        largest = names[int(relative.argmax())]
-        where = (
-            f"layer {first[0]!r} is the first whose noisy output is not finite"
-            if first
-            else f"the noise is largest in layer {largest!r}"
-        )
+        if broken:
+            layer, what = broken[0], "is the first with an output that is not finite"
+        o, ratio = self.options, float(relative[names.index(layer)])
         return (
-            f"the variational training diverged after {self.seen} draws: cross-entropy {cross_entropy:.4g}; {where} "
-            f"(its noise has {float(relative[names.index(first[0] if first else largest)]):.3g} times the mean square "
-            f"of its weights). Lower noise_lr (now {o.noise_lr:g}), head_lr (now {o.head_lr:g}) or beta (now {o.beta:g})"
+            f"the variational training diverged after {self.seen} draws, with cross-entropy {cross_entropy:.4g}: "
+            f"layer {layer!r} {what}; its noise has {ratio:.3g} times the mean square of its weights. Lower "
+            f"noise_lr (now {o.noise_lr:g}), head_lr (now {o.head_lr:g}) or beta (now {o.beta:g})"
         )
 
 
 def noisy_filters(
     probe: ProbeNetwork, skip_layers: int = 0, seed: int = 0, update_norm: bool = False
 ) -> NoisyNetwork:
-    """The probe with noise on its filters from stage `skip_layers` on; says which weights carry none."""
+    """The probe with noise on its filters from stage `skip_layers` on; says which weights bear none."""
     network = NoisyNetwork(
         probe,
         probe.head.weight.new_zeros(1, *probe.input_size),
@@ -243,10 +241,8 @@ def noisy_filters(
         prefix=probe.layer_prefix,
         learn_affine=update_norm,
     )
-    if network.noise_free:
-        listing = [
-            f"{name.removeprefix(probe.layer_prefix)} ({why})" for name, why in network.noise_free.items()
-        ]
-        more = f" and {len(listing) - 5} more" if len(listing) > 5 else ""
-        log_text.info("%d weights carry no noise: %s%s", len(listing), ", ".join(listing[:5]), more)
+    free = [f"{name.removeprefix(probe.layer_prefix)} ({why})" for name, why in network.noise_free.items()]
+    if free:
+        more = f" and {len(free) - 5} more weights" if len(free) > 5 else ""
+        log_text.info("no noise on %s%s", ", ".join(free[:5]), more)
     return network

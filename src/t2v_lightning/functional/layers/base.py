@@ -54,7 +54,9 @@ class LayerRule(ABC):
 
 
 def filter_means(gradients: Tensor, filter_dim: int) -> Tensor:
-    """Mean square of each filter: [N, *weight.shape] -> [N, filters]."""
+    """Mean square of each filter: [N, *weight.shape] -> [N, filters]; a scalar weight is one filter."""
+    if gradients.dim() < 2:
+        gradients = gradients[:, None]
     return (
         gradients.movedim(filter_dim + 1, 1).flatten(2).square().mean(2)
         if gradients.dim() > 2

@@ -30,16 +30,6 @@ class BatchNormRule(NormRule):
         "input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps",
     )  # fmt: skip
 
-    def bind(self, args: Any, kwargs: dict[str, Any]) -> Call:
-        call = super().bind(args, kwargs)
-        # with statistics of its own a layer would also move them; without any, weights may be what is normalised
-        if call.options.get("training", False) and call.options.get("running_mean") is not None:
-            raise ValueError(
-                "a BatchNorm layer is in train mode: its batch statistics mix the samples, so there are no "
-                "per-sample gradients; call model.eval() first (its stored statistics are then used and never move)"
-            )
-        return call
-
     def normalised(self, call: Call) -> Tensor:
         o = call.options
         return F.batch_norm(call.input, o["running_mean"], o["running_var"], eps=o.get("eps", 1e-5))

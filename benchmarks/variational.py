@@ -1,0 +1,172 @@
+"""The variational method: time of a training step, and agreement with the Fisher information.
+
+    python benchmarks/variational.py time [--networks resnet18,resnet34] [--batch 8] [--rounds 5]
+    python benchmarks/variational.py agreement [--task digits] [--size 64] [--skip-layers 14] [--steps 3000]
+
+**time** compares a step (forward, backward, Adam, all of one batch) with the same step whose noise variances are
+written out weight by weight, conv(a^2 + 0.01, var), and whose noise is drawn by `torch.randn_like`. Both are timed
+in turn in one process, by its CPU time (wall time between synchronisations on a GPU); printed are medians.
+
+**agreement** is the rank correlation over filters between exp(-logvar) and F / (2 beta) + 1/lambda^2, over the whole
+vector and as a mean over layers. F is the exact Fisher of the noise-free probe with its head, or `under noise`: the
+curvature that the noisy network itself feels, 2 / n_f times the derivative of the cross-entropy in v_f. The second
+vanishes from the optimum by definition, so it tells how far the training has come; the first tells besides how
+well "small noise" holds. Printed at the start, after each of the default two epochs, and then along `--steps` more
+at three times the default learning rate, lowered to a thirtieth at the end.
+"""
+
+import argparse
+import copy
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from scipy.stats import spearmanr
+from torch import Tensor, nn
+
+from t2v_lightning import ProbeNetwork, get_probe
+from t2v_lightning.data import get_datamodule
+from t2v_lightning.functional.layers import RULES
+from t2v_lightning.functional.likelihood import cotangents, get_likelihood
+from t2v_lightning.functional.weights import Watcher
+from t2v_lightning.loading import IndexedDataset
+from t2v_lightning.phases import (
+    FeaturesPhase,
+    HeadOptions,
+    VariationalOptions,
+    VariationalPhase,
+    fisher_of_filters,
+    no_log,
+    noisy_filters,
+)
+from t2v_lightning.selection import Selection, select_images
+
+
+def clock(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
+
+
+def our_step(probe: ProbeNetwork, task: Selection, images: Tensor) -> Callable[[], object]:
+    phase = VariationalPhase(task, noisy_filters(probe), probe.head, VariationalOptions(), 0)
+    positions = phase.order(0)[: len(images)] // len(task) * len(task) + torch.arange(len(images))
+    return lambda: phase.step(images, positions)
+
+
+def written_out_step(probe: ProbeNetwork, task: Selection, images: Tensor) -> Callable[[], object]:
+    network = noisy_filters(probe)
+    noise, head, targets = network.noise, list(probe.head.parameters()), task.targets.to(images.device)
+    names = {probe.get_parameter(f"backbone.{name}.weight"): where for name, where in noise.layers.items()}
+    adam = torch.optim.Adam([{"params": [noise.log_variance, noise.log_lambda2]}, {"params": head}])
+
+    def watch(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        y = func(*args, **kwargs)
+        rule = RULES.get(func)
+        call = rule.bind(args, kwargs) if rule is not None else None
+        if call is None or call.weight is None or call.weight not in names:
+            return y
+        variances = noise.log_variance[names[call.weight]].exp()
+        variances = variances.view(-1, *[1] * (call.weight.dim() - 1)).expand(call.weight.shape)
+        options = {k: v for k, v in call.options.items() if k != "bias"}
+        return y + torch.randn_like(y) * func(call.input**2 + 0.01, variances, **options).sqrt()
+
+    def run() -> None:
+        with Watcher(watch):
+            outputs = probe(images)
+        adam.zero_grad()
+        (nn.functional.cross_entropy(outputs, targets) + 1e-7 * noise.kl()).backward()
+        adam.step()
+
+    return run
+
+
+def compare_times(name: str, batch: int, rounds: int, device: torch.device) -> None:
+    torch.manual_seed(0)
+    probe = get_probe(name, num_classes=10, weights=None).to(device)
+    probe.backbone.requires_grad_(False)
+    images = torch.randn(batch, *probe.input_size, device=device)
+    items = [(image, number % 10) for number, image in enumerate(images)]
+    task = select_images(items, num_classes=10)
+    steps = {
+        "ours": our_step(copy.deepcopy(probe), task, images),
+        "written out": written_out_step(copy.deepcopy(probe), task, images),
+    }
+    times: dict[str, list[float]] = {method: [] for method in steps}
+    for number in range(rounds + 1):
+        for method, run in steps.items():
+            start = clock(device)
+            run()
+            if number > 0:  # the first round warms up
+                times[method].append(clock(device) - start)
+    ours, written_out = (1000 * statistics.median(times[method]) / batch for method in steps)
+    print(f"{name:24s} {batch:3d} {written_out:14.1f} {ours:8.1f} {ours / written_out:8.3f}", flush=True)
+
+
+class Agreement:
+    """A probe with its head fitted to a built-in task, its noise, and how the noise compares with the Fisher."""
+
+    def __init__(self, name: str, size: int, skip_layers: int, beta: float, noise_lr: float) -> None:
+        datamodule = get_datamodule(name)
+        datamodule.prepare_data()
+        datamodule.setup("fit")
+        dataset = datamodule.train_dataset
+        self.probe = get_probe("efficientnet_lite0", input_size=size)
+        self.probe.backbone.requires_grad_(False)
+        self.task = select_images(dataset, max_samples=256)
+        self.probe.reset_head(self.task.num_classes, torch.Generator().manual_seed(0))
+        indexed = IndexedDataset(dataset, self.task.chosen, self.probe.transform)
+        self.images = torch.stack([indexed[i][0] for i in range(len(self.task))])
+        features = FeaturesPhase(self.probe, self.probe.features, self.task, HeadOptions(), 0)
+        for positions in features.order(0).split(64):
+            features.step(self.images[positions], positions)
+        features.finish(no_log)
+        self.skip_layers = skip_layers
+        options = VariationalOptions(epochs=1_000_000, beta=beta, noise_lr=noise_lr)
+        self.network = noisy_filters(self.probe, skip_layers)
+        self.phase = VariationalPhase(self.task, self.network, self.probe.head, options, 0)
+
+    def fisher(self) -> Tensor:
+        engine = fisher_of_filters(self.probe, self.skip_layers, "weights")
+        softmax, total = get_likelihood("softmax"), torch.zeros(engine.size, dtype=torch.float64)
+        for chosen in torch.arange(len(self.task)).split(32):
+            values = engine(self.images[chosen], lambda outputs: cotangents(outputs, softmax, "exact"))
+            total += self.task.weights[chosen] @ values.double()
+        return total
+
+    def fisher_under_noise(self, draws: int) -> Tensor:
+        """From draws of an epoch that the training does not reach."""
+        noise, total = self.network.noise, torch.zeros_like(self.network.noise.log_variance)
+        order = self.phase.order(self.phase.epochs - 1)[:draws]
+        for positions in order.split(64):
+            chosen = positions % len(self.task)
+            outputs = self.network(self.images[chosen], positions // len(self.task))
+            loss = nn.functional.cross_entropy(outputs, self.task.targets[chosen], reduction="sum")
+            total += torch.autograd.grad(loss, noise.log_variance)[0]
+        mean = total.double() / len(order)
+        return 2 * mean * noise.fisher() / noise.filter_sizes
+
+    def batches(self) -> Iterator[Tensor]:
+        for epoch in range(self.phase.epochs):
+            yield from self.phase.order(epoch).split(64)
+
+    def report(self, what: str, draws: int) -> None:
+        noise, beta = self.network.noise, self.phase.options.beta
+        line = f"{what:24s}"
+        for fisher in (self.fisher(), self.fisher_under_noise(draws)):
+            expected = fisher / (2 * beta) + noise.scale()
+            layers = [
+                spearmanr(noise.fisher()[where], expected[where]).statistic for where in noise.layers.values()
+            ]
+            whole = spearmanr(noise.fisher(), expected).statistic
+            line += f" {whole:10.3f} {statistics.mean(layers):10.3f}"
+        print(line, flush=True)
+
+
+def compare_methods(options: argparse.Namespace) -> None:
+    agreement = Agreement(options.task, options.size, options.skip_layers, options.beta, 1e-2)
+    print(f"{'':24s} {'F: whole':>10s} {'by layer':>10s} {'noisy F':>10s} {'by layer':>10s} {'CE':>8s} {'KL':>10s}")
+    ...

@@ -1,0 +1,217 @@
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from replicas import save_image, write_image_folder
+
+from t2v_lightning.data import TaskDataModule, get_datamodule
+from t2v_lightning.data.errors import AnnotationError, DataError, MissingDataError, UnknownTaskError
+
+
+def opened(**options: Any) -> TaskDataModule:
+    datamodule = get_datamodule("image_folder", **options)
+    datamodule.setup()
+    return datamodule
+
+
+def draw(root: Path, *names: str) -> None:
+    for seed, name in enumerate(names):
+        save_image(root / name, seed)
+
+
+def files(task: Any) -> list[str]:
+    return [name.decode() for name in task.samples]
+
+
+def test_a_folder_a_class(tmp_path: Path) -> None:
+    draw(tmp_path, *(f"{name}/{n:02d}.PNG" for name in ("dog", "cat") for n in range(10)), "cat/deep/x.jpg")
+    (tmp_path / "cat" / "notes.txt").write_text("no image")
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / "readme.md").touch()
+    datamodule = opened(root=tmp_path)
+    assert datamodule.task_names == [tmp_path.name]
+    assert datamodule.class_names == ["cat", "dog"]
+    train, test = datamodule.load_task("train"), datamodule.load_task("test")
+    # Every fifth image of each class.
+    assert files(test) == [f"{name}/{n:02d}.PNG" for name in ("cat", "dog") for n in (4, 9)]
+    expected = [f"cat/{n:02d}.PNG" for n in range(10) if n not in (4, 9)] + ["cat/deep/x.jpg"]
+    assert files(train)[:9] == expected
+    assert datamodule.train_dataset.targets == [0] * 9 + [1] * 8
+    image = Image.open(tmp_path / "cat/00.PNG")
+    assert np.array_equal(np.asarray(datamodule.train_dataset[0][0]), np.asarray(image))
+
+
+def test_every_which_image_is_held_out_can_be_said(tmp_path: Path) -> None:
+    draw(tmp_path, *(f"{name}/{n}.png" for name in "ab" for n in range(9)))
+    assert len(opened(root=tmp_path, test_every=3).test_dataset) == 6
+
+
+@pytest.mark.parametrize("test_name", ["test", "val", "Validation"])
+def test_folders_of_splits_are_the_splits(tmp_path: Path, test_name: str) -> None:
+    draw(tmp_path, "train/cat/1.png", "train/dog/1.png", "train/dog/2.png", f"{test_name}/dog/3.png")
+    draw(tmp_path, f"{test_name}/cat/4.png", f"{test_name}/eel/5.png")
+    datamodule = opened(root=tmp_path)
+    assert files(datamodule.load_task("train")) == ["train/cat/1.png", "train/dog/1.png", "train/dog/2.png"]
+    assert files(datamodule.load_task("test")) == [f"{test_name}/cat/4.png", f"{test_name}/dog/3.png"]
+    assert datamodule.test_dataset.targets == [0, 1]
+
+
+def test_nested_folders_are_tasks(tmp_path: Path) -> None:
+    write_image_folder(tmp_path)
+    datamodule = opened(root=tmp_path, task_id=1)
+    assert datamodule.task_names == ["colours", "shapes"]
+    assert datamodule.task_name == "shapes"
+    assert datamodule.class_names == ["cone", "cube", "tube"]
+    assert len(datamodule.train_dataset) + len(datamodule.test_dataset) == 45
+    with pytest.raises(UnknownTaskError, match=r"Got task_id=2 .*\(0: colours, 1: shapes\)"):
+        get_datamodule("image_folder", root=tmp_path, task_id=2)
+
+
+@pytest.mark.parametrize("order", ["train/one/{}", "one/train/{}"])
+def test_tasks_may_have_splits_on_top_or_inside(tmp_path: Path, order: str) -> None:
+    for split in ("train", "test"):
+        for task in ("one", "two"):
+            path = order.replace("train", split).replace("one", task)
+            draw(tmp_path, path.format("a/1.png"), path.format("b/2.png"))
+    datamodule = opened(root=tmp_path, task_id=0)
+    assert datamodule.task_names == ["one", "two"]
+    assert files(datamodule.load_task("test")) == [
+        order.replace("train", "test").format(name) for name in ("a/1.png", "b/2.png")
+    ]
+
+
+def test_an_empty_class_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
+    draw(tmp_path, "a/1.png", "b/2.png")
+    (tmp_path / "c").mkdir()
+    with pytest.raises(MissingDataError, match=r"/c holds no image .*remove the folder"):
+        opened(root=tmp_path)
+
+
+def write_table(path: Path, rows: list[list[Any]]) -> Path:
+    with path.open("w", newline="") as file:
+        csv.writer(file, delimiter="\t" if path.suffix == ".tsv" else ",").writerows(rows)
+    return path
+
+
+def write_parquet(path: Path, columns: dict[str, list[Any]]) -> Path:
+    pyarrow = pytest.importorskip("pyarrow", reason="Parquet needs the extra hf")
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table(columns), path)
+    return path
+
+
+IMAGES = [f"img/{n}.png" for n in range(8)]
+SPLITS = ["train"] * 5 + ["test", "val", "Test"]
+KINDS = ["10", "9", "10", "9", "10", "9", "10", "9"]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    draw(tmp_path, *IMAGES)
+    return tmp_path
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "parquet"])
+@pytest.mark.parametrize("as_root", [True, False])
+def test_a_table_of_files_and_labels(root: Path, kind: str, as_root: bool) -> None:
+    path = root / f"list.{kind}"
+    if kind == "parquet":
+        write_parquet(path, {"path": IMAGES, "label": [int(k) for k in KINDS], "split": SPLITS})
+    else:
+        write_table(path, [["path", "label", "split"], *map(list, zip(IMAGES, KINDS, SPLITS, strict=True))])
+    datamodule = opened(root=path) if as_root else opened(root=root, table=path.name)
+    assert datamodule.class_names == ["9", "10"]
+    assert datamodule.train_dataset.targets == [1, 0, 1, 0, 1]
+    assert files(datamodule.load_task("test")) == IMAGES[5:]
+    assert (datamodule.task_name, datamodule.likelihood) == ("list", "softmax")
+    image = Image.open(root / IMAGES[6])
+    assert np.array_equal(np.asarray(datamodule.test_dataset[1][0]), np.asarray(image))
+
+
+def test_absolute_paths_other_columns_and_tasks(root: Path) -> None:
+    rows = [[str(root / name), f"k{n % 2}", f"task {n % 4 // 2}"] for n, name in enumerate(IMAGES)]
+    path = write_table(root / "t.csv", [["file", "kind", "of"], *rows])
+    columns = {"image_column": "file", "label_column": "kind", "task_column": "of", "test_every": 2}
+    datamodule = opened(root=path, task_id=1, **columns)
+    assert datamodule.task_names == ["task 0", "task 1"]
+    assert files(datamodule.load_task("train")) == [str(root / IMAGES[n]) for n in (2, 3)]
+    assert files(datamodule.load_task("test")) == [str(root / IMAGES[n]) for n in (6, 7)]
+
+
+def test_columns_of_0_and_1_are_many_labels(root: Path) -> None:
+    flags = [[n % 2, int(n > 3)] for n in range(8)]
+    rows = [[name, *flag] for name, flag in zip(IMAGES, flags, strict=True)]
+    path = write_table(root / "t.csv", [["path", "red", "round"], *rows])
+    datamodule = opened(root=path, label_column=["red", "round"])
+    assert datamodule.likelihood == "bernoulli"
+    assert datamodule.class_names == ["red", "round"]
+    expected = torch.tensor([flag for n, flag in enumerate(flags) if n != 4], dtype=torch.float32)
+    assert torch.equal(torch.as_tensor(datamodule.train_dataset.targets), expected)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_lists_of_labels_are_many_labels(root: Path, kind: str) -> None:
+    lists = [["red"], ["red", "round"], [], ["flat"], ["round"], ["flat", "red"], ["red"], ["round"]]
+    if kind == "parquet":
+        path = write_parquet(root / "t.parquet", {"path": IMAGES, "label": lists})
+        options: dict[str, Any] = {}
+    else:
+        cells = [[name, " | ".join(labels) or "|"] for name, labels in zip(IMAGES, lists, strict=True)]
+        path, options = write_table(root / "t.csv", [["path", "label"], *cells]), {"label_separator": "|"}
+    datamodule = opened(root=path, **options)
+    assert datamodule.likelihood == "bernoulli"
+    assert datamodule.class_names == ["flat", "red", "round"]
+    rows = torch.as_tensor(datamodule.train_dataset.targets).tolist()
+    assert rows[:4] == [[0, 1, 0], [0, 1, 1], [0, 0, 0], [1, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        ([["file", "label"], ["img/0.png", "a"]], {}, "has no column 'path': it has file, label"),
+        (
+            [["path", "label"], ["img/0.png", "a"], ["img/0.png", "b"]],
+            {},
+            r"image img/0\.png comes more than once",
+        ),
+        ([["path", "label"], ["img/0.png", "a"], ["img/1.png", ""]], {}, "row 3: column 'label' is empty"),
+        ([["path", "label"], ["img/0.png", "a"], ["img/1.png"]], {}, "row 3: got 1 cells for 2 columns"),
+        (
+            [["path", "label"], ["img/0.png", "a"], ["img/99.png", "b"]],
+            {},
+            r"1 of the 2 train .* such as .*img/99\.png",
+        ),
+        (
+            [["path", "label", "split"], ["img/0.png", "a", "dev"]],
+            {},
+            "row 2: got split 'dev': allowed are train",
+        ),
+        ([["path", "label", "split"], ["img/0.png", "a", "test"]], {}, "has no train images of task 't'"),
+        ([["path", "label", "label"]], {}, "which must differ"),
+        ([], {}, "which must differ"),
+        ([["path", "red"], ["img/0.png", "2"]], {"label_column": ["red"]}, "row 2: got '2' in column 'red'"),
+    ],
+)
+def test_bad_tables_are_errors_that_name_the_row(
+    root: Path, rows: list[list[str]], options: dict[str, Any], message: str
+) -> None:
+    path = write_table(root / "t.csv", rows)
+    with pytest.raises((AnnotationError, MissingDataError), match=message):
+        opened(root=path, **options)
+
+
+def test_other_tables_are_errors(root: Path) -> None:
+    (root / "t.xlsx").touch()
+    with pytest.raises(AnnotationError, match=r"allowed are files that end in \.csv, \.tsv, \.parquet"):
+        opened(root=root, table="t.xlsx")
+    with pytest.raises(MissingDataError, match=r"Table .*nowhere\.csv does not exist"):
+        opened(root=root, table="nowhere.csv")
+    pytest.importorskip("pyarrow", reason="Parquet needs the extra hf")
+    (root / "t.parquet").write_bytes(b"no table")
+    with pytest.raises(DataError, match=r"Cannot read table .*t\.parquet"):
+        opened(root=root / "t.parquet")

@@ -1,0 +1,138 @@
+"""The variational method from a task to its embedding."""
+
+import logging
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from small_probe import small_probe, striped
+from torch import nn
+from torch.utils.data import DataLoader
+
+from t2v_lightning import ProbeNetwork, Task2Vec, embed
+from t2v_lightning.functional.distances import pdist
+from t2v_lightning.phases import HeadOptions
+
+HEAD = HeadOptions(lr=1e-2, epochs=1, num_samples=1000)
+SHORT: dict[str, Any] = {"method": "variational", "num_samples": 90, "epochs": 2, "head": HEAD}
+
+
+def module(**options: Any) -> Task2Vec:
+    return Task2Vec(small_probe(), **SHORT | options)
+
+
+def test_the_embedding_holds_precisions_of_noise_and_priors() -> None:
+    task = striped(30)
+    t2v = module()
+    embedding = t2v.embed(task, batch_size=16, progress=False)
+    noise = t2v.noise
+    assert torch.equal(torch.as_tensor(embedding.fisher), (-noise.log_variance.detach()).exp())
+    for number, entries in enumerate(embedding.layers.values()):
+        expected = (-noise.log_lambda2[number]).exp().item()
+        assert embedding.scale[entries] == pytest.approx(expected, rel=1e-12)
+    assert embedding.stderr is None
+    assert list(embedding.layers) == ["0", "3"]
+    assert embedding.meta["method"] == "variational"
+    assert embedding.meta["variational"]["num_samples"] == 90
+    assert embedding.meta["variational"]["accuracy"] > 0.5
+
+
+def test_a_second_embedding_starts_afresh_and_the_callers_probe_is_untouched() -> None:
+    task, probe = striped(30), small_probe()
+    before = {name: value.clone() for name, value in probe.state_dict().items()}
+    t2v = Task2Vec(probe, **SHORT, update_norm=True)
+    first, other, second = (
+        t2v.embed(data, batch_size=16, progress=False) for data in (task, striped(24, classes=2), task)
+    )
+    assert first == second
+    assert first != other
+    assert all(torch.equal(value, before[name]) for name, value in probe.state_dict().items())
+    assert all(p.requires_grad for p in probe.parameters())
+    assert embed(task, probe, **SHORT, update_norm=True, batch_size=16, progress=False) == first
+
+
+def test_the_trainer_gives_what_the_plain_loop_gives(tmp_path: Any) -> None:
+    task = striped(30)
+    expected = module().embed(task, batch_size=16, progress=False)
+    t2v = module()
+    trainer = pl.Trainer(
+        logger=False,
+        enable_checkpointing=False,
+        accelerator="cpu",
+        max_epochs=-1,
+        precision="64-true",
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(t2v, DataLoader(task, batch_size=16))  # type: ignore[arg-type]
+    assert t2v.embedding == expected
+
+
+def test_batch_size_changes_steps_but_not_the_noise_of_a_draw() -> None:
+    """With learning rates next to nothing, the mean loss over an epoch cannot depend on the batches."""
+    still = {"noise_lr": 1e-12, "head_lr": 1e-12}
+    figures = [
+        module(**still).embed(striped(30), batch_size=size, progress=False).meta["variational"]["loss"]
+        for size in (7, 90)
+    ]
+    assert figures[0] == pytest.approx(figures[1], rel=1e-8)
+
+
+def test_skipped_stages_leave_the_vector() -> None:
+    embedding = module(skip_layers=3).embed(striped(30), progress=False)
+    assert dict(embedding.layers) == {"3": slice(0, 6)}
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+def test_other_likelihoods(likelihood: Any) -> None:
+    task = [(image, torch.eye(3, dtype=torch.float64)[label]) for image, label in striped(30)]
+    embedding = module(likelihood=likelihood).embed(task, progress=False)
+    assert embedding.meta["likelihood"] == likelihood
+
+
+def test_a_kept_head_is_not_learned() -> None:
+    probe = small_probe(classes=3)
+    t2v = Task2Vec(probe, **SHORT | {"head": "keep"})
+    t2v.embed(striped(30), progress=False)
+    assert torch.equal(t2v.probe.head.weight, probe.head.weight)
+
+
+def test_weights_without_noise_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    layers = [
+        nn.ConvTranspose2d(1, 2, 2),
+        nn.Conv2d(2, 3, 3),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(3, 3),
+    ]
+    probe = ProbeNetwork.from_module(nn.Sequential(*layers).double(), input_size=(1, 8, 8))
+    with caplog.at_level(logging.INFO, "t2v_lightning"):
+        embedding = embed(striped(20), probe, **SHORT, progress=False)
+    said = [r.getMessage() for r in caplog.records if "no noise" in r.getMessage()]
+    assert said == ["no noise on 0.weight (used by ConvTranspose)"]
+    assert list(embedding.layers) == ["1"]
+
+
+def test_embeddings_of_different_methods_do_not_compare() -> None:
+    task = striped(30)
+    variational = module().embed(task, progress=False)
+    montecarlo = Task2Vec(small_probe(), head=HEAD).embed(task, progress=False)
+    assert (montecarlo.scale == 1).all()
+    with pytest.raises(ValueError, match="method"):
+        pdist([variational, montecarlo])
+    assert pdist([variational, variational], "normalized_cosine")[0, 1] == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"method": "montecarlo", "beta": 1e-3},
+        {"method": "variational", "passes": 2, "sampling": "sign"},
+        {"method": "variational", "include": "weights+norm"},
+    ],
+)
+def test_an_option_of_the_other_method_is_an_error(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="would have no effect with method="):
+        Task2Vec(small_probe(), **options)
