@@ -12,14 +12,14 @@ vector and as a mean over layers. F is the exact Fisher of the noise-free probe 
 curvature that the noisy network itself feels, 2 / n_f times the derivative of the cross-entropy in v_f. The second
 vanishes from the optimum by definition, so it tells how far the training has come; the first tells besides how
 well "small noise" holds. Printed at the start, after each of the default two epochs, and then along `--steps` more
-at three times the default learning rate, lowered to a thirtieth at the end.
+at three times the default learning rate, lowered to a thirtieth of the default over the second half.
 """
 
 import argparse
 import copy
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -60,7 +60,9 @@ def our_step(probe: ProbeNetwork, task: Selection, images: Tensor) -> Callable[[
 def written_out_step(probe: ProbeNetwork, task: Selection, images: Tensor) -> Callable[[], object]:
     network = noisy_filters(probe)
     noise, head, targets = network.noise, list(probe.head.parameters()), task.targets.to(images.device)
-    names = {probe.get_parameter(f"backbone.{name}.weight"): where for name, where in noise.layers.items()}
+    names: dict[Tensor, slice] = {
+        probe.backbone.get_parameter(f"{name}.weight"): where for name, where in noise.layers.items()
+    }
     adam = torch.optim.Adam([{"params": [noise.log_variance, noise.log_lambda2]}, {"params": head}])
 
     def watch(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -153,20 +155,65 @@ class Agreement:
         for epoch in range(self.phase.epochs):
             yield from self.phase.order(epoch).split(64)
 
-    def report(self, what: str, draws: int) -> None:
+    def report(self, what: str, draws: int, metrics: Mapping[str, float] | None = None) -> None:
         noise, beta = self.network.noise, self.phase.options.beta
-        line = f"{what:24s}"
+        line = f"{what:12s}"
         for fisher in (self.fisher(), self.fisher_under_noise(draws)):
             expected = fisher / (2 * beta) + noise.scale()
-            layers = [
-                spearmanr(noise.fisher()[where], expected[where]).statistic for where in noise.layers.values()
-            ]
+            layers = [spearmanr(noise.fisher()[i], expected[i]).statistic for i in noise.layers.values()]
             whole = spearmanr(noise.fisher(), expected).statistic
-            line += f" {whole:10.3f} {statistics.mean(layers):10.3f}"
+            line += f" {whole:8.3f} {statistics.mean(layers):8.3f}"
+        for name in ("cross_entropy", "kl"):
+            line += f" {metrics[f'variational/{name}']:9.4g}" if metrics else ""
         print(line, flush=True)
 
 
 def compare_methods(options: argparse.Namespace) -> None:
     agreement = Agreement(options.task, options.size, options.skip_layers, options.beta, 1e-2)
-    print(f"{'':24s} {'F: whole':>10s} {'by layer':>10s} {'noisy F':>10s} {'by layer':>10s} {'CE':>8s} {'KL':>10s}")
-    ...
+    phase, batches = agreement.phase, agreement.batches()
+    print(f"{'':12s} {'F':>8s} {'layers':>8s} {'noisy F':>8s} {'layers':>8s} {'CE':>8s} {'KL':>10s}")
+    agreement.report("start", options.draws)
+    epoch = -(-phase.length // 64)
+    metrics: dict[str, float] = {}
+    for step in range(2 * epoch + options.steps):
+        extra = step - 2 * epoch
+        if extra >= 0:  # three times the default rate, lowered to a thirtieth of it
+            phase.optimizer.param_groups[0]["lr"] = 3e-2 * 90 ** -max(0.0, 2 * extra / options.steps - 1)
+        positions = next(batches)
+        metrics = phase.step(agreement.images[positions % len(agreement.task)], positions)
+        if step + 1 in (epoch, 2 * epoch) or (
+            extra + 1 > 0 and (extra + 1) % max(1, options.steps // 4) == 0
+        ):
+            agreement.report(f"step {step + 1}", options.draws, metrics)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=["time", "agreement"])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--networks", default="resnet18,resnet34")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--task", default="digits")
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--skip-layers", type=int, default=14)
+    parser.add_argument("--beta", type=float, default=1e-7)
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument(
+        "--draws", type=int, default=10_000, help="that the curvature under noise is taken from"
+    )
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.what == "agreement":
+        compare_methods(options)
+        return
+    print(f"{'network':24s} {'N':>3s} {'written out ms':>14s} {'ours ms':>8s} {'ratio':>8s}")
+    for name in options.networks.split(","):
+        compare_times(name, options.batch, options.rounds, torch.device(options.device))
+
+
+if __name__ == "__main__":
+    main()

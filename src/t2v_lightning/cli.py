@@ -66,7 +66,7 @@ def run(config: DictConfig, folder: Path) -> Embedding:
         embedding.save(folder / EMBEDDING_FILE)
         log.info(
             "%s: %d images, head accuracy %.1f %%, norm %.3g, stderr %.1f %%",
-            embedding.meta.get("task", embedding.meta["dataset"]),
+            embedding.task_name,
             embedding.meta["samples"],
             100 * embedding.meta["head"]["accuracy"],
             embedding.norm,

@@ -1,5 +1,6 @@
 """Indexed datasets and the loader that feeds a phase: sharded over processes, resumable at any batch."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
+
+log = logging.getLogger(__name__)
 
 Batch = tuple[Tensor, Tensor]
 """(images [B, C, H, W], positions int64 [B]); a position at or beyond the dataset's length is padding."""
@@ -153,3 +156,53 @@ class _Collate:
                 f"images of a batch differ in shape, {shapes[0]} and {shapes[1]}; resize them to one size"
             )
         return default_collate(images), positions
+
+
+def loader_options(loader: DataLoader[Any]) -> LoaderOptions:
+    """Batch size, workers and collate function of somebody's DataLoader."""
+    sampler = loader.batch_sampler
+    return LoaderOptions(
+        batch_size=loader.batch_size or int(getattr(sampler, "batch_size", 1)),
+        num_workers=loader.num_workers,
+        pin_memory=loader.pin_memory,
+        persistent_workers=loader.persistent_workers,
+        prefetch_factor=loader.prefetch_factor if loader.num_workers else None,
+        multiprocessing_context=loader.multiprocessing_context if loader.num_workers else None,
+        worker_init_fn=loader.worker_init_fn,
+        collate_fn=loader.collate_fn,
+    )
+
+
+def warn_random_transforms(dataset: Any) -> None:
+    """Warns when a dataset changes its images at random: an embedding should see each image as it is."""
+    found = sorted({type(t).__name__ for t in _transforms(dataset)})
+    random = [name for name in found if name.startswith(_RANDOM) or "Augment" in name]
+    if random:
+        log.warning(
+            "the dataset's transform is random (%s), so the embedding will differ from run to run; pass the "
+            "evaluation transform instead",
+            ", ".join(random),
+        )
+
+
+_RANDOM = (
+    "Random",
+    "AugMix",
+    "ColorJitter",
+    "GaussianBlur",
+    "GaussianNoise",
+    "ElasticTransform",
+    "ScaleJitter",
+)
+
+
+def _transforms(holder: Any) -> Iterator[Any]:
+    """All transforms of a dataset, also of the datasets inside it and of the transforms inside those."""
+    parts = [getattr(holder, "dataset", None), getattr(holder, "transform", None)]
+    for name in ("datasets", "transforms"):
+        several = getattr(holder, name, None)
+        parts += several if isinstance(several, (list, tuple)) else []
+    for part in parts:
+        if part is not None:
+            yield part
+            yield from _transforms(part)

@@ -55,7 +55,7 @@ def task_names(embeddings: Sequence[Embedding]) -> list[str]:
     """A name for each embedding, numbered where two would be the same."""
     names: list[str] = []
     for embedding in embeddings:
-        name = base = str(embedding.meta.get("task") or embedding.meta.get("dataset") or "task")
+        name = base = embedding.task_name or "task"
         number = 1
         while name in names:
             number += 1

@@ -2,9 +2,9 @@
 
 import copy
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import Any, Literal, get_args
 
@@ -21,7 +21,15 @@ from t2v_lightning.callbacks import EmbedProgress, TensorBoardSummary
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.functional.likelihood import LikelihoodName, Sampling, check_sampling, get_likelihood
 from t2v_lightning.functional.weights import Include, check_include
-from t2v_lightning.loading import Batch, IndexedDataset, LoaderOptions, PhaseLoader, ShardedSampler
+from t2v_lightning.loading import (
+    Batch,
+    IndexedDataset,
+    LoaderOptions,
+    PhaseLoader,
+    ShardedSampler,
+    loader_options,
+    warn_random_transforms,
+)
 from t2v_lightning.phases import (
     FeaturesPhase,
     HeadOptions,
@@ -82,7 +90,7 @@ class Task2Vec(LightningModule):
     >>> probe = ProbeNetwork.from_module(net, input_size=(1, 8, 8))
     >>> task = [(torch.full((1, 8, 8), float(i)), i % 2) for i in range(6)]
     >>> Task2Vec(probe).embed(task, progress=False)
-    Embedding(4 entries, 1 layers, ...)
+    Embedding('list', 4 entries, 1 layers, norm=...)
     """
 
     def __init__(
@@ -138,7 +146,9 @@ class Task2Vec(LightningModule):
         self.include, self.num_classes, self.seed = include, num_classes, seed
         self.head_options = HeadOptions(method=head) if isinstance(head, str) else head
         self.automatic_optimization = False
-        self.probe = copy.deepcopy(probe)
+        with torch.inference_mode(False):
+            self.probe = copy.deepcopy(probe)
+        self._probe_digest = probe.digest  # here, as a Trainer may change the precision of the weights
         self.probe.backbone.requires_grad_(False)
         self._original_head = copy.deepcopy(self.probe.head)
         self.embedding: Embedding | None = None
@@ -183,7 +193,7 @@ class Task2Vec(LightningModule):
             name: getattr(source, attribute)
             for name, attribute in {
                 "dataset": "name",
-                "task": "task_name",
+                "task_name": "task_name",
                 "task_id": "task_id",
                 "family": "family",
                 "class_names": "class_names",
@@ -267,7 +277,7 @@ class Task2Vec(LightningModule):
             **self._task_meta,
             "method": self.method,
             "probe": self.probe.name,
-            "probe_digest": self.probe.digest,
+            "probe_digest": self._probe_digest,
             "likelihood": self.selection.likelihood,
             "include": self.include,
             "skip_layers": self.skip_layers,
@@ -343,12 +353,14 @@ class Task2Vec(LightningModule):
         Raises:
             TypeError, ValueError: the dataset cannot be embedded; the text says why.
         """
+        options = LoaderOptions(batch_size=batch_size, num_workers=num_workers)
         if isinstance(dataset, LightningDataModule):
             dataset.prepare_data()
             dataset.setup("fit")
+            options = replace(options, collate_fn=loader_options(dataset.train_dataloader()).collate_fn)
         self._processes = 1
         with torch.inference_mode(False):
-            self.prepare(dataset, LoaderOptions(batch_size=batch_size, num_workers=num_workers))
+            self.prepare(dataset, options)
             where = torch.device(_pick_device() if device == "auto" else device)
             self.to(where)
             with EmbedProgress() if progress else nullcontext() as bar:
@@ -413,8 +425,8 @@ class Task2Vec(LightningModule):
         metrics = phase.step(images, positions)
         self.log_dict(metrics, prog_bar=True, logger=False)
         if metrics:
-            batch = self.loader_options.batch_size * self.trainer.world_size
-            self.log_numbers(metrics, epoch * phase.length + min((batch_idx + 1) * batch, phase.length))
+            together = self.loader_options.batch_size * self.trainer.world_size
+            self.log_numbers(metrics, epoch * phase.length + min((batch_idx + 1) * together, phase.length))
 
     def log_numbers(self, metrics: Metrics, step: int) -> None:
         """Writes named numbers to every logger at that number of images or draws."""
@@ -456,7 +468,8 @@ def embed(
     >>> len(embed(task, probe, sampling="exact", progress=False))
     4
     """
-    module = Task2Vec(probe, method, seed=seed, **options)
+    with torch.inference_mode(False):
+        module = Task2Vec(probe, method, seed=seed, **options)
     return module.embed(
         dataset, device=device, batch_size=batch_size, num_workers=num_workers, progress=progress
     )
@@ -473,45 +486,6 @@ def _check_belongs(method: Method, given: Mapping[str, Any]) -> None:
                 )
 
 
-def loader_options(loader: DataLoader[Any]) -> LoaderOptions:
-    """Batch size, workers and collate function of somebody's DataLoader."""
-    sampler = loader.batch_sampler
-    return LoaderOptions(
-        batch_size=loader.batch_size or int(getattr(sampler, "batch_size", 1)),
-        num_workers=loader.num_workers,
-        pin_memory=loader.pin_memory,
-        persistent_workers=loader.persistent_workers,
-        prefetch_factor=loader.prefetch_factor if loader.num_workers else None,
-        multiprocessing_context=loader.multiprocessing_context if loader.num_workers else None,
-        worker_init_fn=loader.worker_init_fn,
-        collate_fn=loader.collate_fn,
-    )
-
-
-def warn_random_transforms(dataset: Any) -> None:
-    """Warns when the dataset's transform changes images at random: an embedding should see each image as it is."""
-    found = sorted({type(t).__name__ for t in _transforms(getattr(dataset, "transform", None))})
-    random = [
-        name
-        for name in found
-        if name.startswith(("Random", "AutoAugment", "TrivialAugment", "AugMix", "ColorJitter"))
-    ]
-    if random:
-        log.warning(
-            "the dataset's transform is random (%s), so the embedding will differ from run to run; pass the evaluation "
-            "transform instead",
-            ", ".join(random),
-        )
-
-
-def _transforms(transform: Any) -> Iterator[Any]:
-    if transform is not None:
-        yield transform
-        inner = getattr(transform, "transforms", None)
-        for part in inner if isinstance(inner, (list, tuple)) else []:
-            yield from _transforms(part)
-
-
 def _pick_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -520,14 +494,14 @@ def _check_trainer(trainer: pl.Trainer) -> None:
     """Raises for Trainer settings under which an image would be left out or a gradient changed."""
     refused = {
         "fast_dev_run": (trainer.fast_dev_run, False),  # type: ignore[attr-defined]
+        "overfit_batches": (trainer.overfit_batches, 0.0),  # type: ignore[attr-defined]
         "max_steps": (trainer.max_steps, -1),
         "limit_train_batches": (trainer.limit_train_batches, 1.0),
-        "overfit_batches": (trainer.overfit_batches, 0.0),  # type: ignore[attr-defined]
         "gradient_clip_val": (trainer.gradient_clip_val, None),
         "accumulate_grad_batches": (trainer.accumulate_grad_batches, 1),
     }
     for name, (value, allowed) in refused.items():
-        if value != allowed:
+        if value != allowed or type(value) is not type(allowed):
             raise ValueError(
                 f"Trainer({name}={value!r}) does not go with Task2Vec: every image must be seen exactly once "
                 f"and gradients stay as they are; leave it at {allowed!r}. For fewer images: Task2Vec(max_samples=...)"

@@ -77,24 +77,26 @@ def test_initial_values_output_and_kl_are_those_of_the_reference() -> None:
     assert noise.kl().item() == pytest.approx(REFERENCE["compression_loss"], rel=1e-6)
 
 
-def written_out(func: Callable[..., Tensor], a: Tensor, w: Tensor, log_variance: Tensor, **options: Any) -> Tensor:
+def written_out(
+    func: Callable[..., Tensor], a: Tensor, w: Tensor, log_variance: Tensor, **options: Any
+) -> Tensor:
     """Variance of the output: the layer itself on squares and variances, weight by weight."""
     variances = log_variance.exp().view(-1, *[1] * (w.dim() - 1)).expand(w.shape)
     return func(a**2 + 0.01, variances, **options)
 
 
-def check_against_written_out(layer: nn.Module, x: Tensor, pad: Callable[[Tensor], Tensor] = lambda x: x) -> None:
+def check_against_written_out(layer: Any, x: Tensor, pad: Callable[[Tensor], Tensor] = lambda x: x) -> None:
     """Values and all gradients of one noisy layer, on inputs that take gradients themselves."""
-    model = frozen(Flat(layer, Call(lambda y: y * 1), x=x.double()))
+    model: Any = frozen(Flat(layer, Call(lambda y: y * 1), x=x.double()))
     x = x.double().requires_grad_()
     network = NoisyNetwork(model, x, fixed)
     options = {k: getattr(layer, k) for k in ("stride", "padding", "dilation", "groups") if hasattr(layer, k)}
     if getattr(layer, "padding_mode", "zeros") != "zeros":
         options["padding"] = 0
-    func = {2: F.linear, 3: F.conv1d, 4: F.conv2d, 5: F.conv3d}[layer.weight.dim()]
+    functions: dict[int, Any] = {2: F.linear, 3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
+    func = functions[layer.weight.dim()]
     log_variance = network.noise.log_variance
-    with torch.no_grad():
-        log_variance += torch.randn_like(log_variance)
+    log_variance.data += torch.randn_like(log_variance)
     a = pad(x)
     mean = func(a, layer.weight, layer.bias, **options)
     epsilon = fixed(0, torch.tensor([4, 7]), mean[0].numel()).double().view(mean.shape)
@@ -158,9 +160,9 @@ def test_the_input_is_seen_as_the_layer_gets_it() -> None:
             return F.conv2d(F.pad(x, (0, 1, 0, 1)), self.kernel, stride=2)
 
     x = torch.randn(2, 3, 6, 6, dtype=torch.float64)
-    model = frozen(Flat(PaddingItself(), x=x))
+    model: Any = frozen(Flat(PaddingItself(), x=x))
     network = NoisyNetwork(model, x, ones)
-    weight: Any = model.get_parameter("layers.0.kernel")
+    weight = model.get_parameter("layers.0.kernel")
     a = F.pad(x, (0, 1, 0, 1))
     variance = written_out(F.conv2d, a, weight, network.noise.log_variance, stride=2)
     expected = model.head((F.conv2d(a, weight, stride=2) + variance.sqrt()).flatten(1))
@@ -169,7 +171,9 @@ def test_the_input_is_seen_as_the_layer_gets_it() -> None:
 
 def vgg() -> nn.Module:
     features = make_layers([8, "M", 12, "M"], batch_norm=True)
-    return nn.Sequential(features, nn.Flatten(), nn.Linear(12 * 64, 10), nn.ReLU(True), nn.Dropout(), nn.Linear(10, 3))
+    return nn.Sequential(
+        features, nn.Flatten(), nn.Linear(12 * 64, 10), nn.ReLU(True), nn.Dropout(), nn.Linear(10, 3)
+    )
 
 
 class Transformer(nn.Module):
@@ -181,7 +185,8 @@ class Transformer(nn.Module):
         self.head = nn.Linear(8, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.layer(x.transpose(0, 1)).mean(0))
+        y: Tensor = self.head(self.layer(x.transpose(0, 1)).mean(0))
+        return y
 
 
 class Windows(nn.Module):
@@ -193,7 +198,8 @@ class Windows(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         rows = self.inner(x.transpose(0, 1).flatten(0, 1))
-        return self.head(rows.unflatten(0, (-1, len(x))).relu().mean(0))
+        y: Tensor = self.head(rows.unflatten(0, (-1, len(x))).relu().mean(0))
+        return y
 
 
 ALL_NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
@@ -252,7 +258,8 @@ def test_weights_used_twice_get_fresh_noise_each_time() -> None:
             self.shared, self.head = nn.Linear(4, 4), nn.Linear(4, 2)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.head(self.shared(self.shared(x).relu()))
+            y: Tensor = self.head(self.shared(self.shared(x).relu()))
+            return y
 
     calls: list[int] = []
 
@@ -270,12 +277,16 @@ def test_weights_used_twice_get_fresh_noise_each_time() -> None:
 def test_kl_is_twice_the_divergence_of_gaussians() -> None:
     weights = {"a": torch.randn(3, 2, 2, 2, dtype=torch.float64), "b": torch.randn(4, 5, dtype=torch.float64)}
     noise = NoiseParameters(weights)
-    with torch.no_grad():
-        noise.log_variance += torch.randn_like(noise.log_variance)
-        noise.log_lambda2 += torch.randn_like(noise.log_lambda2)
+    noise.log_variance.data += torch.randn_like(noise.log_variance)
+    noise.log_lambda2.data += torch.randn_like(noise.log_lambda2)
     expected = 0.0
     for number, (name, w) in enumerate(weights.items()):
-        std = (0.5 * noise.log_variance[noise.layers[name]]).exp().view(-1, *[1] * (w.dim() - 1)).expand(w.shape)
+        std = (
+            (0.5 * noise.log_variance[noise.layers[name]])
+            .exp()
+            .view(-1, *[1] * (w.dim() - 1))
+            .expand(w.shape)
+        )
         prior = torch.distributions.Normal(0.0, (0.5 * noise.log_lambda2[number]).exp())
         divergence = torch.distributions.kl_divergence(torch.distributions.Normal(w, std), prior)
         expected += 2 * divergence.sum().item()
@@ -291,7 +302,9 @@ def test_filters_of_one_weight_start_from_the_variance_of_their_layer() -> None:
 
 def test_half_precision_keeps_its_type_and_matches_float32() -> None:
     x = torch.randn(2, 3, 8, 8)
-    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 6), nn.ReLU(), nn.Linear(6, 3))
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 6), nn.ReLU(), nn.Linear(6, 3)
+    )
     model.eval().requires_grad_(False)
     network = NoisyNetwork(model, x, fixed)
     types: list[torch.dtype] = []
@@ -305,7 +318,9 @@ def test_half_precision_keeps_its_type_and_matches_float32() -> None:
 
 
 def test_skipped_stages_are_noise_free_and_build_no_graph() -> None:
-    model = frozen(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.Flatten(), nn.Linear(20, 2)))
+    model: Any = frozen(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.Flatten(), nn.Linear(20, 2))
+    )
     x = torch.randn(2, 3, 6, 6, dtype=torch.float64)
     network = NoisyNetwork(model, x, fixed, candidates={"2.weight", "2.bias"})
     assert network.noise.layers == {"2": slice(0, 5)}
@@ -318,7 +333,13 @@ def test_skipped_stages_are_noise_free_and_build_no_graph() -> None:
 
 
 def test_other_weights_stay_noise_free_and_are_named() -> None:
-    layers = [nn.ConvTranspose2d(3, 4, 2), nn.GroupNorm(2, 4), nn.Conv2d(4, 5, 3), nn.Flatten(), nn.Linear(125, 2)]
+    layers = [
+        nn.ConvTranspose2d(3, 4, 2),
+        nn.GroupNorm(2, 4),
+        nn.Conv2d(4, 5, 3),
+        nn.Flatten(),
+        nn.Linear(125, 2),
+    ]
     model = frozen(nn.Sequential(*layers))
     network = NoisyNetwork(model, torch.randn(2, 3, 6, 6, dtype=torch.float64), ones)
     assert list(network.noise.layers) == ["2"]
@@ -332,7 +353,7 @@ def test_a_network_with_nothing_to_put_noise_on_is_an_error_that_says_so() -> No
 
 
 def test_affine_parameters_are_learned_as_copies() -> None:
-    layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 2)]
+    layers: list[Any] = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 2)]
     model = frozen(nn.Sequential(*layers))
     x = torch.randn(2, 3, 6, 6, dtype=torch.float64)
     network = NoisyNetwork(model, x, ones, learn_affine=True)

@@ -1,4 +1,4 @@
-"""The variational phase against plain autograd and Adam, its optimum against theory, and its independence of batches."""
+"""The variational phase against plain autograd and Adam, its optimum against theory, and all batch sizes alike."""
 
 import copy
 import threading

@@ -95,7 +95,7 @@ class Softmax(Likelihood):
                 f"softmax targets must be one integer label a sample, shape ({len(outputs)},); got {targets.dtype} "
                 f"of shape {tuple(targets.shape)}"
             )
-        if len(targets) and not (0 <= int(targets.min()) and int(targets.max()) < outputs.shape[1]):
+        if len(targets) and not (int(targets.min()) >= 0 and int(targets.max()) < outputs.shape[1]):
             raise ValueError(
                 f"targets range over {int(targets.min())}..{int(targets.max())}, but the network has "
                 f"{outputs.shape[1]} outputs, so that labels are 0..{outputs.shape[1] - 1}"

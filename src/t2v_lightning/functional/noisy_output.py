@@ -74,7 +74,7 @@ class _Squares(torch.autograd.Function):
         return squares.sum(dim) + INPUT_FLOOR * a.shape[dim]
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (a,) = ctx.saved_tensors
         return (a * (2 * grad).unsqueeze(ctx.dim)).to(a.dtype), None
 
@@ -92,9 +92,7 @@ class _Noisy(torch.autograd.Function):
         return (y + noise.mul_(right)).to(y.dtype)
 
     @staticmethod
-    def backward(  # type: ignore[override]
-        ctx: Any, grad: Tensor
-    ) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
         left, right = ctx.saved_tensors
         product = ctx.epsilon().to(left.dtype).mul_(grad)
         lefts = (product @ right.mT).sum_to_size(left.shape) if ctx.needs_input_grad[1] else None

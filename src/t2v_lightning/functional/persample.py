@@ -137,7 +137,7 @@ class PerSampleFisher:
         Returns:
             [N, D], float32, or float64 for a network in float64.
         """
-        samples, x = len(x), x.detach()
+        samples, x = len(x), x.clone() if x.is_inference() else x.detach()
         self.prepared.refresh()
         token = torch.zeros((), device=x.device, requires_grad=True)
         values: Tensor | None = None

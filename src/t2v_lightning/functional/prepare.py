@@ -97,7 +97,10 @@ class PreparedNetwork:
     def refresh(self) -> None:
         """Arranges the weights if they are not those of the last call."""
         tensors = dict((*self.model.named_parameters(), *self.model.named_buffers()))
-        state = tuple((id(t), t.data_ptr(), t._version, t.device, t.dtype) for t in tensors.values())
+        state = tuple(
+            (id(t), t.data_ptr(), 0 if t.is_inference() else t._version, t.device, t.dtype)
+            for t in tensors.values()
+        )
         if state == self._state:
             return
         self._arranged, self._skipped = {}, set()

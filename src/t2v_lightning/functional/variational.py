@@ -37,10 +37,10 @@ def initial_log_variance(weight: Tensor) -> Tensor:
     """
     filters = weight.detach().flatten(1)
     if filters.shape[1] > 1:
-        variance = filters.var(1)
+        variance: Tensor = filters.var(1)
     else:
         variance = filters.var(correction=min(1, len(filters) - 1)).expand(len(filters))
-    return (0.05 * variance + 1e-8).log()
+    return torch.log(0.05 * variance + 1e-8)
 
 
 def initial_log_lambda2(weight: Tensor) -> Tensor:
@@ -181,7 +181,9 @@ class NoisyNetwork:
         self.noise = NoiseParameters(weights, self._affine)
         self._sizes = [len(weight) for weight in weights.values()]
 
-    def __call__(self, x: Tensor, draws: Tensor, observe: Callable[[str, Tensor], None] | None = None) -> Tensor:
+    def __call__(
+        self, x: Tensor, draws: Tensor, observe: Callable[[str, Tensor], None] | None = None
+    ) -> Tensor:
         """Outputs [N, C] with noise.
 
         Args:
@@ -200,7 +202,10 @@ class NoisyNetwork:
             if rule is None:
                 return func(*args, **kwargs)
             if self._affine and rule.kind == "norm":
-                args, kwargs = tuple(map(self._learned, args)), {k: self._learned(v) for k, v in kwargs.items()}
+                args, kwargs = (
+                    tuple(map(self._learned, args)),
+                    {k: self._learned(v) for k, v in kwargs.items()},
+                )
             y = func(*args, **kwargs)
             call = rule.bind(args, kwargs)
             weight = call.weight

@@ -13,7 +13,6 @@ from t2v_lightning.phases.base import LogMetrics, Metrics, Phase
 from t2v_lightning.probes import ProbeNetwork
 from t2v_lightning.selection import Selection
 
-
 LEAST_IMAGES = 64
 """Images before which a standard error is not trusted to stop the pass."""
 

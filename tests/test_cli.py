@@ -1,0 +1,125 @@
+"""The command line, from outside: what it writes, and what it says."""
+
+import csv
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+from PIL import Image
+
+from t2v_lightning import Embedding
+from t2v_lightning.cli import CONFIGS, run
+from t2v_lightning.functional.distances import pdist
+
+ROOT = Path(__file__).parents[1]
+TINY = [
+    "probe.input_size=32", "task2vec.max_samples=20", "task2vec.head.num_samples=200", "task2vec.head.epochs=1",
+    "dataset.batch_size=10",
+]  # fmt: skip
+
+
+def command(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_one_task_is_embedded(tmp_path: Path) -> None:
+    done = command(str(ROOT / "train.py"), *TINY, "seed=3", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "outputs" / "digits"
+    embedding = Embedding.load(folder / "embedding.safetensors")
+    assert embedding.meta["dataset"] == "digits"
+    assert embedding.meta["probe"] == "efficientnet_lite0"
+    assert (embedding.meta["samples"], embedding.meta["num_classes"], embedding.meta["seed"]) == (20, 10, 3)
+    assert embedding.norm > 0
+    assert any(folder.glob("tensorboard/**/events.out.*"))
+    assert "20 images" in done.stdout
+    assert str(folder) in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not list(folder.glob("**/*.tmp*"))
+
+
+def test_a_sweep_ends_with_a_report(tmp_path: Path) -> None:
+    done = command(str(ROOT / "train.py"), *TINY, "dataset.name=digits_low,textures", "-m", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "multirun" / "montecarlo"
+    embeddings = [Embedding.load(folder / job / "embedding.safetensors") for job in ("0", "1")]
+    assert [e.meta["dataset"] for e in embeddings] == ["digits_low", "textures"]
+    with (folder / "distances.csv").open() as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["task", "digits_low", "textures"]
+    written = np.array([[float(x) for x in row[1:]] for row in rows[1:]])
+    np.testing.assert_allclose(written, pdist(embeddings), rtol=1e-9, atol=1e-12)
+    with Image.open(folder / "distance_matrix.png") as picture:
+        picture.load()
+        assert min(picture.size) > 200
+    assert any((folder / "tensorboard").glob("**/events.out.*"))
+    assert any((folder / "tensorboard").glob("**/*metadata.tsv"))
+    for word in ("digits_low", "textures", "norm", "nearest", str(folder)):
+        assert word in done.stdout, word
+
+
+def test_help_as_a_module_lists_settings_and_choices(tmp_path: Path) -> None:
+    done = command("-m", "t2v_lightning", "--help", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for word in ("dataset:", "efficientnet_lite0", "montecarlo", "tour", "max_samples: 10000", "tensorboard"):
+        assert word in done.stdout, word
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def configs() -> Iterator[None]:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        yield
+
+
+def tiny(*overrides: str) -> DictConfig:
+    return compose("config", [*TINY, *overrides])
+
+
+@pytest.mark.usefixtures("configs")
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ("report.distance=euclidean", r"unknown report.distance 'euclidean'; allowed are cosine, kl"),
+        ("dataset.name=digit", r"allowed are digits, digits_odd_even.*Did you mean 'digits'"),
+        ("probe.name=resnet35", r"unknown probe 'resnet35'.*resnet34"),
+        ("task2vec.method=fisher", r"unknown method 'fisher'; allowed are montecarlo"),
+    ],
+)
+def test_typing_errors_name_what_is_allowed_and_leave_nothing_behind(
+    override: str, text: str, tmp_path: Path
+) -> None:
+    with pytest.raises((ValueError, KeyError), match=text):
+        run(tiny(override), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("configs")
+def test_no_logger_is_fine(tmp_path: Path) -> None:
+    config = tiny("~logger", "dataset=textures_ground", "trainer.accelerator=cpu")
+    embedding = run(config, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["embedding.safetensors"]
+    assert Embedding.load(tmp_path / "embedding.safetensors") == embedding
+
+
+@pytest.mark.usefixtures("configs")
+def test_options_of_the_trainer_that_would_change_the_answer_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="limit_train_batches"):
+        run(tiny("~logger", "+trainer.limit_train_batches=0.5", "trainer.accelerator=cpu"), tmp_path)
