@@ -1,6 +1,7 @@
 """The command line: Hydra composes the settings, Lightning runs them."""
 
 import logging
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -24,6 +25,9 @@ from t2v_lightning.report import EMBEDDING_FILE, print_table, write_report
 from t2v_lightning.task2vec import Task2Vec
 
 log = logging.getLogger(__name__)
+
+FAILURE_FILE = "failed.txt"
+"""Why a job of a sweep failed, in its folder."""
 
 _PACKAGED = Path(__file__).parent / "configs"
 CONFIGS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "configs"
@@ -99,35 +103,64 @@ def _quiet() -> None:
 class SweepReport(Callback):
     """Hydra callback: reports on all embeddings of a sweep when its last job is done."""
 
+    failures = 0
+    """Jobs that failed in the sweep that ended last."""
+
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         self._started = time.time()
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
-        jobs = [
-            p.parents[1]
-            for p in folder.glob("*/.hydra/overrides.yaml")
-            if p.stat().st_mtime >= self._started - 1
-        ]
+        settings = folder.glob("*/.hydra/overrides.yaml")
+        jobs = [path.parents[1] for path in settings if path.stat().st_mtime >= self._started - 1]
         jobs.sort(key=lambda job: (len(job.name), job.name))
         done = [job for job in jobs if (job / EMBEDDING_FILE).exists()]
-        embeddings = [Embedding.load(job / EMBEDDING_FILE) for job in done]
         console = Console()
-        if len(embeddings) > 1:
+        if len(done) > 1:
+            embeddings = [Embedding.load(job / EMBEDDING_FILE) for job in done]
             matrix = write_report(embeddings, folder, config.report.distance)
             print_table(embeddings, matrix, console)
+        for job in jobs:
+            if (job / FAILURE_FILE).exists():
+                reason = (job / FAILURE_FILE).read_text().strip()
+                console.print(
+                    f"job {job.name} failed: {reason}", soft_wrap=True, highlight=False, markup=False
+                )
+        SweepReport.failures = len(jobs) - len(done)
         console.print(
-            f"{len(embeddings)} embeddings, distances and figures are in {folder.resolve()}",
+            f"{len(done)} of {len(jobs)} embeddings, their distances and figures are in {folder.resolve()}",
             soft_wrap=True,
             highlight=False,
         )
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")
-def main(config: DictConfig) -> None:
-    """Embeds one task, or every task of a sweep (`-m`)."""
+def _hydra_main(config: DictConfig) -> None:
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
-    run(config, folder)
-    if hydra_config.mode == RunMode.RUN:
-        Console().print(f"the embedding and its logs are in {folder}", soft_wrap=True, highlight=False)
+    sweep = hydra_config.mode == RunMode.MULTIRUN
+    for name in (EMBEDDING_FILE, FAILURE_FILE):  # of an earlier run in this folder
+        (folder / name).unlink(missing_ok=True)
+    try:
+        run(config, folder)
+    except Exception as error:
+        reason = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        log.error(
+            "%s",
+            reason,
+            exc_info=not isinstance(error, (ValueError, TypeError, LookupError, OSError, ImportError)),
+        )
+        log.debug("the error came from here", exc_info=True)
+        if not sweep:
+            sys.exit(1)
+        (folder / FAILURE_FILE).write_text(reason)
+    else:
+        if not sweep:
+            Console().print(f"the embedding and its logs are in {folder}", soft_wrap=True, highlight=False)
+
+
+def main() -> None:
+    """Embeds one task, or every task of a sweep (`-m`); exits with 1 where one failed."""
+    _hydra_main()
+    if SweepReport.failures:
+        sys.exit(1)

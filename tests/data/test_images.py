@@ -119,3 +119,9 @@ def test_missing_files_are_found_folder_by_folder(tmp_path: Path) -> None:
     names = pack_names(["a/é 1.jpg", "a/2.jpg", "top.jpg", "b/3.jpg", "top.jpg/4.jpg"])
     assert missing_files(tmp_path, names) == ["a/2.jpg", "b/3.jpg", "top.jpg/4.jpg"]
     assert missing_files(tmp_path, pack_names([])) == []
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_unreadable_exif_data_are_no_reason_to_refuse_an_image(colours: Image.Image, tmp_path: Path) -> None:
+    colours.save(tmp_path / "a.jpg", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff rubbish", quality=95)
+    assert difference(open_rgb(tmp_path / "a.jpg"), colours) < 4

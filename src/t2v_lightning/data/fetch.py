@@ -50,8 +50,8 @@ def check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise DownloadError(
-            f"Got {free / 1e9:.1f} GB of free space in {folder}, but {needed / 1e9:.1f} GB are needed: free "
-            "some, or choose another root."
+            f"Got {_spoken(free)} of free space in {folder}, but {_spoken(needed)} are needed: free some, or "
+            "choose another root."
         )
 
 
@@ -87,6 +87,10 @@ def fetch(urls: Sequence[str], path: Path, checksum: str, *, progress: bool = Tr
                 os.replace(part, path)
                 return path
     raise DownloadError("\n".join(failures))
+
+
+def _spoken(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def _fetch_checked(url: str, part: Path, checksum: str, bar: Progress) -> None:

@@ -22,6 +22,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif
 """Endings of the files that count as images, in any case."""
 
 _REMEDY = "mend or remove it, or pass on_error='skip' to leave out and count what cannot be read"
+_ORIENTATION = 0x0112
 # What Pillow's decoders raise on damaged files.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
@@ -39,7 +40,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     (128, 128, 128)
     """
     is_png = image.format == "PNG"
-    image = ImageOps.exif_transpose(image)
+    image = _upright(image)
     # Older Pillows open a 16-bit PNG in the 32-bit mode.
     if image.mode.startswith("I;16") or (image.mode == "I" and is_png):
         return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).astype(np.uint8)).convert("RGB")
@@ -48,6 +49,15 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF data say; unreadable ones say nothing, which is no reason to refuse it."""
+    try:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    except _DAMAGE:
+        return image
+    return image if orientation == 1 else ImageOps.exif_transpose(image)
 
 
 def open_rgb(path: str | os.PathLike[str]) -> Image.Image:

@@ -49,11 +49,12 @@ def initial_log_lambda2(weight: Tensor) -> Tensor:
     >>> initial_log_lambda2(torch.tensor([[0.0, 2.0]]))
     tensor(0.6931)
     """
-    return (_squared_norm(weight) / weight.numel() + 1e-8).log().to(weight.dtype)
+    return torch.log(_squared_norm(weight) / weight.numel() + 1e-8).to(weight.dtype)
 
 
 def _squared_norm(weight: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(weight.detach(), dtype=torch.float64).square()
+    norm: Tensor = torch.linalg.vector_norm(weight.detach(), dtype=torch.float64)
+    return norm.square()
 
 
 class NoiseParameters(nn.Module):

@@ -1,0 +1,62 @@
+"""Every form of a layer's squared gradients is right wherever it can be used, not only where it is fastest."""
+
+from typing import Any
+
+import pytest
+import torch
+from oracles import relative_error
+from small_networks import Flat, check
+from test_layers import CONVOLUTIONS
+from torch import nn
+
+from t2v_lightning.functional import filterwise_fisher
+from t2v_lightning.functional.layers import choice, conv
+
+FORMS: dict[str, dict[str, Any]] = {
+    "direct": {"GRAM_ADVANTAGE": 0.0},
+    "Gram": {"GRAM_ADVANTAGE": float("inf")},
+    "Gram in small blocks": {"GRAM_ADVANTAGE": float("inf"), "CPU_BLOCK": 1},
+    "direct in small blocks": {"GRAM_ADVANTAGE": 0.0, "CPU_BLOCK": 1},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("case", CONVOLUTIONS)
+def test_convolutions(case: str, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in FORMS[form].items():
+        monkeypatch.setattr(choice, name, value)
+    kind, options, shape = CONVOLUTIONS[case]
+    x = torch.randn(3, *shape, dtype=torch.float64)
+    check(Flat(kind(4, 8, **options), nn.Tanh(), x=x), x)
+
+
+@pytest.mark.parametrize("shifted", [True, False])
+@pytest.mark.parametrize("case", [name for name in CONVOLUTIONS if "2d depthwise" in name])
+def test_depthwise_convolutions(case: str, shifted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conv, "shifted_is_cheaper", lambda *_: shifted)
+    monkeypatch.setattr(choice, "CPU_BLOCK", 1)
+    kind, options, shape = CONVOLUTIONS[case]
+    x = torch.randn(3, *shape, dtype=torch.float64)
+    check(Flat(kind(4, 4, **options), nn.Tanh(), x=x), x)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("length", [1, 2, 9, 40])
+def test_linear_on_sequences(length: int, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in FORMS[form].items():
+        monkeypatch.setattr(choice, name, value)
+    x = torch.randn(3, length, 4, dtype=torch.float64)
+    check(Flat(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 5), nn.Tanh(), x=x), x)
+
+
+@pytest.mark.parametrize("form", ["direct", "Gram"])
+def test_float32_keeps_its_digits_where_sums_cancel(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inputs of one sign and gradients that sum to zero over the positions, as a normalisation behind makes them."""
+    monkeypatch.setattr(choice, "GRAM_ADVANTAGE", FORMS[form]["GRAM_ADVANTAGE"])
+    x = 3 + torch.randn(4, 6, 9, 9, dtype=torch.float64)
+    model = Flat(nn.Conv2d(6, 8, 3), nn.InstanceNorm2d(8), nn.Tanh(), nn.Conv2d(8, 8, 1), nn.Tanh(), x=x)
+    expected = filterwise_fisher(model, x)
+    got = filterwise_fisher(model.float(), x.float())
+    for layer in expected:
+        assert relative_error(got[layer], expected[layer]) < 1e-5
+        assert bool((got[layer] >= 0).all())

@@ -1,0 +1,89 @@
+"""Progress bars and TensorBoard pages."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytorch_lightning import Trainer
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from rich.console import Console
+from small_probe import small_probe, striped
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.data import DataLoader
+
+from t2v_lightning import Task2Vec
+from t2v_lightning.callbacks import EmbedProgress, PhaseProgressBar, progress_note
+from t2v_lightning.phases import HeadOptions
+
+QUICK = HeadOptions(epochs=3, num_samples=300)
+
+
+def fitted(logger: Any, callbacks: Any = (), bar: bool = False) -> Task2Vec:
+    module = Task2Vec(small_probe(double=False), head=QUICK)
+    trainer = Trainer(
+        accelerator="cpu", logger=logger, callbacks=list(callbacks), enable_checkpointing=False,
+        enable_progress_bar=bar, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(module, DataLoader(striped(24, double=False), batch_size=5))
+    return module
+
+
+def test_tensorboard_has_the_head_the_pass_and_the_layers(tmp_path: Path) -> None:
+    logger = TensorBoardLogger(str(tmp_path), name="", version="")
+    module = fitted(logger)
+    assert module.embedding is not None
+    events = EventAccumulator(str(tmp_path), size_guidance={"scalars": 0, "histograms": 0})
+    events.Reload()
+    tags = events.Tags()
+    assert {"head/loss", "head/accuracy", "fisher/norm", "fisher/relative_stderr"} <= set(tags["scalars"])
+    assert [e.step for e in events.Scalars("head/loss")] == [300, 600, 900]
+    images = [e.step for e in events.Scalars("fisher/norm")]
+    assert images == [5, 10, 15, 20, 24]
+    last = events.Scalars("fisher/norm")[-1].value
+    assert last == pytest.approx(module.embedding.norm, rel=1e-5)
+    assert events.Scalars("fisher/relative_stderr")[-1].value == pytest.approx(
+        module.embedding.relative_stderr, rel=1e-5
+    )
+    assert [tag.split(" ")[-1] for tag in sorted(tags["histograms"])] == ["0", "3"]
+
+
+def test_other_loggers_get_the_numbers_too(tmp_path: Path) -> None:
+    fitted(CSVLogger(str(tmp_path), name="", version=""))
+    header = next(tmp_path.rglob("metrics.csv")).read_text().splitlines()[0].split(",")
+    assert {"head/loss", "fisher/norm"} <= set(header)
+
+
+def test_the_trainers_bar_says_phase_speed_and_error(capsys: pytest.CaptureFixture[str]) -> None:
+    bar = PhaseProgressBar()
+    bar._console_kwargs = {"force_terminal": True, "width": 80}
+    fitted(False, [bar], bar=True)
+    shown = capsys.readouterr().out
+    for word in ("features", "fisher", "images/s", "stderr"):
+        assert word in shown, word
+
+
+def test_the_bar_of_embed_says_phase_speed_and_error() -> None:
+    bar = EmbedProgress()
+    bar.live.console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    with bar:
+        for number in bar.track("fisher", [1, 2, 3]):
+            bar.note(10, {"fisher/relative_stderr": 0.5 / number})
+    task = bar.tasks[0]
+    assert (task.description, task.total, task.completed) == ("fisher", 3, 3)
+    assert "images/s, relative stderr 0.167" in task.fields["note"]
+
+
+def test_embed_with_a_bar_gives_what_it_gives_without(capsys: pytest.CaptureFixture[str]) -> None:
+    items = striped(12)
+    with_bar, without = (Task2Vec(small_probe(), head=QUICK).embed(items, progress=p) for p in (True, False))
+    assert with_bar == without
+    assert "fisher" in capsys.readouterr().out
+
+
+def test_notes() -> None:
+    assert progress_note(31.4, {}) == "31 images/s"
+    assert (
+        progress_note(0.0, {"fisher/relative_stderr": 0.0412, "other": 1})
+        == "0 images/s, relative stderr 0.041"
+    )

@@ -1,0 +1,108 @@
+"""What a sweep leaves behind: table, figure, TensorBoard pages."""
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from t2v_lightning import Embedding
+from t2v_lightning.functional.distances import pdist
+from t2v_lightning.report import print_table, task_names, write_report
+
+LAYERS = {"conv": slice(0, 4), "body": slice(4, 12)}
+
+
+def embeddings(*names: str, size: int = 12) -> list[Embedding]:
+    """One for each name; the first letter is the family, and families lie close together."""
+    found = []
+    for number, name in enumerate(names):
+        family = np.random.default_rng(ord(name[0])).random(size) ** 2
+        own = np.random.default_rng(1000 + number).random(size)
+        fisher = family * np.exp(0.1 * own)
+        meta = {
+            "dataset": name, "task": name, "family": name[0], "probe_digest": "p", "method": "montecarlo",
+            "num_classes": 3, "samples": 100 + number, "head": {"accuracy": 0.875},
+        }  # fmt: skip
+        found.append(Embedding(fisher, np.ones(size), stderr=fisher / 10, layers=LAYERS, meta=meta))
+    return found
+
+
+def test_files_and_distances(tmp_path: Path) -> None:
+    group = embeddings("digits", "dogs", "faces")
+    matrix = write_report(group, tmp_path / "new" / "folder", "jsd")
+    folder = tmp_path / "new" / "folder"
+    np.testing.assert_allclose(matrix, pdist(group, "jsd"), rtol=1e-12)
+    with (folder / "distances.csv").open() as file:
+        rows = list(csv.reader(file))
+    assert [row[0] for row in rows] == rows[0] == ["task", "digits", "dogs", "faces"]
+    assert [[float(x) for x in row[1:]] for row in rows[1:]] == matrix.tolist()  # to the last digit
+    with Image.open(folder / "distance_matrix.png") as picture:
+        picture.load()
+        assert picture.format == "PNG"
+    assert any((folder / "tensorboard").glob("events.out.*"))
+    points = next((folder / "tensorboard").glob("**/tensors.tsv")).read_text().splitlines()
+    labels = next((folder / "tensorboard").glob("**/metadata.tsv")).read_text().splitlines()
+    assert labels == ["task\tfamily", "digits\td", "dogs\td", "faces\tf"]
+    vectors = np.array([[float(x) for x in line.split("\t")] for line in points])
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    assert not list(folder.glob("*.tmp*"))
+
+
+def test_a_report_can_be_written_again(tmp_path: Path) -> None:
+    write_report(embeddings("a", "b"), tmp_path)
+    write_report(embeddings("a", "b", "c"), tmp_path)
+    assert len((tmp_path / "distances.csv").read_text().splitlines()) == 4
+
+
+def test_names_are_numbered_where_they_meet() -> None:
+    assert task_names(embeddings("a", "b", "a", "a")) == ["a", "b", "a (2)", "a (3)"]
+    nameless = Embedding([1.0], [1.0])
+    assert task_names([nameless, nameless]) == ["task", "task (2)"]
+
+
+def test_the_table_names_the_nearest_task_of_each() -> None:
+    group = embeddings("digits", "dogs", "faces", "flags")
+    matrix = pdist(group)
+    text = io.StringIO()
+    print_table(group, matrix, Console(file=text, width=80))
+    lines = text.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    rows = {words[0]: words for line in lines if (words := line.split()) and words[0] in task_names(group)}
+    assert list(rows) == ["digits", "dogs", "faces", "flags"]
+    nearest = {name: row[-2] for name, row in rows.items()}
+    assert nearest == {"digits": "dogs", "dogs": "digits", "faces": "flags", "flags": "faces"}
+    assert float(rows["digits"][-1]) == pytest.approx(matrix[0, 1], abs=5e-4)
+    assert rows["flags"][1:4] == ["3", "103", "87.5%"]
+
+
+def test_names_of_any_length_do_not_lose_the_distance() -> None:
+    """A table as wide as the terminal keeps its numbers whole."""
+    group = embeddings("a" * 30, "b" * 30)
+    text = io.StringIO()
+    matrix = pdist(group)
+    print_table(group, matrix, Console(file=text, width=80))
+    assert f"{matrix[0, 1]:.3f}" in text.getvalue()
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_one_embedding_has_no_distances(count: int, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"at least two embeddings, got {count}"):
+        write_report(embeddings("a")[:count], tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_embeddings_of_different_probes_leave_no_half_report(tmp_path: Path) -> None:
+    one, two = embeddings("a", "b")
+    other = Embedding(two.fisher, two.scale, layers=LAYERS, meta={**two.meta, "probe_digest": "q"})
+    with pytest.raises(ValueError, match="cannot be compared"):
+        write_report([one, other], tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_distance_names_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"euclidean.*cosine"):
+        write_report(embeddings("a", "b"), tmp_path, "euclidean")
