@@ -1,5 +1,7 @@
 """A probe of two convolutions, and tasks that it can learn."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -20,8 +22,8 @@ def small_module(classes: int = 5) -> nn.Sequential:
             nn.Flatten(),
             nn.Linear(24, classes),
         )
-        nn.init.uniform_(module[1].weight, 0.5, 1.5)
-        nn.init.uniform_(module[1].running_var, 0.5, 1.5)
+        nn.init.uniform_(module.get_parameter("1.weight"), 0.5, 1.5)
+        nn.init.uniform_(module.get_buffer("1.running_var"), 0.5, 1.5)
     return module.eval()
 
 
@@ -30,12 +32,12 @@ def small_probe(classes: int = 5, double: bool = True) -> ProbeNetwork:
     return probe.double() if double else probe
 
 
-def striped(n: int, classes: int = 3, double: bool = True) -> list[tuple[Tensor, int]]:
+def striped(n: int, classes: int = 3, double: bool = True) -> Any:
     """Noise on stripes whose width is the class; classes of uneven size, in no order."""
     generator = torch.Generator().manual_seed(9)
     labels = (torch.rand(n, generator=generator) ** 1.5 * classes).long()
     labels[:classes] = torch.arange(classes)
-    items = []
+    items: list[tuple[Tensor, int]] = []
     for label in labels.tolist():
         stripes = torch.sin(torch.arange(8) * (label + 1) * 0.9).expand(1, 8, 8)
         image = stripes + 0.4 * torch.randn(1, 8, 8, generator=generator)

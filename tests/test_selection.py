@@ -220,7 +220,7 @@ def test_parts_and_joins_of_datasets() -> None:
     whole = Labelled([5, 6, 5, 6, 7])
     part = Subset(whole, [4, 0, 1])
     assert find_targets(part) == [7, 5, 6]
-    assert find_targets(Subset(part, torch.tensor([2, 0]).tolist())) == [6, 7]  # type: ignore[arg-type]
+    assert find_targets(Subset(part, torch.tensor([2, 0]).tolist())) == [6, 7]
     assert find_targets(ConcatDataset([part, whole])) == [7, 5, 6, 5, 6, 5, 6, 7]
     tensors = TensorDataset(torch.zeros(3, 2), torch.tensor([1, 0, 1]))
     assert select_images(tensors).targets.tolist() == [1, 0, 1]

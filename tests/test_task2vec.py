@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from oracles import network_fisher
 from PIL import Image
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from small_probe import small_module, small_probe, striped
 from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset
@@ -26,7 +26,7 @@ EXACT: dict[str, Any] = {"sampling": "exact", "head": "lbfgs"}
 QUICK = HeadOptions(epochs=1, num_samples=300)
 
 
-def task(n: int = 24, **options: Any) -> list[tuple[Tensor, int]]:
+def task(n: int = 24, **options: Any) -> Any:
     return striped(n, **options)
 
 
@@ -103,9 +103,8 @@ def test_a_trainer_gives_what_embed_gives(sampling: Any, head: str) -> None:
     plain = Task2Vec(small_probe(), **options).embed(task(), progress=False, batch_size=7)
     fitted = fit(Task2Vec(small_probe(), **options), task(), precision="64-true")
     assert relative(fitted, plain) < 1e-9
-    np.testing.assert_allclose(fitted.stderr, plain.stderr, rtol=1e-7)
-    np.testing.assert_allclose(fitted.group_sums, plain.group_sums, rtol=1e-5)
-    np.testing.assert_allclose(fitted.group_weights, plain.group_weights, rtol=1e-9)
+    for name, tolerance in (("stderr", 1e-7), ("group_sums", 1e-5), ("group_weights", 1e-9)):
+        np.testing.assert_allclose(getattr(fitted, name), getattr(plain, name), rtol=tolerance)
     for name in set(plain.meta) - {"dataset", "head", "relative_stderr"}:
         assert fitted.meta[name] == plain.meta[name], name
 
@@ -130,7 +129,8 @@ def test_the_order_of_the_images_does_not_matter(precision: Any, tolerance: floa
     """Random vectors belong to an item of the dataset, so only the sums without them can be compared."""
     items = task(double=precision == "64-true")
     order = torch.randperm(len(items)).tolist()
-    loaders = [DataLoader(data, batch_size=6, shuffle=True) for data in (items, [items[i] for i in order])]
+    datasets: Any = (items, [items[i] for i in order])
+    loaders = [DataLoader(data, batch_size=6, shuffle=True) for data in datasets]
     one, two = (
         fit(Task2Vec(small_probe(double=False), **EXACT), loader, precision=precision) for loader in loaders
     )
@@ -175,6 +175,25 @@ def test_the_stated_error_covers_the_error_made() -> None:
     z = (part.fisher - whole.fisher) / part.stderr
     assert 0.05 < float(np.sqrt((z**2).mean())) < 3
     assert part.relative_stderr > (whole.relative_stderr or 1)  # type: ignore[operator]
+
+
+def test_enough_images_are_enough() -> None:
+    """With a target for its standard error the pass ends early, the same way with and without a Trainer."""
+    items = task(200)
+    options: dict[str, Any] = {"sampling": "exact", "head": "lbfgs", "target_stderr": 0.4}
+    whole = embed(items, small_probe(), progress=False, **EXACT)
+    part = embed(items, small_probe(), batch_size=8, progress=False, **options)
+    assert 64 <= part.meta["samples"] < 200
+    assert part.meta["samples"] % 8 == 0
+    assert part.relative_stderr <= 0.4  # type: ignore[operator]
+    assert relative(part, whole) < 3 * part.relative_stderr  # type: ignore[operator]
+    module = Task2Vec(small_probe(), **options)
+    assert relative(fit(module, DataLoader(items, batch_size=8), precision="64-true"), part) < 1e-9
+    assert module.embedding is not None
+    assert module.embedding.meta["samples"] == part.meta["samples"]
+    assert module.embed(items, batch_size=8, progress=False).meta["samples"] == part.meta["samples"]
+    never = embed(items, small_probe(), progress=False, **{**options, "target_stderr": 1e-9})
+    assert relative(never, whole) < 1e-9
 
 
 def test_group_sums_add_up_to_the_vector() -> None:
@@ -282,7 +301,7 @@ def test_labels_need_not_count_from_zero() -> None:
 def test_tasks_of_one_and_two_samples_a_class(count: int) -> None:
     items = [(torch.randn(1, 8, 8, dtype=torch.float64), k) for k in range(3) for _ in range(count)]
     for head in ("adam", "lbfgs"):
-        options = HeadOptions(head, epochs=1, num_samples=100)  # type: ignore[arg-type]
+        options = HeadOptions(head, epochs=1, num_samples=100)
         embedding = embed(items, small_probe(), head=options, progress=False)
         assert embedding.meta["samples"] == 3 * count
         assert embedding.norm > 0
@@ -502,10 +521,10 @@ def test_pil_images_get_the_probes_own_transform() -> None:
 
 def test_parts_of_datasets() -> None:
     items = task()
-    part = Subset(items, list(range(0, 24, 2)))  # type: ignore[arg-type]
+    part = Subset(items, list(range(0, 24, 2)))
     expected = embed([items[i] for i in part.indices], small_probe(), progress=False, **EXACT)
     assert relative(embed(part, small_probe(), progress=False, **EXACT), expected) < 1e-9
-    halves = ConcatDataset([Subset(items, list(range(12))), Subset(items, list(range(12, 24)))])  # type: ignore[arg-type]
+    halves: Any = ConcatDataset([Subset(items, list(range(12))), Subset(items, list(range(12, 24)))])
     whole = embed(items, small_probe(), progress=False, **EXACT)
     assert relative(embed(halves, small_probe(), progress=False, **EXACT), whole) < 1e-9
 
@@ -565,7 +584,7 @@ class Transformed(Dataset[Any]):
 def test_random_transforms_are_warned_about(case: str, inside: str, caplog: pytest.LogCaptureFixture) -> None:
     dataset: Any = Transformed(RANDOM[case]())
     if inside != "alone":
-        dataset = Subset(dataset, range(8)) if inside == "subset" else ConcatDataset([dataset, dataset])  # type: ignore[arg-type]
+        dataset = Subset(dataset, range(8)) if inside == "subset" else ConcatDataset([dataset, dataset])
     with caplog.at_level(logging.WARNING):
         embed(dataset, small_probe(double=False), head=QUICK, progress=False)
     assert "transform is random" in caplog.text
@@ -737,7 +756,10 @@ BAD_OPTIONS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "head": ({"head": "sgd"}, ValueError, "unknown head 'sgd'; allowed are adam, lbfgs, keep"),
     "passes": ({"passes": 0}, ValueError, "passes=0"),
     "passes of exact": ({"sampling": "exact", "passes": 2}, ValueError, "passes=2"),
+    "target_stderr": ({"target_stderr": 0.0}, ValueError, "target_stderr=0.0"),
+    "target_stderr in percent": ({"target_stderr": 5}, ValueError, "target_stderr=5; .*between 0 and 1"),
     "max_samples": ({"max_samples": 1}, ValueError, "max_samples=1"),
+    "head as a dict": ({"head": {"method": "adam"}}, TypeError, "head.*HeadOptions"),
     "skip_layers": ({"skip_layers": 99}, ValueError, r"skip_layers=99 leaves no weights.*allowed are 0 to"),
     "negative skip_layers": ({"skip_layers": -1}, ValueError, "allowed are 0 to"),
     "unknown option": ({"samples": 3}, TypeError, "samples"),

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -103,7 +104,9 @@ def _write_tensorboard(
 ) -> None:
     from torch.utils.tensorboard import SummaryWriter  # slow to import, needed only here
 
-    with SummaryWriter(str(folder / "tensorboard")) as writer:
+    log_folder = folder / "tensorboard"
+    shutil.rmtree(log_folder, ignore_errors=True)  # of an earlier sweep: the pages belong to these embeddings
+    with SummaryWriter(str(log_folder)) as writer:
         with Image.open(folder / "distance_matrix.png") as picture:
             writer.add_image("distance matrix", np.asarray(picture.convert("RGB")), dataformats="HWC")
         # cosine distances live between normalised vectors, which is also what the projector's PCA should see

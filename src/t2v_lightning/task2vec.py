@@ -137,6 +137,8 @@ class Task2Vec(LightningModule):
             raise ValueError(f"target_stderr={target_stderr}; it is a share of the norm, between 0 and 1")
         if max_samples is not None and max_samples < 2:
             raise ValueError(f"max_samples={max_samples}; take at least one image a class, or None for all")
+        if not isinstance(head, (str, HeadOptions)):
+            raise TypeError(f"head must be HeadOptions(...) or the name of a method, got {head!r}")
         if not isinstance(probe, ProbeNetwork):
             probe = ProbeNetwork.from_module(probe)
         probe.stage_parameters(skip_layers)  # raises when the stage does not exist
@@ -212,6 +214,7 @@ class Task2Vec(LightningModule):
             self.selection,
             self.head_options,
             self.seed,
+            self._all_reduce,
         )
         fisher = MonteCarloPhase(
             self.selection,
@@ -229,7 +232,12 @@ class Task2Vec(LightningModule):
         network = noisy_filters(self.probe, self.skip_layers, self.seed, options.update_norm)
         self.noise = network.noise
         features = FeaturesPhase(
-            self.probe, self.probe.features, self.selection, self.head_options, self.seed
+            self.probe,
+            self.probe.features,
+            self.selection,
+            self.head_options,
+            self.seed,
+            self._all_reduce,
         )
         head = None if self.head_options.method == "keep" else self.probe.head
         learning = VariationalPhase(

@@ -1,11 +1,13 @@
 """An HTTP server on the loopback address that misbehaves as it is told."""
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from unittest import mock
 
 
 @dataclass
@@ -79,7 +81,9 @@ def serving() -> Iterator[Loopback]:
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
-        yield state
+        # A proxy of the machine's must not be asked for what is on the machine itself.
+        with mock.patch.dict(os.environ, {"no_proxy": "127.0.0.1"}):
+            yield state
     finally:
         server.shutdown()
         server.server_close()

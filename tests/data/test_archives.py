@@ -22,7 +22,7 @@ def write_tar(path: Path, files: dict[str, bytes], mode: str = "w:gz") -> Path:
 
 def write_zip(path: Path, files: dict[str, bytes]) -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
-        packed.mkdir("deep")
+        packed.writestr("deep/", b"")
         for name, content in files.items():
             packed.writestr(name, content)
     return path

@@ -15,6 +15,24 @@ def test_every_builtin_task_is_listed_once() -> None:
     assert set(BUILTIN_TASKS) <= set(names)
 
 
+def test_every_benchmark_is_listed() -> None:
+    benchmarks = (
+        "mnist fashion_mnist kmnist emnist_letters cifar10 cifar100 stl10 svhn split_mnist split_cifar "
+        "cifar10_mnist cub200 inat2018 cub_inat2018 imat2018_fashion image_folder hf"
+    )
+    assert set(benchmarks.split()) == set(list_datamodules()) - set(BUILTIN_TASKS)
+
+
+@pytest.mark.parametrize(
+    ("alias", "name"), [("letters", "emnist_letters"), ("imat2018fashion", "imat2018_fashion")]
+)
+def test_some_have_a_second_name(alias: str, name: str) -> None:
+    assert get_datamodule(alias).name == name
+    assert alias not in list_datamodules()
+    with pytest.raises(UnknownDataModuleError, match=rf"allowed are .*{alias}"):
+        get_datamodule("nothing")
+
+
 def test_an_unknown_name_lists_the_names_and_the_nearest() -> None:
     with pytest.raises(
         UnknownDataModuleError, match=r"Got dataset 'texturs'.*digits.*Did you mean 'textures'\?"

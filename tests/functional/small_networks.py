@@ -21,7 +21,7 @@ class Kernel(nn.Module):
         self.kernel = nn.Parameter(torch.randn(6, 2, 3, 3))
         self.shift_bias, self.call = nn.Parameter(torch.randn(6)), call
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         w, b = self.kernel, self.shift_bias
         if self.call == "positional":
             return torch.conv2d(x, w, b, [1], [1], [1], 2)
@@ -41,7 +41,7 @@ class Flat(nn.Module):
         with torch.no_grad():
             self.head = nn.Linear(self.layers(x[:1]).numel(), 3).double()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return self.head(self.layers(x).flatten(1))
 
 
@@ -52,7 +52,7 @@ class Call(nn.Module):
         super().__init__()
         self.function = function
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return self.function(x)
 
 
@@ -93,9 +93,9 @@ def check(model: nn.Module, x: Tensor, include: Include = "weights+norm", tolera
         assert relative_error(entries, expected[name]) < tolerance, name
 
 
-def network(outputs: int = 4) -> nn.Sequential:
+def network(outputs: int = 4) -> Any:
     """Convolution, BatchNorm, convolution, head; smooth, so that float32 has no kinks to flip at."""
-    model = nn.Sequential(
+    model: Any = nn.Sequential(
         nn.Conv2d(2, 5, 3, padding=1),
         nn.BatchNorm2d(5),
         nn.Tanh(),

@@ -19,7 +19,7 @@ class Bare(nn.Module):
         self.matrix, self.body = nn.Parameter(torch.randn(4, 6)), nn.Linear(6, 5)
         self.head = nn.Linear(5, 3)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return self.head(torch.tanh(self.body(torch.tanh((self.gain * x + self.token) @ self.matrix))))
 
 
@@ -52,7 +52,7 @@ def test_weights_without_closed_form_are_measured_all_the_same() -> None:
             self.norm = nn.utils.parametrizations.weight_norm(nn.Linear(5, 5))
             self.head = nn.Linear(5, 3)
 
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, x: Tensor) -> Any:
             x = torch.tanh(self.first(x))
             return self.head(torch.tanh(self.norm(self.act(self.mix(x, x)))))
 
@@ -73,7 +73,7 @@ def test_cross_attention_with_its_split_projection() -> None:
             self.queries = nn.Parameter(torch.randn(2, 8))
             self.attention, self.head = nn.MultiheadAttention(8, 2, batch_first=True), nn.Linear(16, 3)
 
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, x: Tensor) -> Any:
             y = self.attention(self.queries.expand(len(x), -1, -1), x, x)[0]
             return self.head(torch.tanh(y).flatten(1))
 

@@ -104,7 +104,7 @@ def test_one_filter_one_channel_one_sample() -> None:
 
 def test_convolution_that_pads_in_its_own_forward() -> None:
     class PadsItself(nn.Conv2d):
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, x: Tensor) -> Any:
             return F.conv2d(F.pad(x, (0, 1, 2, 0)), self.weight, self.bias, self.stride, groups=self.groups)
 
     x = torch.randn(3, 4, 6, 5, dtype=torch.float64)
@@ -125,7 +125,7 @@ def test_memory_layout_does_not_matter(layout: str) -> None:
         nn.Conv2d(6, 4, 1), nn.Tanh(), x=x,
     )  # fmt: skip
     if layout == "channels last":
-        model, x = model.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model, x = model.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
     else:
         x = torch.randn(3, 7, 8, 8, dtype=torch.float64).transpose(1, 3)[:, ::2]
     check(model, x)
@@ -229,7 +229,7 @@ class Attends(nn.Module):
         self.attention = nn.MultiheadAttention(8, 2, batch_first=batch_first, **options)
         self.batch_first = batch_first
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         x = x if self.batch_first else x.transpose(0, 1)
         y: Tensor = self.attention(x, x, x, need_weights=False)[0]
         return y if self.batch_first else y.transpose(0, 1)
@@ -289,7 +289,7 @@ class Residual(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         y: Tensor = self.layers(x)
         y += x
         return torch.relu_(y)
@@ -318,7 +318,7 @@ def test_branches_that_join() -> None:
             self.a, self.b = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, padding=1)
             self.squeeze, self.merge = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 4, 3, groups=2)
 
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, x: Tensor) -> Any:
             y = torch.cat([torch.tanh(self.a(x)), self.b(x)], 1)
             y = y * torch.sigmoid(self.squeeze(y.mean((2, 3), keepdim=True)))
             y = y.unflatten(1, (2, 4)).transpose(1, 2).flatten(1, 2)
@@ -334,7 +334,7 @@ def test_a_layer_that_does_not_reach_the_output_counts_zero() -> None:
             super().__init__()
             self.used, self.dropped = nn.Linear(4, 4), nn.Linear(4, 4)
 
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, x: Tensor) -> Any:
             self.dropped(x)
             return torch.tanh(self.used(x))
 

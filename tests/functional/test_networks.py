@@ -24,7 +24,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from t2v_lightning.functional import filterwise_fisher
 
 
-def efficientnet() -> nn.Module:
+def efficientnet() -> Any:
     first = FusedMBConvConfig(2, 3, 1, 8, 8, 1)
     later = MBConvConfig(4, 5, 2, 8, 12, 1, 1.0, 1.0)
     return EfficientNet([first, later], dropout=0.2, last_channel=16, num_classes=3)

@@ -1,5 +1,7 @@
 """Per-sample gradients of a whole network: what the caller has switched on, and what a network may do inside."""
 
+from typing import Any
+
 import pytest
 import torch
 from oracles import relative_error
@@ -37,7 +39,7 @@ def test_something_else_with_gradients_inside_the_network_does_not_silence_it() 
     prompt = torch.zeros(2, 6, 6, dtype=torch.float64)
 
     class Prompted(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, x: Tensor) -> Any:
             return x + prompt
 
     model, x = nn.Sequential(Prompted(), *network()), images()
@@ -57,7 +59,7 @@ class Blocks(nn.Module):
         self.first, self.second, self.head = nn.Linear(4, 5), nn.Linear(5, 5), nn.Linear(5, 3)
         self.how = how
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         if self.how == "no_grad":
             with torch.no_grad():
                 y = torch.tanh(self.first(x))
@@ -78,7 +80,8 @@ def test_layers_that_hide_their_gradients_are_an_error_and_never_zero(how: str) 
 
 def test_a_compiled_network_gives_what_the_plain_one_gives() -> None:
     model, x = Blocks("plain"), torch.randn(3, 4)
-    expected, got = filterwise_fisher(model, x), filterwise_fisher(torch.compile(model), x)
+    compiled: Any = torch.compile(model)
+    expected, got = filterwise_fisher(model, x), filterwise_fisher(compiled, x)
     assert list(got) == list(expected) == ["first", "second"]
     for layer in got:
         assert torch.equal(got[layer], expected[layer])
@@ -98,7 +101,7 @@ def test_an_input_changed_in_place_after_a_layer_read_it_is_an_error() -> None:
             super().__init__()
             self.a, self.b, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3)
 
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, x: Tensor) -> Any:
             y = torch.tanh(self.a(x))
             z = self.b(y)
             y.mul_(2)

@@ -37,7 +37,7 @@ def test_batch_norm_with_unusual_weights(gamma: float) -> None:
     x = torch.randn(3, 4, 6, 5, dtype=torch.float64)
     model = Flat(*convolution_with_norm(), nn.Tanh(), x=x)
     randomise(model)
-    nn.init.constant_(model.layers[1].weight[:3], gamma)  # type: ignore[index, arg-type]
+    nn.init.constant_(model.get_parameter("layers.1.weight")[:3], gamma)
     expected = network_fisher(model, x, ["layers.0.weight"])["layers.0.weight"]
     got = filterwise_fisher(model, x)["layers.0"]
     torch.testing.assert_close(got[:3], expected[:3], rtol=1e-9, atol=0)
@@ -50,7 +50,7 @@ def test_batch_norm_whose_input_is_used_elsewhere_too() -> None:
             super().__init__()
             self.conv, self.norm = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
 
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, x: Tensor) -> Any:
             y = self.conv(x)
             return torch.tanh(self.norm(y)) + torch.sin(y)
 
@@ -65,7 +65,7 @@ def test_two_convolutions_that_share_a_batch_norm() -> None:
             super().__init__()
             self.a, self.b, self.norm = nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)
 
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, x: Tensor) -> Any:
             return torch.tanh(self.norm(self.a(x))) * torch.tanh(self.norm(self.b(x)))
 
     x = torch.randn(3, 4, 6, 5, dtype=torch.float64)
@@ -79,7 +79,7 @@ def test_one_convolution_before_two_batch_norms() -> None:
             super().__init__()
             self.conv, self.a, self.b = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.BatchNorm2d(4)
 
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, x: Tensor) -> Any:
             return torch.tanh(self.b(self.conv(torch.tanh(self.a(self.conv(x))))))
 
     x = torch.randn(3, 4, 6, 5, dtype=torch.float64)
@@ -97,7 +97,7 @@ def test_convolution_by_function_call_before_batch_norm(call: str, include: Incl
 
 def test_convolution_that_does_not_use_its_bias() -> None:
     class Unbiased(nn.Conv2d):
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, x: Tensor) -> Any:
             return F.conv2d(x, self.weight, None, self.stride, self.padding)
 
     x = torch.randn(3, 4, 6, 5, dtype=torch.float64)
@@ -106,7 +106,7 @@ def test_convolution_that_does_not_use_its_bias() -> None:
 
 def test_batch_norm_by_function_call_with_its_own_epsilon() -> None:
     class Own(nn.BatchNorm2d):
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, x: Tensor) -> Any:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=0.3)
 
     x = torch.randn(3, 4, 6, 5, dtype=torch.float64)

@@ -30,7 +30,7 @@ def test_every_parameter_has_its_use() -> None:
                 nn.Linear(3, 2),
             )
 
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, x: Tensor) -> Any:
             return self.head((self.up(torch.relu(self.norm(self.conv(x)))) * self.scale).mean(2))
 
     usages = inspect_network(Net().eval(), torch.randn(3, 2, 8))
@@ -116,7 +116,7 @@ def test_dropout_in_train_mode_is_refused() -> None:
 
 def test_a_network_that_mixes_its_samples_is_refused() -> None:
     class Centred(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, x: Tensor) -> Any:
             return x - x.mean(0)
 
     model, x = network(), images()
@@ -128,7 +128,7 @@ def test_a_network_that_mixes_its_samples_is_refused() -> None:
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
 def test_the_size_of_the_inputs_does_not_matter(scale: float) -> None:
     """Numbers in the millions (a sensor's raw counts) or millionths are as good as any."""
-    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+    model: Any = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
     x = torch.randn(3, 4, dtype=torch.float64)
     expected = network_fisher(model, x, ["0.weight"])["0.weight"] * scale**2
     with torch.no_grad():
@@ -139,7 +139,9 @@ def test_the_size_of_the_inputs_does_not_matter(scale: float) -> None:
 
 def test_a_layer_that_is_silent_on_the_first_image_is_measured_on_the_others() -> None:
     """A ReLU that lets nothing through for one image is no reason to give up."""
-    model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+    model: Any = nn.Sequential(
+        nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 3)
+    ).double()
     nn.init.constant_(model[0].weight, 1.0)
     nn.init.constant_(model[0].bias, -1000.0)
     x = torch.zeros(3, 4, dtype=torch.float64)

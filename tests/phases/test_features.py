@@ -1,5 +1,7 @@
 """Storing features by position, and fitting the head on all of them."""
 
+from typing import Any
+
 import pytest
 import torch
 from small_probe import small_probe, striped
@@ -79,7 +81,7 @@ def test_missing_images_are_counted() -> None:
 
 
 def test_features_that_are_not_finite_say_what_to_check() -> None:
-    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.Linear(4, 2))
+    module: Any = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.Linear(4, 2))
     nn.init.constant_(module[1].weight, 1.0)
     probe = ProbeNetwork.from_module(module, input_size=(1, 8, 8))
     task = select_images([(torch.zeros(1, 8, 8), i % 2) for i in range(4)])

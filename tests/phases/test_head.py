@@ -108,7 +108,7 @@ def test_lbfgs_on_float32_features_of_any_size() -> None:
 @pytest.mark.parametrize("likelihood", ["softmax", "bernoulli", "gaussian"])
 def test_the_head_learns(method: str, likelihood: str) -> None:
     x, task = task_of(likelihood)
-    options = {"epochs": 3, "num_samples": 2000, "lr": 0.01} if method == "adam" else {}
+    options: dict[str, Any] = {"epochs": 3, "num_samples": 2000, "lr": 0.01} if method == "adam" else {}
     result = fit(new_head(), x, task, method=method, **options)
     assert result.loss < 0.85 * result.constant_loss
     assert result.accuracy > (0.3 if likelihood == "gaussian" else 0.6)
@@ -163,7 +163,7 @@ def test_adam_does_what_pytorch_does_with_the_same_draws() -> None:
     optimizer = torch.optim.Adam(other.parameters(), lr=0.01, weight_decay=0.1)
     for batch in task.drawn[0].split(16):  # type: ignore[attr-defined]
         optimizer.zero_grad()
-        nn.functional.cross_entropy(other(x[batch]), task.targets[batch]).backward()  # type: ignore[no-untyped-call]
+        nn.functional.cross_entropy(other(x[batch]), task.targets[batch]).backward()
         optimizer.step()
     assert torch.equal(head.weight, other.weight)
 
@@ -218,7 +218,7 @@ def test_a_head_in_half_precision_learns_as_well(method: str, half: torch.dtype)
     """Steps of Adam are too small for its digits, so they are taken in those of the features."""
     x, task = task_of("softmax")
     fine, coarse = new_head(), new_head().to(half)
-    options = {"method": method, "epochs": 5, "num_samples": 2000, "lr": 1e-3}
+    options: dict[str, Any] = {"method": method, "epochs": 5, "num_samples": 2000, "lr": 1e-3}
     expected = fit(fine, x, task, **options)
     result = fit(coarse, x.float(), task, **options)
     assert coarse.weight.dtype == half

@@ -147,3 +147,33 @@ def test_bad_options(options: dict[str, Any], text: str) -> None:
     engine = fisher_of_filters(probe, 0, "weights")
     with pytest.raises(ValueError, match=text):
         MonteCarloPhase(task, engine, FilterwiseFisher(engine.size), **options)
+
+
+def test_the_pass_is_done_once_the_target_is_reached_and_not_before_enough_images() -> None:
+    parts = probe, task, images = prepared(200)
+    engine = fisher_of_filters(probe, 0, "weights")
+    metric = FilterwiseFisher(engine.size)
+    phase = MonteCarloPhase(task, engine, metric, "exact", target_stderr=0.3)
+    seen, errors = [], []
+    for positions in phase.order(0).split(10):
+        assert not phase.done
+        errors.append(phase.step(images[positions], positions)["fisher/relative_stderr"])
+        seen.append(len(positions))
+        if phase.done:
+            break
+    assert phase.done
+    assert 64 <= sum(seen) < 200
+    assert errors[-1] <= 0.3
+    assert all(
+        error > 0.3
+        for error, total in zip(errors[:-1], torch.tensor(seen).cumsum(0), strict=False)
+        if total >= 64
+    )
+    whole = run(parts, sampling="exact")
+    assert relative_error(metric.compute().fisher, whole.fisher) < 1
+    eager = MonteCarloPhase(task, engine, FilterwiseFisher(engine.size), "exact", target_stderr=0.99)
+    for count, positions in enumerate(eager.order(0).split(10), 1):
+        eager.step(images[positions], positions)
+        assert eager.done == (10 * count >= 64)
+        if eager.done:
+            break

@@ -39,13 +39,22 @@ def unpack(
     Raises:
         DownloadError: the archive is damaged, or holds a link, a device or a path that leads out of
             ``folder``; what comes before that in the archive is unpacked.
+
+    >>> import tempfile
+    >>> root = Path(tempfile.mkdtemp())
+    >>> with zipfile.ZipFile(root / "a.zip", "w") as packed:
+    ...     packed.writestr("images/1.txt", "one")
+    >>> unpack(root / "a.zip", root / "out", progress=False), (root / "out/images/1.txt").read_text()
+    (1, 'one')
     """
     folder.mkdir(parents=True, exist_ok=True)
     count = 0
     try:
         with archive.open("rb") as raw, bytes_progress(progress) as bar:
             task = bar.add_task(f"unpacking {archive.name}", total=archive.stat().st_size)
-            members = _zip_members(raw) if zipfile.is_zipfile(archive) else _tar_members(raw, archive)
+            is_zip = raw.read(2) == b"PK"
+            raw.seek(0)
+            members = _zip_members(raw) if is_zip else _tar_members(raw, archive)
             for name, size, open_member in members:
                 bar.update(task, completed=raw.tell())
                 _check_inside(name, archive)

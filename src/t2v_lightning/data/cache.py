@@ -44,6 +44,21 @@ def cached_arrays(
         files: what ``build`` reads.
         name: name of the cache; give it a version that changes with ``build``.
         build: arrays by name, none of Python objects.
+
+    Raises:
+        FileNotFoundError: one of the files is not there.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "numbers.txt")
+    >>> _ = path.write_text("1 2 3")
+    >>> def build():
+    ...     print("reading")
+    ...     return {"numbers": np.loadtxt(path)}
+    >>> for _ in range(2):
+    ...     print(cached_arrays([path], "numbers", build)["numbers"])
+    reading
+    [1. 2. 3.]
+    [1. 2. 3.]
     """
     stamp = file_stamp(files)
     places = _places(files[0].parent, name)

@@ -25,6 +25,14 @@ def find_tasks(root: Path) -> dict[str, dict[str, Path]]:
 
     Raises:
         MissingDataError: there is no folder of images.
+
+    >>> import tempfile
+    >>> root = Path(tempfile.mkdtemp())
+    >>> for path in ("colours/red/1.png", "colours/blue/1.png", "shapes/round/1.png"):
+    ...     (root / path).parent.mkdir(parents=True)
+    ...     (root / path).touch()
+    >>> sorted(find_tasks(root))
+    ['colours', 'shapes']
     """
     splits = _split_folders(root)
     classes = _subfolders(splits["train"])

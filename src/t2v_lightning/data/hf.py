@@ -44,6 +44,9 @@ class HuggingFace(TaskDataModule):
         ModuleNotFoundError: ``datasets`` is not installed.
         MissingDataError: the dataset has no such split, or there is no dataset.
         AnnotationError: there is no such column, or labels are neither classes nor lists of classes.
+
+    >>> HuggingFace("cache", dataset="food101").task_names
+    ['food101']
     """
 
     name = "hf"

@@ -52,6 +52,18 @@ class ImageFolder(FileDataModule):
     Raises:
         MissingDataError: a folder, table or image that is named does not exist.
         AnnotationError: the table lacks a column, has an empty cell or names an image twice.
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> root = Path(tempfile.mkdtemp())
+    >>> for name in ("cat", "dog"):
+    ...     (root / name).mkdir()
+    ...     for number in range(5):
+    ...         Image.new("RGB", (8, 8)).save(root / name / f"{number}.png")
+    >>> animals = ImageFolder(root)
+    >>> animals.setup()
+    >>> animals.class_names, len(animals.train_dataset), len(animals.test_dataset)
+    (['cat', 'dog'], 8, 2)
     """
 
     name = "image_folder"
@@ -80,11 +92,12 @@ class ImageFolder(FileDataModule):
         self.test_every = test_every
         self._columns: dict[str, list[Any]] | None = None
         self._tasks: list[str] | None = None
+        self._parts: dict[str, Task[np.bytes_]] | None = None
         # The base looks at the tasks, which lie below the root.
         self.root = base
         super().__init__(base, task_id, **options)
         self.open_image = partial(open_file, str(base or ""))
-        if base is not None and self._task("train").labels.ndim == 2:
+        if base is not None and self.table is not None and self._task("train").labels.ndim == 2:
             self.likelihood = "bernoulli"
 
     @property
@@ -98,11 +111,12 @@ class ImageFolder(FileDataModule):
         return self._tasks
 
     def load_task(self, split: Split) -> Task[np.bytes_]:
-        parts = self._table_parts() if self.table is not None else self._folder_parts()
-        if "test" not in parts:
-            parts["train"], parts["test"] = hold_out(parts["train"], self.test_every)
-        task = parts["train"] if split == "train" else align(parts["train"], parts["test"])
-        return self.check_files(task, split)
+        if self._parts is None:
+            parts = self._table_parts() if self.table is not None else self._folder_parts()
+            if "test" not in parts:
+                parts["train"], parts["test"] = hold_out(parts["train"], self.test_every)
+            self._parts = {"train": parts["train"], "test": align(parts["train"], parts["test"])}
+        return self.check_files(self._parts[split], split)
 
     def _find_task_names(self) -> list[str]:
         if self.table is None:

@@ -52,6 +52,10 @@ class IMat2018Fashion(FileDataModule):
     Raises:
         ValueError: another level.
         AnnotationError: an annotation file contradicts itself.
+
+    >>> shoes = IMat2018Fashion("data", task_id=1, level="category")
+    >>> shoes.task_names, shoes.likelihood
+    (['pants', 'shoes', 'other'], 'softmax')
     """
 
     name = "imat2018_fashion"
@@ -143,10 +147,8 @@ def _read_labels(path: Path) -> list[_Label]:
     for line, row in enumerate(rows, start=2):
         try:
             number, kind, name, kind_name, is_pants, is_shoe = row
-            category = "other" if int(kind) == 1 else ""
-            category = "pants" if category and is_pants == "yes" else category
-            category = "shoes" if category and is_shoe == "yes" else category
-            label = _Label(int(number), int(kind), name, kind_name, category)
+            category = "pants" if is_pants == "yes" else "shoes" if is_shoe == "yes" else "other"
+            label = _Label(int(number), int(kind), name, kind_name, category if int(kind) == 1 else "")
         except ValueError as error:
             raise AnnotationError(
                 f"{path}, line {line}: got {','.join(row)!r}, but a line is label id, task id, label name, "

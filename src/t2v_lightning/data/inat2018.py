@@ -24,6 +24,11 @@ def inat_groups(annotations: INatAnnotations, level: INatLevel = "order") -> lis
     """Orders, or classes, with most training images first, ties by first annotation.
 
     Members are the categories with training images, positions in ``annotations.taxa``, by name.
+
+    >>> taxa = [{"order": "Fabales", "name": "Vicia faba"}, {"order": "Poales", "name": "Zea mays"}]
+    >>> numbers = {"train": np.array([0, 1, 1], dtype=np.int32)}
+    >>> [(g.name, g.members) for g in inat_groups(INatAnnotations({}, numbers, taxa))]
+    [('Poales', [1]), ('Fabales', [0])]
     """
     numbers = annotations.categories["train"]
     found, firsts = np.unique(numbers, return_index=True)
@@ -50,6 +55,9 @@ class INat2018(FileDataModule):
     Raises:
         ValueError: another level.
         AnnotationError: an annotation file contradicts itself.
+
+    >>> INat2018().remedy
+    'run scripts/download_inat2018.sh <root>'
     """
 
     name = "inat2018"

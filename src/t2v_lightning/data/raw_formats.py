@@ -22,6 +22,12 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
 
     Raises:
         AnnotationError: the file is no such file, or shorter or longer than it says.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "labels")
+    >>> _ = path.write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 2]) + bytes([7, 5]))
+    >>> read_idx(path).tolist()
+    [7, 5]
     """
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from t2v_lightning.phases.base import LogMetrics, Metrics, Phase
 from t2v_lightning.phases.head import HeadFit, HeadOptions, fit_head
@@ -21,6 +21,7 @@ class FeaturesPhase(Phase):
         task: which images, with which targets and weights.
         options: how the head is fitted.
         seed: of the head's draws.
+        all_reduce: adds a tensor up over processes, in place.
 
     Attributes:
         fit: loss and accuracy of the fitted head, once finished.
@@ -35,12 +36,13 @@ class FeaturesPhase(Phase):
         task: Selection,
         options: HeadOptions,
         seed: int,
+        all_reduce: Callable[[Tensor], object] = lambda sums: None,
     ) -> None:
-        self.features = features
+        self.features, self.all_reduce = features, all_reduce
         self.probe, self.task, self.options, self.seed = probe, task, options, seed
         self.fit: HeadFit | None = None
         self._features: Tensor | None = None
-        self._stored = torch.zeros(len(task), dtype=torch.bool)
+        self._stored = torch.zeros(len(task))  # how often each image was seen
 
     def order(self, epoch: int) -> Tensor:
         return torch.arange(len(self.task))
@@ -48,6 +50,8 @@ class FeaturesPhase(Phase):
     @torch.no_grad()
     def step(self, images: Tensor, positions: Tensor) -> Metrics:
         real = positions < len(self.task)
+        if not bool(real.any()):
+            return {}
         features = self.features(images[real])
         if features.dtype in (torch.float16, torch.bfloat16):
             features = features.float()
@@ -57,18 +61,38 @@ class FeaturesPhase(Phase):
                 "it expects"
             )
         if self._features is None:
-            self._features = features.new_empty(len(self.task), features.shape[1], device="cpu")
+            self._features = features.new_zeros(len(self.task), features.shape[1], device="cpu")
         where = positions[real].cpu()
         self._features[where] = features.cpu()
-        self._stored[where] = True
+        self._stored[where] += 1
         return {}
 
     def finish(self, log: LogMetrics) -> None:
-        if self._features is None or not bool(self._stored.all()):
-            raise RuntimeError(
-                f"{int((~self._stored).sum())} of {len(self.task)} images were not seen in the features phase"
-            )
         weight = self.probe.head.weight
-        features = self._features.to(weight.device, torch.promote_types(weight.dtype, torch.float32))
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        if self._features is None:  # a process without any image
+            features = torch.zeros(len(self.task), self.probe.feature_size, dtype=dtype, device=weight.device)
+        else:
+            features = self._features.to(weight.device, dtype)
+        # every row is filled by one process and zero in the others, so the sum is exact
+        times = self._stored.to(weight.device)
+        self.all_reduce(features)
+        self.all_reduce(times)
+        if not bool((times == 1).all()):
+            raise RuntimeError(
+                f"{int((times == 0).sum())} of {len(self.task)} images were not seen in the features phase, and "
+                f"{int((times > 1).sum())} more than once"
+            )
         self.fit = fit_head(self.probe.head, features, self.task, self.options, self.seed, log)
+        self._agree(self.probe.head)
         self._features = None
+
+    @torch.no_grad()
+    def _agree(self, head: nn.Linear) -> None:
+        """Gives all processes the same head to the last digit, which arithmetic on GPUs does not promise."""
+        processes = torch.ones((), device=head.weight.device)
+        self.all_reduce(processes)
+        for parameter in head.parameters():
+            mean = parameter.detach() / processes
+            self.all_reduce(mean)
+            parameter.copy_(mean)
