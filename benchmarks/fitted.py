@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from t2v_lightning import ProbeNetwork, get_probe
+from t2v_lightning.data.builtin_crops import crop_task, open_crop
+from t2v_lightning.data.dataset import TaskDataset
 from t2v_lightning.functional.likelihood import cotangents, get_likelihood
 from t2v_lightning.loading import IndexedDataset
 from t2v_lightning.phases import FeaturesPhase, HeadOptions, fisher_of_filters, no_log
@@ -15,6 +17,23 @@ from t2v_lightning.phases.head import HeadFit
 from t2v_lightning.selection import Selection, select_images
 
 BATCH = 64
+_CROPS = (
+    "cat",
+    "coffee",
+    "flower",
+    "astronaut",
+    "pagoda",
+    "rocket",
+    "motorcycle",
+    "brick",
+    "grass",
+    "gravel",
+)
+
+
+def crops_dataset(images: int) -> TaskDataset[Any]:
+    """Ten classes of crops of photographs and textures, as many of each."""
+    return TaskDataset(crop_task(_CROPS, "train", train=images), open_crop)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from t2v_lightning import Embedding
-from t2v_lightning.cli import CONFIGS, run
+from t2v_lightning.cli import CONFIGS, main, run
 from t2v_lightning.functional.distances import pdist
 
 ROOT = Path(__file__).parents[1]
@@ -54,11 +55,15 @@ def test_one_task_is_embedded(tmp_path: Path) -> None:
     assert not list(folder.glob("**/*.tmp*"))
 
 
-def test_a_sweep_ends_with_a_report(tmp_path: Path) -> None:
-    done = command(str(ROOT / "train.py"), *TINY, "dataset.name=digits_low,textures", "-m", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_a_sweep_ends_with_a_report_also_when_a_job_fails(tmp_path: Path) -> None:
+    done = command(
+        str(ROOT / "train.py"), *TINY, "dataset.name=digits_low,digit,textures", "-m", folder=tmp_path
+    )
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "job 1 failed: Got dataset 'digit': allowed are digits" in done.stdout
     folder = tmp_path / "multirun" / "montecarlo"
-    embeddings = [Embedding.load(folder / job / "embedding.safetensors") for job in ("0", "1")]
+    embeddings = [Embedding.load(folder / job / "embedding.safetensors") for job in ("0", "2")]
     assert [e.meta["dataset"] for e in embeddings] == ["digits_low", "textures"]
     with (folder / "distances.csv").open() as file:
         rows = list(csv.reader(file))
@@ -74,11 +79,17 @@ def test_a_sweep_ends_with_a_report(tmp_path: Path) -> None:
         assert word in done.stdout, word
 
 
-def test_help_as_a_module_lists_settings_and_choices(tmp_path: Path) -> None:
-    done = command("-m", "t2v_lightning", "--help", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_help_as_a_module_lists_settings_and_choices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`python -m t2v_lightning --help`, without another start of Python."""
+    GlobalHydra.instance().clear()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["t2v_lightning", "--help"])
+    runpy.run_module("t2v_lightning", run_name="__main__")
+    shown = capsys.readouterr().out
     for word in ("dataset:", "efficientnet_lite0", "montecarlo", "tour", "max_samples: 10000", "tensorboard"):
-        assert word in done.stdout, word
+        assert word in shown, word
     assert not list(tmp_path.iterdir())
 
 
@@ -109,6 +120,29 @@ def test_typing_errors_name_what_is_allowed_and_leave_nothing_behind(
     with pytest.raises((ValueError, KeyError), match=text):
         run(tiny(override), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [("probe.name=resnet35", "unknown probe 'resnet35'"), ("task2vec.skip_layers=99", "skip_layers=99")],
+)
+def test_errors_reach_the_terminal_without_a_trace(
+    override: str,
+    text: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    GlobalHydra.instance().clear()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py", *TINY, override])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    assert text in shown
+    assert "Traceback" not in shown
+    assert not list(tmp_path.glob("**/*.safetensors"))
 
 
 @pytest.mark.usefixtures("configs")

@@ -56,6 +56,16 @@ def test_a_report_can_be_written_again(tmp_path: Path) -> None:
     write_report(embeddings("a", "b"), tmp_path)
     write_report(embeddings("a", "b", "c"), tmp_path)
     assert len((tmp_path / "distances.csv").read_text().splitlines()) == 4
+    assert len(list((tmp_path / "tensorboard").glob("events.out.*"))) == 1
+
+
+def test_other_logs_in_the_folder_are_left_alone(tmp_path: Path) -> None:
+    """A folder of one's own may hold TensorBoard logs already, of a training say."""
+    mine = tmp_path / "tensorboard" / "my_run" / "events.out.tfevents.1.host"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"hours of work")
+    write_report(embeddings("a", "b"), tmp_path)
+    assert mine.read_bytes() == b"hours of work"
 
 
 def test_names_are_numbered_where_they_meet() -> None:

@@ -1,12 +1,15 @@
 """The variational method from a task to its embedding."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
 from small_probe import small_probe, striped
+from test_distributed import run_two
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -52,7 +55,7 @@ def test_a_second_embedding_starts_afresh_and_the_callers_probe_is_untouched() -
     assert embed(task, probe, **SHORT, update_norm=True, batch_size=16, progress=False) == first
 
 
-def test_the_trainer_gives_what_the_plain_loop_gives(tmp_path: Any) -> None:
+def test_the_trainer_gives_what_the_plain_loop_gives(tmp_path: Path) -> None:
     task = striped(30)
     expected = module().embed(task, batch_size=16, progress=False)
     t2v = module()
@@ -136,3 +139,15 @@ def test_embeddings_of_different_methods_do_not_compare() -> None:
 def test_an_option_of_the_other_method_is_an_error(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="would have no effect with method="):
         Task2Vec(small_probe(), **options)
+
+
+def test_two_processes_give_the_embedding_of_one_with_the_doubled_batch(tmp_path: Path) -> None:
+    """An odd number of draws an epoch, so that the last batch holds padding."""
+    alone = module(num_samples=45, head="lbfgs", update_norm=True).embed(
+        striped(15, 3), batch_size=8, progress=False
+    )
+    options = "method='variational', num_samples=45, epochs=2, update_norm=True"
+    for together in run_two(tmp_path, 15, options):
+        np.testing.assert_allclose(together.fisher, alone.fisher, rtol=1e-6)
+        np.testing.assert_allclose(together.scale, alone.scale, rtol=1e-6)
+        assert together.meta["variational"]["loss"] == pytest.approx(alone.meta["variational"]["loss"])

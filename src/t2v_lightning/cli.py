@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from rich.console import Console
 
 from t2v_lightning.callbacks import PhaseProgressBar
@@ -33,8 +33,16 @@ _PACKAGED = Path(__file__).parent / "configs"
 CONFIGS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "configs"
 """The folder of configurations: inside the package once installed, at the top of a checkout."""
 
+
+def _words(task_id: Any) -> list[str]:
+    """The parts of a task's number in the name of its folder: none, one, or those of a list."""
+    if task_id is None:
+        return []
+    return [str(part) for part in task_id] if isinstance(task_id, (list, ListConfig)) else [str(task_id)]
+
+
 OmegaConf.register_new_resolver(
-    "job_name", lambda name, task_id: str(name) if task_id is None else f"{name}-{task_id}", replace=True
+    "job_name", lambda name, task_id: "-".join([str(name), *_words(task_id)]), replace=True
 )
 
 

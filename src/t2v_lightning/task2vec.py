@@ -199,6 +199,7 @@ class Task2Vec(LightningModule):
                 "task_id": "task_id",
                 "family": "family",
                 "class_names": "class_names",
+                "taxon": "taxon",
             }.items()
             if isinstance(source, LightningDataModule) and hasattr(source, attribute)
         }

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -97,6 +98,27 @@ def test_data_that_were_lost_are_unpacked_or_fetched_again(cub: Loopback, tmp_pa
         assert command("cub200", tmp_path / "data") == 0
         assert lists.exists()
         assert len(cub.requests) == requests
+
+
+def test_of_two_processes_one_fetches_and_one_waits(cub: Loopback, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=command, args=("cub200", tmp_path / "data")) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert len(cub.requests) == 1
+    assert len(list((tmp_path / "data/cub/CUB_200_2011/images").rglob("*.png"))) == 1000
+    assert not list((tmp_path / "data").rglob("*.part"))
+
+
+def test_a_root_that_cannot_be_made_is_said(
+    cub: Loopback, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert command("cub200", tmp_path / "file" / "data") == 1
+    assert str(tmp_path / "file") in capsys.readouterr().err
 
 
 def test_archives_can_be_removed_and_are_not_missed(cub: Loopback, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from torchvision import datasets as tv
 
 from t2v_lightning.data.archives import unpack
-from t2v_lightning.data.fetch import check_space, fetch
+from t2v_lightning.data.fetch import check_space, fetch, locked
 
 __all__ = ["CATALOGUE", "Download", "Source"]
 
@@ -57,18 +57,23 @@ class Source:
     def fetch(self, root: Path, *, progress: bool = True, keep_archive: bool = True) -> None:
         """Fetch and unpack the file, unless that is done; may be broken off and called again at any time.
 
+        Of two processes that do so at once one waits for the other.
+
         Raises:
             DownloadError: no connection, a wrong checksum or a bad archive.
         """
         if self.is_there(root):
             return
         file, done = self.paths(root)
-        fetch(self.urls, file, self.checksum, progress=progress)
-        if self.pattern is not None:
-            unpack(file, file.parent, self.pattern, flat=self.flat, progress=progress)
-            if not keep_archive:
-                file.unlink()
-        done.write_text(self.checksum + "\n")
+        with locked(file):
+            if self.is_there(root):
+                return
+            fetch(self.urls, file, self.checksum, progress=progress)
+            if self.pattern is not None:
+                unpack(file, file.parent, self.pattern, flat=self.flat, progress=progress)
+                if not keep_archive:
+                    file.unlink()
+            done.write_text(self.checksum + "\n")
 
     def paths(self, root: Path) -> tuple[Path, Path]:
         """Where the file goes, and the mark that says that it is unpacked."""

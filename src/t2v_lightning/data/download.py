@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from t2v_lightning.data.catalogue import CATALOGUE
-from t2v_lightning.data.errors import DownloadError
 
 __all__ = ["main"]
 
@@ -50,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in _MEMBERS.get(chosen.name, (chosen.name,)):
             CATALOGUE[name].fetch(root, progress=not chosen.quiet, keep_archives=not chosen.remove_archives)
             print(f"{name} is complete in {root}")
-    except DownloadError as error:
+    except OSError as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -19,7 +19,7 @@ from rich.progress import TransferSpeedColumn as SpeedColumn
 
 from t2v_lightning.data.errors import DownloadError
 
-__all__ = ["bytes_progress", "check_space", "fetch"]
+__all__ = ["bytes_progress", "check_space", "fetch", "locked"]
 
 _CHUNK = 1 << 20
 ATTEMPTS = 6
@@ -59,7 +59,8 @@ def fetch(urls: Sequence[str], path: Path, checksum: str, *, progress: bool = Tr
     """Fetch a file from the first of its addresses that gives it.
 
     Bytes go to ``path`` + ".part", which a later call takes up where it ends; the file appears under its name
-    once it is whole and its checksum right. Of two processes that fetch the same file one waits.
+    once it is whole and its checksum right. Processes that may fetch the same file at once must hold
+    :func:`locked`.
 
     Args:
         urls: addresses of the same file.
@@ -72,7 +73,7 @@ def fetch(urls: Sequence[str], path: Path, checksum: str, *, progress: bool = Tr
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    with bytes_progress(progress) as bar, _locked(path):
+    with bytes_progress(progress) as bar:
         if path.exists():
             if _has_checksum(path, checksum, bar):
                 return path
@@ -96,16 +97,19 @@ def _spoken(size: int) -> str:
 def _fetch_checked(url: str, part: Path, checksum: str, bar: Progress) -> None:
     resumed = part.exists() and part.stat().st_size > 0
     _fetch_part(url, part, bar)
-    if not _has_checksum(part, checksum, bar) and resumed:
-        # The first bytes may be of another version of the file; all from one version are right or wrong.
-        part.unlink()
+    if _has_checksum(part, checksum, bar):
+        return
+    part.unlink()
+    if resumed:
+        # The first bytes may have been of another version of the file.
         _fetch_part(url, part, bar)
-    if not _has_checksum(part, checksum, bar):
+        if _has_checksum(part, checksum, bar):
+            return
         part.unlink()
-        raise DownloadError(
-            f"What {url} gives has not the checksum {checksum}, and is deleted: try again later, or put the "
-            f"right file at {part.with_suffix('')} yourself."
-        )
+    raise DownloadError(
+        f"What {url} gives has not the checksum {checksum}, and is deleted: try again later, or put the "
+        f"right file at {part.with_suffix('')} yourself."
+    )
 
 
 def _fetch_part(url: str, part: Path, bar: Progress) -> None:
@@ -199,11 +203,15 @@ def _has_checksum(path: Path, checksum: str, bar: Progress) -> bool:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock that the system takes back when the process ends, however it ends."""
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock ``path`` + ".lock", once no other process does; it ends with the process, however that ends.
+
+    On Windows, which has no such locks, nothing is held.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         import fcntl
-    except ImportError:  # no such locks on Windows
+    except ImportError:
         yield
         return
     with path.with_name(path.name + ".lock").open("w") as file:

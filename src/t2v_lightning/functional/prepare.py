@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from t2v_lightning.functional.layers import RULES, Call
+from t2v_lightning.functional.layers.choice import channels_last_is_faster
 from t2v_lightning.functional.layers.conv import ConvRule
 from t2v_lightning.functional.layers.norm import BatchNormRule
 from t2v_lightning.functional.weights import Usage, Watcher, tensors_in
@@ -150,5 +151,6 @@ class PreparedNetwork:
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """Channels-last on a CPU, where convolutions run faster in it."""
-    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 and x.device.type == "cpu" else x
+    """Images or convolution weights in channels-last where they run faster in it."""
+    wanted = x.dim() == 4 and channels_last_is_faster(x.device)
+    return x.contiguous(memory_format=torch.channels_last) if wanted else x

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 
 GRAM_ADVANTAGE = 0.7
+GRAM_PARTS = 4
+"""Parts of the positions between which a Gram matrix is taken as symmetric: 10 of 16 blocks instead of 16."""
 CPU_BLOCK = 2**17
 GPU_BLOCK = 2**27
 
@@ -26,14 +28,29 @@ def gram_is_cheaper(gram_cost: float, direct_cost: float) -> bool:
     return gram_cost < GRAM_ADVANTAGE * direct_cost
 
 
+def runs_on_cpu(device: torch.device) -> bool:
+    """Whether forms are chosen for a CPU's caches; else for a GPU, which wants much work in few calls."""
+    return device.type == "cpu"
+
+
+def sample_by_sample(device: torch.device) -> bool:
+    """Whether convolutions are differentiated in a loop over samples, not as one of N times the groups."""
+    return runs_on_cpu(device)
+
+
+def channels_last_is_faster(device: torch.device) -> bool:
+    """Whether images and weights are laid out in channels-last."""
+    return runs_on_cpu(device)
+
+
 def shifted_is_cheaper(positions: int, kernel: int, device: torch.device) -> bool:
     """Depthwise: whether shifted products beat one small convolution backward pass a sample."""
-    return device.type != "cpu" or positions <= 49 or (positions <= 196 and kernel >= 25)
+    return not runs_on_cpu(device) or positions <= 49 or (positions <= 196 and kernel >= 25)
 
 
 def blocks(samples: int, numbers: int, device: torch.device, least: int = 1) -> Iterator[Any]:
     """Slices of at least `least` samples such that a buffer of `numbers` a sample stays in bounds."""
-    limit = CPU_BLOCK if device.type == "cpu" else GPU_BLOCK
+    limit = CPU_BLOCK if runs_on_cpu(device) else GPU_BLOCK
     step = max(least, limit // max(1, numbers))
     for start in range(0, samples, step):
         yield slice(start, start + step)

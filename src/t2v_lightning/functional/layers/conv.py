@@ -9,7 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from t2v_lightning.functional.layers.base import Call, LayerRule
-from t2v_lightning.functional.layers.choice import blocks, gram_is_cheaper, shifted_is_cheaper
+from t2v_lightning.functional.layers.choice import (
+    blocks,
+    gram_is_cheaper,
+    sample_by_sample,
+    shifted_is_cheaper,
+)
 from t2v_lightning.functional.layers.conv_forms import gram_cost, gram_squares, is_patching, shifted_squares
 from t2v_lightning.functional.layers.matrix import matrix_squares
 
@@ -89,7 +94,7 @@ class ConvRule(LayerRule):
         return torch.cat(parts)
 
     def _backward(self, a: Tensor, grad: Tensor, weight: Tensor, geo: Geometry) -> Tensor:
-        """Per-sample gradients [n, *weight.shape]: one sample at a time on a CPU, else as n times the groups."""
+        """Per-sample gradients [n, *weight.shape]: one sample at a time, or as n times the groups."""
 
         def backward(a: Tensor, grad: Tensor, weight: Tensor, groups: int) -> Tensor:
             result: Tensor = torch.ops.aten.convolution_backward(
@@ -99,7 +104,7 @@ class ConvRule(LayerRule):
             return result
 
         n = len(a)
-        if a.device.type == "cpu":
+        if sample_by_sample(a.device):
             return torch.stack(
                 [backward(a[i : i + 1], grad[i : i + 1], weight, geo.groups) for i in range(n)]
             )

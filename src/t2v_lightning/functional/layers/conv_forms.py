@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from t2v_lightning.functional.layers.choice import blocks
-from t2v_lightning.functional.layers.matrix import gram_times
+from t2v_lightning.functional.layers.matrix import gram_diagonal, matrix_rows
 
 Pair = Sequence[int]
 
@@ -79,7 +79,7 @@ def gram_squares(a: Tensor, g: Tensor, kernel: Pair, stride: Pair, padding: Pair
                 total = block.clone() if total is None else total.add_(block)
         assert total is not None
         t = rows * columns
-        parts.append(gram_times(total.reshape(-1, t, t), gradient[b]))
+        parts.append(gram_diagonal(matrix_rows(total.reshape(-1, t, t)), gradient[b]))
     return torch.cat(parts) / (a.shape[1] * kernel[0] * kernel[1])
 
 

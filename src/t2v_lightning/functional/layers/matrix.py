@@ -1,9 +1,14 @@
 """Squared norms of the rows of g^T a, sample by sample: the arithmetic behind Linear and 1x1 convolutions."""
 
+from collections.abc import Callable
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
-from t2v_lightning.functional.layers.choice import blocks, gram_is_cheaper
+from t2v_lightning.functional.layers.choice import GRAM_PARTS, blocks, gram_is_cheaper
+
+GramRows = Callable[[int, int], Tensor]
 
 
 def matrix_squares(a: Tensor, g: Tensor) -> Tensor:
@@ -21,16 +26,41 @@ def matrix_squares(a: Tensor, g: Tensor) -> Tensor:
         return g[:, 0].square() * a[:, 0].square().mean(1, keepdim=True)
     if gram_is_cheaper(positions**2 * (inputs + g.shape[2]), positions * inputs * g.shape[2]):
         size = positions**2
-        parts = [gram_times(a[b] @ a[b].mT, g[b]) for b in blocks(samples, size, a.device)]
+        parts = [gram_diagonal(product_rows(a[b]), g[b]) for b in blocks(samples, size, a.device)]
     else:
         size = inputs * g.shape[2]
         parts = [(g[b].mT @ a[b]).square().sum(2) for b in blocks(samples, size, a.device)]
     return torch.cat(parts) / inputs
 
 
-def gram_times(gram: Tensor, g: Tensor) -> Tensor:
-    """Diagonal of g^T G g, which is ||g^T a||^2 row by row for G = a a^T: [n, T, T] and [n, T, F] -> [n, F].
+def gram_diagonal(rows: GramRows, g: Tensor) -> Tensor:
+    """Diagonal of g^T G g for a symmetric G = a a^T, which is ||g^T a||^2 row by row.
 
-    It is a sum of squares, so what rounding leaves below zero is zero.
+    Blocks of G below the diagonal are left out; those above it count twice.
+
+    Args:
+        rows: gives G[:, start:stop, start:], [n, stop - start, T - start], to be written over.
+        g: output gradients [n, T, F].
+
+    Returns:
+        [n, F]. It is a sum of squares, so what rounding leaves below zero is zero.
     """
-    return torch.einsum("ntf,ntf->nf", gram @ g, g).clamp_min(0)
+    positions = g.shape[1]
+    parts = GRAM_PARTS if positions >= 16 * GRAM_PARTS else 1
+    edges = [round(part * positions / parts) for part in range(parts + 1)]
+    total = g.new_zeros(len(g), g.shape[2])
+    for start, stop in pairwise(edges):
+        block = rows(start, stop)
+        block[:, :, : stop - start] *= 0.5
+        total += (block @ g[:, start:]).mul_(g[:, start:stop]).sum(1)
+    return (2 * total).clamp_min(0)
+
+
+def product_rows(a: Tensor) -> GramRows:
+    """Block rows of a a^T for a [n, T, C]."""
+    return lambda start, stop: a[:, start:stop] @ a[:, start:].mT
+
+
+def matrix_rows(gram: Tensor) -> GramRows:
+    """Block rows of a matrix [n, T, T] that is there."""
+    return lambda start, stop: gram[:, start:stop, start:]
