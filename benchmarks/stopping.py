@@ -1,6 +1,6 @@
 """How far a stopped embedding is from the one over all images, against the standard error that it reports.
 
-    python benchmarks/stopping.py [--task digits] [--target 0.15] [--size 64] [--seeds 20]
+    python benchmarks/stopping.py [--task digits] [--target 0.15] [--head-epochs 1] [--size 64] [--seeds 20]
 
 A built-in task, a probe with one fitted head. Each seed is another visiting order and other random
 signs. The Fisher phase runs with `target_stderr`; what it holds when it asks to stop is the stopped embedding, and it
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--target", type=float, default=0.15)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--head-epochs", type=int, default=HeadOptions().epochs)
+    parser.add_argument("--head-epochs", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

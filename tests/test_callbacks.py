@@ -1,10 +1,12 @@
 """Progress bars and TensorBoard pages."""
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import rich
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from rich.console import Console
@@ -54,9 +56,18 @@ def test_other_loggers_get_the_numbers_too(tmp_path: Path) -> None:
     assert {"head/loss", "fisher/norm"} <= set(header)
 
 
-def test_the_trainers_bar_says_phase_speed_and_error(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def terminal() -> Iterator[dict[str, Any]]:
+    """Options of a console that thinks it is on a terminal; Lightning makes them those of rich's global one."""
+    yield {"force_terminal": True, "width": 80}
+    rich.reconfigure()
+
+
+def test_the_trainers_bar_says_phase_speed_and_error(
+    terminal: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     bar = PhaseProgressBar()
-    bar._console_kwargs = {"force_terminal": True, "width": 80}
+    bar._console_kwargs = terminal
     fitted(False, [bar], bar=True)
     shown = capsys.readouterr().out
     for word in ("features", "fisher", "images/s", "stderr"):

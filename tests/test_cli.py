@@ -86,7 +86,9 @@ def test_help_as_a_module_lists_settings_and_choices(
     GlobalHydra.instance().clear()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["t2v_lightning", "--help"])
-    runpy.run_module("t2v_lightning", run_name="__main__")
+    with pytest.raises(SystemExit) as leaving:
+        runpy.run_module("t2v_lightning", run_name="__main__")
+    assert leaving.value.code == 0
     shown = capsys.readouterr().out
     for word in ("dataset:", "efficientnet_lite0", "montecarlo", "tour", "max_samples: 10000", "tensorboard"):
         assert word in shown, word

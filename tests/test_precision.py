@@ -11,7 +11,7 @@ from t2v_lightning import ProbeNetwork, get_probe
 from t2v_lightning.data import get_datamodule
 from t2v_lightning.functional.persample import PerSampleFisher
 
-FLOOR = 1e-6
+FLOOR = 3e-7
 """Relative error that no network of many layers is below."""
 
 
@@ -28,17 +28,20 @@ def trained() -> tuple[ProbeNetwork, Tensor]:
 
 
 def random(name: str) -> Callable[[], tuple[ProbeNetwork, Tensor]]:
-    """Random weights and BatchNorm statistics; a tenth of the gammas are tiny, and some channels hardly vary."""
+    """Random weights and BatchNorm statistics; a tenth of the gammas tiny, half of them where little varies."""
 
     def make() -> tuple[ProbeNetwork, Tensor]:
         probe = get_probe(name, num_classes=5, weights=None, input_size=64)
         generator = torch.Generator().manual_seed(7)
         for module in probe.modules():
             if isinstance(module, nn.BatchNorm2d):
-                for values, low, high in ((module.running_var, 0.1, 3.0), (module.weight.data, 0.3, 1.5)):
-                    assert values is not None
-                    values.uniform_(low, high, generator=generator)
-                    values[torch.rand(len(values), generator=generator) < 0.1] *= 1e-5
+                variance, gamma = module.running_var, module.weight.data
+                assert variance is not None
+                variance.uniform_(0.1, 3.0, generator=generator)
+                gamma.uniform_(0.3, 1.5, generator=generator)
+                draw = torch.rand(len(gamma), generator=generator)
+                gamma[draw < 0.1] *= 1e-5
+                variance[draw < 0.05] *= 1e-5
                 for shift in (module.running_mean, module.bias.data):
                     assert shift is not None
                     shift.normal_(0, 0.3, generator=generator)
@@ -80,6 +83,11 @@ def test_float32_is_as_near_to_float64_as_autograd_is(network: str) -> None:
     single = by_autograd(probe, images, vectors, names)
     exact = by_autograd(probe.double(), images.double(), vectors.double(), names)
     for (layer, where), name in zip(engine.layers.items(), names, strict=True):
-        truth = exact[name].sum(0)
-        error, plain = (float((v.double().sum(0) - truth).norm()) for v in (ours[:, where], single[name]))
-        assert error <= 2 * plain + FLOOR * float(truth.norm()), (layer, error, plain)
+        error, plain = (relative_errors(v, exact[name]) for v in (ours[:, where], single[name]))
+        assert error <= 2 * plain + FLOOR, (layer, error, plain)
+
+
+def relative_errors(values: Tensor, truth: Tensor) -> float:
+    """Median over the images: a ReLU that flips at rounding throws single ones off, whatever the method."""
+    errors = (values.double() - truth).norm(dim=1) / truth.norm(dim=1)
+    return float(errors.median())

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from t2v_lightning import ProbeNetwork, get_probe
 from t2v_lightning.functional.likelihood import cotangents, get_likelihood
 from t2v_lightning.functional.persample import PerSampleFisher
+from t2v_lightning.phases import fisher_of_filters
 
 SOFTMAX = get_likelihood("softmax")
 SWEPT = ["alexnet", "mobilenet_v3_small", "regnet_x_400mf", "shufflenet_v2_x0_5", "squeezenet1_1", "vit_b_32"]
@@ -143,3 +144,13 @@ def test_family_equals_brute_force(name: str, include: str) -> None:
     }
     assert max(errors.values()) < 1e-7, max(errors.items(), key=lambda item: item[1])
     gc.collect()
+
+
+def test_weights_without_closed_form_are_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    probe = get_probe("vit_b_32", num_classes=3, weights=None, input_size=64)
+    with caplog.at_level("INFO", logger="t2v_lightning"):
+        fisher_of_filters(probe, 0, "weights")
+        assert not caplog.messages
+        fisher_of_filters(probe, 0, "all")
+    (message,) = caplog.messages
+    assert message.startswith("no closed form for backbone.class_token, backbone.encoder.pos_embedding;")

@@ -6,7 +6,9 @@ layer's prior N(0, lambda^2), where (twice the divergence, as in the reference i
 .. math:: KL = \sum_l \frac{|w_l|^2 + \sum v}{\lambda_l^2} + n_l \log \lambda_l^2 - \sum \log v - n_l .
 
 To second order the noise adds half of v F for each weight, with F its Fisher information, so that at the optimum
-1/v = F / (2 beta) + 1 / lambda^2: the more a filter matters to the task, the less noise it bears.
+1/v = F / (2 beta) + 1 / lambda^2: the more a filter matters to the task, the less noise it bears. Two things part
+this F from the Fisher of the noise-free network. Every position of an output has noise of its own, so products of
+gradients at different positions are missing; and F is that under the noise, which at beta = 1e-7 is not small.
 
 Source: Achille et al., Task2Vec, ICCV 2019, arXiv 1902.03545; `functional.noisy_output` has the noise itself.
 """

@@ -1,5 +1,6 @@
 """Fisher phase: one pass over the images in stratified order, squaring per-sample gradients."""
 
+import logging
 from typing import ClassVar
 
 import torch
@@ -12,6 +13,8 @@ from t2v_lightning.functional.weights import Include
 from t2v_lightning.phases.base import LogMetrics, Metrics, Phase
 from t2v_lightning.probes import ProbeNetwork
 from t2v_lightning.selection import Selection
+
+log_text = logging.getLogger(__name__)
 
 LEAST_IMAGES = 64
 """Images before which a standard error is not trusted to stop the pass."""
@@ -82,12 +85,19 @@ class MonteCarloPhase(Phase):
 
 
 def fisher_of_filters(probe: ProbeNetwork, skip_layers: int, include: Include) -> PerSampleFisher:
-    """Engine for the weights of a probe from stage `skip_layers` on."""
+    """Engine for the weights of a probe from stage `skip_layers` on; logs which have no closed form."""
     example = probe.head.weight.new_zeros(1, *probe.input_size)
-    return PerSampleFisher(
+    engine = PerSampleFisher(
         probe,
         example,
         include=include,
         candidates={probe.layer_prefix + name for name in probe.stage_parameters(skip_layers)},
         prefix=probe.layer_prefix,
     )
+    if engine.fallback:
+        log_text.info(
+            "no closed form for %s; automatic differentiation one sample at a time measures them, at about the "
+            "cost of another pass",
+            ", ".join(engine.fallback),
+        )
+    return engine
