@@ -43,9 +43,9 @@ def test_files_and_distances(tmp_path: Path) -> None:
     with Image.open(folder / "distance_matrix.png") as picture:
         picture.load()
         assert picture.format == "PNG"
-    assert any((folder / "tensorboard").glob("events.out.*"))
-    points = next((folder / "tensorboard").glob("**/tensors.tsv")).read_text().splitlines()
-    labels = next((folder / "tensorboard").glob("**/metadata.tsv")).read_text().splitlines()
+    assert any((folder / "tensorboard" / "sweep").glob("events.out.*"))
+    points = next((folder / "tensorboard" / "sweep").glob("**/tensors.tsv")).read_text().splitlines()
+    labels = next((folder / "tensorboard" / "sweep").glob("**/metadata.tsv")).read_text().splitlines()
     assert labels == ["task\tfamily", "digits\td", "dogs\td", "faces\tf"]
     vectors = np.array([[float(x) for x in line.split("\t")] for line in points])
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
@@ -56,7 +56,7 @@ def test_a_report_can_be_written_again(tmp_path: Path) -> None:
     write_report(embeddings("a", "b"), tmp_path)
     write_report(embeddings("a", "b", "c"), tmp_path)
     assert len((tmp_path / "distances.csv").read_text().splitlines()) == 4
-    assert len(list((tmp_path / "tensorboard").glob("events.out.*"))) == 1
+    assert len(list((tmp_path / "tensorboard" / "sweep").glob("events.out.*"))) == 1
 
 
 def test_other_logs_in_the_folder_are_left_alone(tmp_path: Path) -> None:

@@ -158,6 +158,15 @@ class _Collate:
         return default_collate(images), positions
 
 
+def one_loader(loader: Any) -> DataLoader[Any]:
+    """The loader itself if it is a DataLoader; TypeError for lists of them and other things."""
+    if not isinstance(loader, DataLoader):
+        raise TypeError(
+            f"Task2Vec needs one DataLoader over a map-style dataset for training, got {type(loader).__name__}"
+        )
+    return loader
+
+
 def loader_options(loader: DataLoader[Any]) -> LoaderOptions:
     """Batch size, workers and collate function of somebody's DataLoader."""
     sampler = loader.batch_sampler

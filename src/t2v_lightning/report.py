@@ -104,7 +104,7 @@ def _write_tensorboard(
 ) -> None:
     from torch.utils.tensorboard import SummaryWriter  # slow to import, needed only here
 
-    log_folder = folder / "tensorboard"
+    log_folder = folder / "tensorboard" / "sweep"
     shutil.rmtree(log_folder, ignore_errors=True)  # of an earlier sweep: the pages belong to these embeddings
     with SummaryWriter(str(log_folder)) as writer:
         with Image.open(folder / "distance_matrix.png") as picture:

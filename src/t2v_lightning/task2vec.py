@@ -13,7 +13,6 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning import Callback, LightningDataModule, LightningModule
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from t2v_lightning._version import __version__
 from t2v_lightning.accumulators import FilterwiseFisher
@@ -28,6 +27,7 @@ from t2v_lightning.loading import (
     PhaseLoader,
     ShardedSampler,
     loader_options,
+    one_loader,
     warn_random_transforms,
 )
 from t2v_lightning.phases import (
@@ -135,6 +135,9 @@ class Task2Vec(LightningModule):
         check_include(include)
         if target_stderr is not None and not 0 < target_stderr < 1:
             raise ValueError(f"target_stderr={target_stderr}; it is a share of the norm, between 0 and 1")
+        for name, number in {"max_samples": max_samples, "passes": passes, "seed": seed}.items():
+            if number is not None and (isinstance(number, bool) or not isinstance(number, int)):
+                raise TypeError(f"{name} must be a whole number, got {number!r}")
         if max_samples is not None and max_samples < 2:
             raise ValueError(f"max_samples={max_samples}; take at least one image a class, or None for all")
         if not isinstance(head, (str, HeadOptions)):
@@ -152,7 +155,7 @@ class Task2Vec(LightningModule):
             self.probe = copy.deepcopy(probe)
         self._probe_digest = probe.digest  # here, as a Trainer may change the precision of the weights
         self.probe.backbone.requires_grad_(False)
-        self._original_head = copy.deepcopy(self.probe.head)
+        self._original_head = (copy.deepcopy(self.probe.head),)  # in a tuple it is no part of the module
         self.embedding: Embedding | None = None
         self.phases: list[Phase] = []
         self._task_meta: dict[str, Any] = {}
@@ -167,9 +170,11 @@ class Task2Vec(LightningModule):
             source: the dataset, or a LightningDataModule that has been set up (its train split is taken).
             options: how batches are made.
         """
-        dataset = source
-        if isinstance(source, LightningDataModule):
-            dataset = source.train_dataloader().dataset
+        dataset = (
+            one_loader(source.train_dataloader()).dataset
+            if isinstance(source, LightningDataModule)
+            else source
+        )
         own: LikelihoodName = getattr(source, "likelihood", "softmax")
         likelihood = self.likelihood or own
         check_map_style(dataset)
@@ -180,15 +185,15 @@ class Task2Vec(LightningModule):
             likelihood=likelihood,
             balanced=self.balanced and likelihood == "softmax",
             max_samples=self.max_samples,
-            num_classes=self._original_head.out_features if keep else self.num_classes,
+            num_classes=self._original_head[0].out_features if keep else self.num_classes,
             seed=self.seed,
         )
         if keep:
-            self.probe.head = copy.deepcopy(self._original_head).to(self.device)
+            self.probe.head = copy.deepcopy(self._original_head[0]).to(self.device)
         else:
             self.probe.reset_head(self.selection.num_classes, torch.Generator().manual_seed(self.seed))
         self.dataset = IndexedDataset(dataset, self.selection.chosen, self.probe.transform)
-        self._check_image()
+        example = self._first_image()
         self.loader_options = options
         self.embedding = None
         self._task_meta = {
@@ -204,10 +209,12 @@ class Task2Vec(LightningModule):
             if isinstance(source, LightningDataModule) and hasattr(source, attribute)
         }
         self._task_meta.setdefault("dataset", type(getattr(dataset, "dataset", dataset)).__name__)
-        self.phases = self._montecarlo() if self.method == "montecarlo" else self._variational()
+        self.phases = self._montecarlo(example) if self.method == "montecarlo" else self._variational()
 
-    def _montecarlo(self) -> list[Phase]:
-        self.engine = fisher_of_filters(self.probe, self.skip_layers, self.include)
+    def _montecarlo(self, example: Tensor) -> list[Phase]:
+        self.engine = fisher_of_filters(
+            self.probe, self.skip_layers, self.include, example=example
+        )
         self.accumulator = FilterwiseFisher(self.engine.size, sync_on_compute=True)
         features = FeaturesPhase(
             self.probe,
@@ -250,9 +257,9 @@ class Task2Vec(LightningModule):
         if self._processes > 1:
             torch.distributed.all_reduce(sums)
 
-    def _check_image(self) -> None:
-        """Reads the first image, so that a wrong shape is told before the work starts."""
-        image, _, _ = self.dataset[0]
+    def _first_image(self) -> Tensor:
+        """The first image [C, H, W], so that a wrong shape is told before the work starts."""
+        image: Tensor = self.dataset[0][0]
         expected = self.probe.input_size[0]
         if image.dim() != 3 or image.shape[0] != expected or not image.is_floating_point():
             raise ValueError(
@@ -260,6 +267,7 @@ class Task2Vec(LightningModule):
                 f"{self.probe.name!r} takes float tensors [{expected}, H, W], or PIL images, to which it applies "
                 "its own transform"
             )
+        return image
 
     def phase_at(self, epoch: int) -> tuple[Phase, int]:
         """The phase that an epoch of the fit belongs to, and the epoch within it."""
@@ -366,7 +374,9 @@ class Task2Vec(LightningModule):
         if isinstance(dataset, LightningDataModule):
             dataset.prepare_data()
             dataset.setup("fit")
-            options = replace(options, collate_fn=loader_options(dataset.train_dataloader()).collate_fn)
+            options = replace(
+                options, collate_fn=loader_options(one_loader(dataset.train_dataloader())).collate_fn
+            )
         self._processes = 1
         with torch.inference_mode(False):
             self.prepare(dataset, options)
@@ -394,11 +404,7 @@ class Task2Vec(LightningModule):
         trainer = self.trainer
         _check_trainer(trainer)
         self._user_source = trainer.fit_loop._data_source.instance
-        loader = trainer.fit_loop._data_source.dataloader()
-        if not isinstance(loader, DataLoader):
-            raise TypeError(
-                f"Task2Vec needs one DataLoader over a map-style dataset for training, got {type(loader).__name__}"
-            )
+        loader = one_loader(trainer.fit_loop._data_source.dataloader())
         source = trainer.datamodule if trainer.datamodule is not None else loader.dataset  # type: ignore[attr-defined]
         self._processes = trainer.world_size
         self.prepare(source, loader_options(loader))

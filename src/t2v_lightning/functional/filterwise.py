@@ -75,7 +75,11 @@ def filterwise_fisher(
         raise ValueError(
             f"weights must be one number a sample, shape ({len(x)},); got {tuple(weights.shape)}"
         )
-    seed = int(torch.randint(2**62, (), generator=generator)) if sampling in ("sign", "categorical") else 0
+    seed = (
+        int(torch.randint(2**62, (), generator=generator, device=generator.device if generator else None))
+        if sampling in ("sign", "categorical")
+        else 0
+    )
     engine = PerSampleFisher(model, x, include=include, prefix=getattr(model, "layer_prefix", ""))
     values = engine(x, lambda f: cotangents(f, family, sampling, passes=passes, seed=seed, targets=targets))
     total = weights.to(values.device, torch.float64) @ values.double()

@@ -84,9 +84,19 @@ class MonteCarloPhase(Phase):
         pass
 
 
-def fisher_of_filters(probe: ProbeNetwork, skip_layers: int, include: Include) -> PerSampleFisher:
-    """Engine for the weights of a probe from stage `skip_layers` on; logs which have no closed form."""
-    example = probe.head.weight.new_zeros(1, *probe.input_size)
+def fisher_of_filters(
+    probe: ProbeNetwork, skip_layers: int, include: Include, example: Tensor | None = None
+) -> PerSampleFisher:
+    """Engine for the weights of a probe from stage `skip_layers` on; logs which have no closed form.
+
+    Args:
+        probe: any; its head is left out.
+        skip_layers: first stage that is measured.
+        include: which kinds of weights.
+        example: an image [C, H, W] with which the network is looked at; a black one when None.
+    """
+    weight = probe.head.weight
+    example = weight.new_zeros(1, *probe.input_size) if example is None else example[None].to(weight)
     engine = PerSampleFisher(
         probe,
         example,
