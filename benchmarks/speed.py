@@ -131,7 +131,8 @@ def bench(name: str, batch: int, rounds: int, peers: bool, device: torch.device,
                     times[method].append(clock(device) - start)
     median = {method: statistics.median(values) for method, values in times.items()}
     step = median["step"]
-    line = f"{name:28s} {batch:3d}  {1000 * step:8.0f}  {median['fisher'] / step:6.2f} / {median['fisher'] / median['step cl']:4.2f}"
+    fisher = f"{median['fisher'] / step:6.2f} / {median['fisher'] / median['step cl']:4.2f}"
+    line = f"{name:28s} {batch:3d}  {1000 * step:8.0f}  {fisher}"
     line += f"  {median['limit'] / step:6.2f}"
     for peer in ("vmap", "backpack"):
         line += f"  {median[peer] / step:8.2f}" if peer in median else f"  {'-':>8s}"
@@ -152,9 +153,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     dtype = torch.bfloat16 if options.bf16 else torch.float32
-    print(
-        f"{'network':28s} {'N':>3s}  {'step ms':>8s}  {'fisher/step':>13s}  {'limit':>6s}  {'vmap':>8s}  {'backpack':>8s}"
-    )
+    titles = {"step ms": 8, "fisher/step": 13, "limit": 6, "vmap": 8, "backpack": 8}
+    print(f"{'network':28s} {'N':>3s}  " + "  ".join(f"{title:>{width}s}" for title, width in titles.items()))
     for name in options.networks.split(","):
         bench(
             name,

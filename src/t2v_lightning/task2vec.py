@@ -212,9 +212,7 @@ class Task2Vec(LightningModule):
         self.phases = self._montecarlo(example) if self.method == "montecarlo" else self._variational()
 
     def _montecarlo(self, example: Tensor) -> list[Phase]:
-        self.engine = fisher_of_filters(
-            self.probe, self.skip_layers, self.include, example=example
-        )
+        self.engine = fisher_of_filters(self.probe, self.skip_layers, self.include, example=example)
         self.accumulator = FilterwiseFisher(self.engine.size, sync_on_compute=True)
         features = FeaturesPhase(
             self.probe,
