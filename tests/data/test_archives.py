@@ -62,6 +62,24 @@ def test_paths_outside_the_folder_are_refused(tmp_path: Path, kind: str, name: s
     assert {p.name for p in tmp_path.rglob("*") if p.is_file()} == {"packed", "a.txt"}
 
 
+@pytest.mark.parametrize(("kind", "name"), [("w:gz", "."), ("w:gz", "./"), ("w:gz", ""), ("zip", ".")])
+def test_a_file_without_a_name_is_refused(tmp_path: Path, kind: str, name: str) -> None:
+    path = archive(tmp_path / "packed", kind, {name: b"bad"})
+    with pytest.raises(DownloadError, match="a file without a name: refused"):
+        unpack(path, tmp_path / "in" / "out", progress=False)
+    assert {p.name for p in tmp_path.rglob("*") if p.is_file()} == {"packed"}
+
+
+def test_the_folder_itself_may_be_in_an_archive(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "packed", "w") as tar:
+        folder = tarfile.TarInfo("./")
+        folder.type = tarfile.DIRTYPE
+        tar.addfile(folder)
+        tar.addfile(tarfile.TarInfo("./a.txt"))
+    assert unpack(tmp_path / "packed", tmp_path / "out", progress=False) == 1
+    assert content(tmp_path / "out") == {"a.txt": b""}
+
+
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
 def test_links_and_devices_are_refused(tmp_path: Path, kind: bytes) -> None:
     path = tmp_path / "packed"
@@ -84,7 +102,7 @@ def test_unpacking_goes_on_where_it_broke_off(tmp_path: Path) -> None:
     assert content(tmp_path / "out") == {**FILES, "a.txt": b"ONE"}
 
 
-@pytest.mark.parametrize("kind", ["w:gz", "w", "zip"])
+@pytest.mark.parametrize("kind", ["w:gz", "w:xz", "w", "zip"])
 def test_damaged_archives_are_errors_that_name_them(tmp_path: Path, kind: str) -> None:
     path = archive(tmp_path / "packed", kind, {"a.bin": bytes(range(256)) * 4000})
     whole = path.read_bytes()
@@ -93,5 +111,15 @@ def test_damaged_archives_are_errors_that_name_them(tmp_path: Path, kind: str) -
         unpack(path, tmp_path / "out", progress=False)
     assert content(tmp_path / "out").keys() <= {".a.bin.part"}
     path.write_bytes(b"no archive")
+    with pytest.raises(DownloadError, match="damaged"):
+        unpack(path, tmp_path / "out", progress=False)
+
+
+def test_damage_in_the_midst_of_an_xz_archive_is_said(tmp_path: Path) -> None:
+    path = write_tar(
+        tmp_path / "packed", {"a.txt": b" ".join(b"%d" % (n * n) for n in range(200_000))}, "w:xz"
+    )
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] + bytes(20) + whole[len(whole) // 2 + 20 :])
     with pytest.raises(DownloadError, match="damaged"):
         unpack(path, tmp_path / "out", progress=False)

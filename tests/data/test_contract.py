@@ -19,6 +19,7 @@ from torchvision.transforms.functional import resize, to_tensor
 from t2v_lightning.data import TaskDataModule, get_datamodule, list_datamodules
 from t2v_lightning.data.catalogue import CATALOGUE
 from t2v_lightning.data.errors import MissingDataError, UnknownTaskError
+from t2v_lightning.probes.transforms import ImageTransform
 
 DOWNLOADED = set(CATALOGUE) - {"cub200", "inat2018"} | {"split_mnist", "split_cifar", "cifar10_mnist"}
 
@@ -118,6 +119,19 @@ def test_pickles_into_workers(make: Callable[..., TaskDataModule]) -> None:
     copied = pickle.loads(pickle.dumps(datamodule.train_dataset))
     assert torch.equal(copied[3][0], datamodule.train_dataset[3][0])
     assert copied.targets == datamodule.train_dataset.targets
+
+
+def test_the_embedding_transform_of_a_probe_is_deterministic(make: Callable[..., TaskDataModule]) -> None:
+    """What Task2Vec applies to these images gives the same tensor each time, of the size that the probe takes."""
+    transform = ImageTransform.default((3, 48, 48))
+    for dataset in (ready(make(transform=transform)).train_dataset, ready(make()).test_dataset):
+        image = dataset[1][0]
+        first = image if isinstance(image, Tensor) else transform(image)
+        again = dataset[1][0]
+        assert torch.equal(first, again if isinstance(again, Tensor) else transform(again))
+        assert first.shape == (3, 48, 48)
+        assert first.dtype == torch.float32
+        assert bool(torch.isfinite(first).all())
 
 
 def test_loaders_give_batches_of_the_split_in_order(make: Callable[..., TaskDataModule]) -> None:

@@ -192,6 +192,11 @@ def test_lists_of_labels_are_many_labels(root: Path, kind: str) -> None:
             "row 2: got split 'dev': allowed are train",
         ),
         ([["path", "label", "split"], ["img/0.png", "a", "test"]], {}, "has no train images of task 't'"),
+        (
+            [["path", "label", "split"], ["img/0.png", "a", "train"], ["img/0.png", "a", "test"]],
+            {},
+            r"image img/0\.png comes more than once",
+        ),
         ([["path", "label", "label"]], {}, "which must differ"),
         ([], {}, "which must differ"),
         ([["path", "red"], ["img/0.png", "2"]], {"label_column": ["red"]}, "row 2: got '2' in column 'red'"),

@@ -120,6 +120,7 @@ def edited(root: Path, file: str, change: Any) -> None:
         (lambda c: c["annotations"].append(c["annotations"][0]), "annotates imageId 1 a second time"),
         (lambda c: c["images"].pop(0), "annotates imageId 1 without listing it"),
         (lambda c: c.pop("annotations"), "Cannot read"),
+        (lambda c: c["annotations"][0].update(labelId=["70000"]), "Cannot read"),
     ],
 )
 def test_annotations_that_contradict_themselves_are_errors(tmp_path: Path, change: Any, message: str) -> None:

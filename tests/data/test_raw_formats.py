@@ -77,6 +77,13 @@ def test_a_pickle_that_names_a_function_is_refused_and_runs_nothing(tmp_path: Pa
     assert (tmp_path / "sprung").exists()
 
 
+def test_a_batch_that_lacks_an_entry_is_an_error_that_names_both(tmp_path: Path) -> None:
+    (tmp_path / "batch").write_bytes(pickle.dumps({"labels": [1]}, 2))
+    assert read_python_batch(tmp_path / "batch", "labels") == {"labels": [1]}
+    with pytest.raises(AnnotationError, match=r"Cannot read .*batch: it holds no 'data'"):
+        read_python_batch(tmp_path / "batch", "labels", "data")
+
+
 @pytest.mark.parametrize("content", [{"data": np.zeros(3)}, ["no", "dict"], {"data": np.array([{}])}])
 def test_other_pickles_are_errors_that_name_the_file(tmp_path: Path, content: Any) -> None:
     (tmp_path / "batch").write_bytes(pickle.dumps(content, 2))

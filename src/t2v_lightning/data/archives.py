@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import shutil
 import tarfile
@@ -58,10 +59,13 @@ def unpack(
             for name, size, open_member in members:
                 bar.update(task, completed=raw.tell())
                 _check_inside(name, archive)
+                # "." would be the folder itself, and its unfinished part lie beside it.
+                if not PurePosixPath(name).name:
+                    raise DownloadError(f"Archive {archive} holds {name!r}, a file without a name: refused.")
                 if fnmatch(name, pattern):
                     _write(folder / (PurePosixPath(name).name if flat else name), size, open_member)
                     count += 1
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError) as error:
         raise DownloadError(f"Archive {archive} is damaged ({error}): delete it, fetch it again.") from error
     return count
 

@@ -38,14 +38,14 @@ class CIFAR10(DownloadableDataModule):
     names_file: ClassVar[tuple[str, str]] = ("batches.meta", "label_names")
 
     def load_task(self, split: Split) -> Task[NDArray[np.uint8]]:
-        parts = [self._read(name) for name in self.batches[split]]
+        parts = [self._read(name, "data", self.label_key) for name in self.batches[split]]
         pixels = np.concatenate([part["data"] for part in parts]).reshape(-1, 3, 32, 32)
         labels = np.concatenate([part[self.label_key] for part in parts]).astype(np.int64)
         file, key = self.names_file
-        return Task(pixels.transpose(0, 2, 3, 1), labels, tuple(self._read(file)[key]))
+        return Task(pixels.transpose(0, 2, 3, 1), labels, tuple(self._read(file, key)[key]))
 
-    def _read(self, file: str) -> dict[str, Any]:
-        return read_python_batch(self.require(self.folder, file))
+    def _read(self, file: str, *entries: str) -> dict[str, Any]:
+        return read_python_batch(self.require(self.folder, file), *entries)
 
 
 class CIFAR100(CIFAR10):

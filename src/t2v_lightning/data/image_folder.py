@@ -14,7 +14,13 @@ from t2v_lightning.data.errors import AnnotationError
 from t2v_lightning.data.files import FileDataModule
 from t2v_lightning.data.folder_tree import find_tasks, folder_task
 from t2v_lightning.data.images import open_file
-from t2v_lightning.data.label_table import TABLE_SUFFIXES, check_columns, read_table, table_task
+from t2v_lightning.data.label_table import (
+    TABLE_SUFFIXES,
+    check_columns,
+    read_table,
+    table_images,
+    table_task,
+)
 from t2v_lightning.data.task import Task
 from t2v_lightning.data.tasks import align, hold_out
 
@@ -139,6 +145,8 @@ class ImageFolder(FileDataModule):
             raise AnnotationError(
                 f"{path} has no train images of task {self.task_name!r}: mark some as train."
             )
+        # An image of two splits would be tested on after it was trained on.
+        table_images(path, columns, [row for own in rows.values() for row in own], self.image_column)
         return {
             split: table_task(path, columns, own, self.image_column, self.label_column, self.label_separator)
             for split, own in rows.items()

@@ -170,7 +170,7 @@ def _read_annotations(path: Path) -> Mapping[str, NDArray[Any]]:
     try:
         content = json.loads(path.read_bytes(), object_hook=_shorten)
         images, annotations = content["images"], content["annotations"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise AnnotationError(f"Cannot read {path} ({error!r}). Fetch it again.") from error
     listed = set(images)
     if len(listed) != len(images):

@@ -14,7 +14,7 @@ from t2v_lightning.data.errors import AnnotationError, MissingDataError
 from t2v_lightning.data.images import pack_names
 from t2v_lightning.data.task import Task
 
-__all__ = ["check_columns", "read_table", "table_task"]
+__all__ = ["check_columns", "read_table", "table_images", "table_task"]
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 """Endings of the files that count as tables."""
@@ -70,6 +70,21 @@ def check_columns(path: Path, table: Mapping[str, Sequence[Any]], names: Sequenc
             raise AnnotationError(f"{path} has no column {name!r}: it has {', '.join(table)}.")
 
 
+def table_images(
+    path: Path, table: Mapping[str, Sequence[Any]], rows: Sequence[int], image_column: str
+) -> list[str]:
+    """The file names in some rows of a table.
+
+    Raises:
+        AnnotationError: an empty cell, or a file that comes twice.
+    """
+    images = [str(_filled(path, table[image_column][row], image_column, row)) for row in rows]
+    if len(set(images)) != len(images):
+        twice = Counter(images).most_common(1)[0][0]
+        raise AnnotationError(f"{path}: image {twice} comes more than once. Keep one row an image.")
+    return images
+
+
 def table_task(
     path: Path,
     table: Mapping[str, Sequence[Any]],
@@ -97,11 +112,7 @@ def table_task(
     >>> task.names, task.labels.tolist()
     (('red', 'round'), [[1.0, 1.0], [1.0, 0.0]])
     """
-    images = [_filled(path, table[image_column][row], image_column, row) for row in rows]
-    if len(set(images)) != len(images):
-        twice = Counter(images).most_common(1)[0][0]
-        raise AnnotationError(f"{path}: image {twice} comes more than once. Keep one row an image.")
-    names = pack_names(str(image) for image in images)
+    names = pack_names(table_images(path, table, rows, image_column))
     if not isinstance(label_column, str):
         columns = [[_flag(path, table[column][row], column, row) for row in rows] for column in label_column]
         return Task(names, np.array(columns, dtype=np.float32).T, tuple(label_column))

@@ -70,20 +70,26 @@ def read_matlab(path: Path, *names: str) -> list[NDArray[Any]]:
     return [np.asarray(content[name]) for name in names]
 
 
-def read_python_batch(path: Path) -> dict[str, Any]:
+def read_python_batch(path: Path, *names: str) -> dict[str, Any]:
     """A batch file of the "python version" of CIFAR: a pickled dict of bytes, lists and uint8 arrays.
+
+    ``names`` are the entries that it must have.
 
     A pickle is a program that may name any function to be called. The three names that an array takes stand
     here for containers of ours, and any other is refused, so nothing of the file's choosing runs.
 
     Raises:
-        AnnotationError: the file is damaged, names anything else, or holds arrays of anything but bytes.
+        AnnotationError: the file is damaged, names anything else, lacks an entry, or holds arrays of anything but
+            bytes.
     """
     try:
         with path.open("rb") as file:
             batch = _ArrayUnpickler(file, encoding="latin1").load()
         if not isinstance(batch, dict):
             raise ValueError(f"it holds a {type(batch).__name__} and no dict")
+        for name in names:
+            if name not in batch:
+                raise ValueError(f"it holds no {name!r}")
         return {key: value.pixels() if isinstance(value, _Array) else value for key, value in batch.items()}
     except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, IndexError) as error:
         raise _damaged(path, str(error)) from error
