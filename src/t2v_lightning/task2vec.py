@@ -5,21 +5,21 @@ import logging
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from typing import Any, Literal, get_args
 
-import numpy as np
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning import Callback, LightningDataModule, LightningModule
 from torch import Tensor, nn
 
-from t2v_lightning._version import __version__
 from t2v_lightning.accumulators import FilterwiseFisher
+from t2v_lightning.assembly import assemble
 from t2v_lightning.callbacks import EmbedProgress, TensorBoardSummary
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.functional.likelihood import LikelihoodName, Sampling, check_sampling, get_likelihood
+from t2v_lightning.functional.persample import PerSampleFisher
+from t2v_lightning.functional.variational import NoiseParameters
 from t2v_lightning.functional.weights import Include, check_include
+from t2v_lightning.lineup import line_up
 from t2v_lightning.loading import (
     Batch,
     IndexedDataset,
@@ -31,18 +31,14 @@ from t2v_lightning.loading import (
     warn_random_transforms,
 )
 from t2v_lightning.phases import (
-    FeaturesPhase,
     HeadOptions,
     Metrics,
-    MonteCarloPhase,
     Phase,
     VariationalOptions,
-    VariationalPhase,
-    fisher_of_filters,
-    noisy_filters,
 )
 from t2v_lightning.probes import ProbeNetwork
-from t2v_lightning.selection import check_map_style, select_images
+from t2v_lightning.selection import Selection, check_map_style, select_images
+from t2v_lightning.trainer_settings import check_trainer
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +88,13 @@ class Task2Vec(LightningModule):
     >>> Task2Vec(probe).embed(task, progress=False)
     Embedding('list', 4 entries, 1 layers, norm=...)
     """
+
+    selection: Selection
+    dataset: IndexedDataset
+    loader_options: LoaderOptions
+    engine: PerSampleFisher  # of the Monte Carlo method, with the accumulator
+    accumulator: FilterwiseFisher
+    noise: NoiseParameters  # of the variational method
 
     def __init__(
         self,
@@ -153,12 +156,12 @@ class Task2Vec(LightningModule):
         self.automatic_optimization = False
         with torch.inference_mode(False):
             self.probe = copy.deepcopy(probe)
-        self._probe_digest = probe.digest  # here, as a Trainer may change the precision of the weights
+        self.probe_digest = probe.digest  # here, as a Trainer may change the precision of the weights
         self.probe.backbone.requires_grad_(False)
         self._original_head = (copy.deepcopy(self.probe.head),)  # in a tuple it is no part of the module
         self.embedding: Embedding | None = None
         self.phases: list[Phase] = []
-        self._task_meta: dict[str, Any] = {}
+        self.task_meta: dict[str, Any] = {}
         self._processes = 1  # that share the work of a fit
 
     # --- what both ways of running share -------------------------------------------------------------
@@ -193,10 +196,9 @@ class Task2Vec(LightningModule):
         else:
             self.probe.reset_head(self.selection.num_classes, torch.Generator().manual_seed(self.seed))
         self.dataset = IndexedDataset(dataset, self.selection.chosen, self.probe.transform)
-        example = self._first_image()
         self.loader_options = options
         self.embedding = None
-        self._task_meta = {
+        self.task_meta = {
             name: getattr(source, attribute)
             for name, attribute in {
                 "dataset": "name",
@@ -208,64 +210,13 @@ class Task2Vec(LightningModule):
             }.items()
             if isinstance(source, LightningDataModule) and hasattr(source, attribute)
         }
-        self._task_meta.setdefault("dataset", type(getattr(dataset, "dataset", dataset)).__name__)
-        self.phases = self._montecarlo(example) if self.method == "montecarlo" else self._variational()
+        self.task_meta.setdefault("dataset", type(getattr(dataset, "dataset", dataset)).__name__)
+        self.phases = line_up(self)
 
-    def _montecarlo(self, example: Tensor) -> list[Phase]:
-        self.engine = fisher_of_filters(self.probe, self.skip_layers, self.include, example=example)
-        self.accumulator = FilterwiseFisher(self.engine.size, sync_on_compute=True)
-        features = FeaturesPhase(
-            self.probe,
-            self.engine.features(self.probe.backbone),
-            self.selection,
-            self.head_options,
-            self.seed,
-            self._all_reduce,
-        )
-        fisher = MonteCarloPhase(
-            self.selection,
-            self.engine,
-            self.accumulator,
-            self.sampling,
-            self.passes,
-            self.seed,
-            self.target_stderr,
-        )
-        return [features, fisher]
-
-    def _variational(self) -> list[Phase]:
-        options = self.variational_options
-        network = noisy_filters(self.probe, self.skip_layers, self.seed, options.update_norm)
-        self.noise = network.noise
-        features = FeaturesPhase(
-            self.probe,
-            self.probe.features,
-            self.selection,
-            self.head_options,
-            self.seed,
-            self._all_reduce,
-        )
-        head = None if self.head_options.method == "keep" else self.probe.head
-        learning = VariationalPhase(
-            self.selection, network, head, options, self.seed, all_reduce=self._all_reduce
-        )
-        return [features, learning]
-
-    def _all_reduce(self, sums: Tensor) -> None:
+    def all_reduce(self, sums: Tensor) -> None:
+        """Adds a tensor up over the processes of the fit, in place."""
         if self._processes > 1:
             torch.distributed.all_reduce(sums)
-
-    def _first_image(self) -> Tensor:
-        """The first image [C, H, W], so that a wrong shape is told before the work starts."""
-        image: Tensor = self.dataset[0][0]
-        expected = self.probe.input_size[0]
-        if image.dim() != 3 or image.shape[0] != expected or not image.is_floating_point():
-            raise ValueError(
-                f"image 0 of the dataset is a {image.dtype} tensor of shape {tuple(image.shape)}; the probe "
-                f"{self.probe.name!r} takes float tensors [{expected}, H, W], or PIL images, to which it applies "
-                "its own transform"
-            )
-        return image
 
     def phase_at(self, epoch: int) -> tuple[Phase, int]:
         """The phase that an epoch of the fit belongs to, and the epoch within it."""
@@ -281,68 +232,6 @@ class Task2Vec(LightningModule):
             phase.order(epoch), phase.padding, self.loader_options.batch_size, rank, world_size
         )
         return PhaseLoader(self.dataset, sampler, self.loader_options, epoch)
-
-    def _assemble(self) -> Embedding:
-        """The embedding from what all processes have found."""
-        features, last = self.phases
-        assert isinstance(features, FeaturesPhase)
-        assert features.fit is not None
-        fields = self._noise_fields(last) if isinstance(last, VariationalPhase) else self._fisher_fields()
-        fields["meta"] = {
-            **self._task_meta,
-            "method": self.method,
-            "probe": self.probe.name,
-            "probe_digest": self._probe_digest,
-            "likelihood": self.selection.likelihood,
-            "include": self.include,
-            "skip_layers": self.skip_layers,
-            "balanced": self.balanced and self.selection.likelihood == "softmax",
-            "seed": self.seed,
-            "samples": len(self.selection),
-            "num_classes": self.selection.num_classes,
-            "classes": list(self.selection.classes),
-            **fields["meta"],
-            "head": asdict(self.head_options) | asdict(features.fit),
-            "versions": {
-                "t2v_lightning": __version__,
-                "torch": torch.__version__,
-                "lightning": version("pytorch-lightning"),
-            },
-        }
-        self.embedding = Embedding(**fields)
-        return self.embedding
-
-    def _fisher_fields(self) -> dict[str, Any]:
-        estimate = self.accumulator.compute()
-        if int(estimate.samples) != len(self.selection) and not self.phases[-1].done:
-            raise RuntimeError(
-                f"{int(estimate.samples)} images were counted where the task has {len(self.selection)}; "
-                "the embedding would be wrong"
-            )
-        return {
-            "fisher": estimate.fisher.cpu().numpy(),
-            "scale": np.ones(self.engine.size),
-            "stderr": estimate.stderr.cpu().numpy(),
-            "layers": self.engine.layers,
-            "group_sums": estimate.group_sums.cpu().numpy(),
-            "group_weights": estimate.group_weights.cpu().numpy(),
-            "meta": {
-                "sampling": self.sampling,
-                "passes": self.passes,
-                "target_stderr": self.target_stderr,
-                "samples": int(estimate.samples),
-                "relative_stderr": estimate.relative_stderr,
-            },
-        }
-
-    def _noise_fields(self, phase: VariationalPhase) -> dict[str, Any]:
-        assert phase.fit is not None
-        return {
-            "fisher": self.noise.fisher().cpu().numpy(),
-            "scale": self.noise.scale().cpu().numpy(),
-            "layers": self.noise.layers,
-            "meta": {"variational": asdict(self.variational_options) | asdict(phase.fit)},
-        }
 
     # --- in a plain loop -------------------------------------------------------------------------------
 
@@ -391,7 +280,8 @@ class Task2Vec(LightningModule):
                             if phase.done:
                                 break
                     phase.finish(lambda metrics, step: None)
-            return self._assemble()
+            self.embedding = assemble(self)
+            return self.embedding
 
     # --- carried by Lightning --------------------------------------------------------------------------
 
@@ -400,7 +290,7 @@ class Task2Vec(LightningModule):
         if stage != "fit":
             raise RuntimeError(f"Task2Vec runs through Trainer.fit alone, not through Trainer.{stage}")
         trainer = self.trainer
-        _check_trainer(trainer)
+        check_trainer(trainer)
         self._user_source = trainer.fit_loop._data_source.instance
         loader = one_loader(trainer.fit_loop._data_source.dataloader())
         source = trainer.datamodule if trainer.datamodule is not None else loader.dataset  # type: ignore[attr-defined]
@@ -451,7 +341,7 @@ class Task2Vec(LightningModule):
         if epoch == phase.epochs - 1:
             phase.finish(self.log_numbers)
             if phase is self.phases[-1]:
-                self._assemble()
+                self.embedding = assemble(self)
 
     def on_train_end(self) -> None:
         if self.embedding is None:
@@ -501,21 +391,3 @@ def _check_belongs(method: Method, given: Mapping[str, Any]) -> None:
 
 def _pick_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _check_trainer(trainer: pl.Trainer) -> None:
-    """Raises for Trainer settings under which an image would be left out or a gradient changed."""
-    refused = {
-        "fast_dev_run": (trainer.fast_dev_run, False),  # type: ignore[attr-defined]
-        "overfit_batches": (trainer.overfit_batches, 0.0),  # type: ignore[attr-defined]
-        "max_steps": (trainer.max_steps, -1),
-        "limit_train_batches": (trainer.limit_train_batches, 1.0),
-        "gradient_clip_val": (trainer.gradient_clip_val, None),
-        "accumulate_grad_batches": (trainer.accumulate_grad_batches, 1),
-    }
-    for name, (value, allowed) in refused.items():
-        if value != allowed or type(value) is not type(allowed):
-            raise ValueError(
-                f"Trainer({name}={value!r}) does not go with Task2Vec: every image must be seen exactly once "
-                f"and gradients stay as they are; leave it at {allowed!r}. For fewer images: Task2Vec(max_samples=...)"
-            )

@@ -1,0 +1,83 @@
+"""The phases of each method, lined up for a module that has been given a task."""
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from t2v_lightning.accumulators import FilterwiseFisher
+from t2v_lightning.phases import (
+    FeaturesPhase,
+    MonteCarloPhase,
+    Phase,
+    VariationalPhase,
+    fisher_of_filters,
+    noisy_filters,
+)
+
+if TYPE_CHECKING:
+    from t2v_lightning.task2vec import Task2Vec
+
+
+def line_up(module: "Task2Vec") -> list[Phase]:
+    """Features with the head fit, then what the method does; sets what of it belongs to the module.
+
+    Raises:
+        ValueError: the first image of the task is not of the form that the probe takes.
+    """
+    example = first_image(module)
+    return _montecarlo(module, example) if module.method == "montecarlo" else _variational(module)
+
+
+def _montecarlo(module: "Task2Vec", example: Tensor) -> list[Phase]:
+    module.engine = fisher_of_filters(module.probe, module.skip_layers, module.include, example=example)
+    module.accumulator = FilterwiseFisher(module.engine.size, sync_on_compute=True)
+    features = FeaturesPhase(
+        module.probe,
+        module.engine.features(module.probe.backbone),
+        module.selection,
+        module.head_options,
+        module.seed,
+        module.all_reduce,
+    )
+    fisher = MonteCarloPhase(
+        module.selection,
+        module.engine,
+        module.accumulator,
+        module.sampling,
+        module.passes,
+        module.seed,
+        module.target_stderr,
+    )
+    return [features, fisher]
+
+
+def _variational(module: "Task2Vec") -> list[Phase]:
+    options = module.variational_options
+    network = noisy_filters(module.probe, module.skip_layers, module.seed, options.update_norm)
+    module.noise = network.noise
+    features = FeaturesPhase(
+        module.probe,
+        module.probe.features,
+        module.selection,
+        module.head_options,
+        module.seed,
+        module.all_reduce,
+    )
+    head = None if module.head_options.method == "keep" else module.probe.head
+    learning = VariationalPhase(
+        module.selection, network, head, options, module.seed, all_reduce=module.all_reduce
+    )
+    return [features, learning]
+
+
+def first_image(module: "Task2Vec") -> Tensor:
+    """The first image [C, H, W], so that a wrong shape is told before the work starts."""
+    image: Tensor = module.dataset[0][0]
+    expected = module.probe.input_size[0]
+    if image.dim() != 3 or image.shape[0] != expected or not image.is_floating_point():
+        raise ValueError(
+            f"image 0 of the dataset is a {image.dtype} tensor of shape {tuple(image.shape)}; the probe "
+            f"{module.probe.name!r} takes float tensors [{expected}, H, W], or PIL images, to which it applies "
+            "its own transform"
+        )
+    return image
