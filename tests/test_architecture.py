@@ -3,6 +3,7 @@
 import ast
 import configparser
 import inspect
+import re
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
@@ -81,6 +82,17 @@ def test_imports_run_one_way(module: str) -> None:
         if unit in ("cli", "__main__"):
             allowed.add("data")
     assert own_imports(module) <= allowed
+
+
+def test_the_page_on_architecture_has_these_arrows() -> None:
+    page = (ROOT / "ARCHITECTURE.md").read_text()
+    arrows = [line.split(" <- ") for line in page.splitlines() if line.count(" <- ") > 2]
+    assert arrows == [ORDER], "write the arrows of ORDER into ARCHITECTURE.md"
+    assert f"leaves: {', '.join(LEAVES)}\n" in page
+    rows = re.findall(r"^\| `(\w+)` \|", page, flags=re.MULTILINE)
+    private = {"_version", "__main__"}
+    assert sorted(rows) == sorted({*ORDER, *LEAVES, "data"} - private), "each unit has one row in its table"
+    assert len(page.splitlines()) <= 50, "the page is one screen"
 
 
 @pytest.mark.parametrize("module", [name for name in IMPORTS if unit_of(name) in ("functional", "phases")])
@@ -183,7 +195,7 @@ def test_every_file_beside_the_code_is_in_the_wheel() -> None:
 
 
 def test_what_the_readme_and_the_licence_promise_is_there() -> None:
-    for name in ("README.md", "LICENSE", "CONTRIBUTING.md", "CHANGELOG.md", "train.py", ".ci/run"):
+    for name in "README.md ARCHITECTURE.md LICENSE CONTRIBUTING.md CHANGELOG.md train.py .ci/run".split():
         assert (ROOT / name).is_file(), name
     assert "Apache License" in (ROOT / "LICENSE").read_text()
     assert len((ROOT / "train.py").read_text().splitlines()) < 15
