@@ -195,7 +195,8 @@ def test_every_file_beside_the_code_is_in_the_wheel() -> None:
 
 
 def test_what_the_readme_and_the_licence_promise_is_there() -> None:
-    for name in "README.md ARCHITECTURE.md LICENSE CONTRIBUTING.md CHANGELOG.md train.py .ci/run".split():
+    pages = ("README.md", "ARCHITECTURE.md", "LICENSE", "CONTRIBUTING.md", "CHANGELOG.md")
+    for name in (*pages, "train.py", ".ci/run"):
         assert (ROOT / name).is_file(), name
     assert "Apache License" in (ROOT / "LICENSE").read_text()
     assert len((ROOT / "train.py").read_text().splitlines()) < 15
