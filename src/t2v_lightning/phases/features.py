@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from t2v_lightning.phases.base import LogMetrics, Metrics, Phase
+from t2v_lightning.phases.halving import Halving
 from t2v_lightning.phases.head import HeadFit, HeadOptions, fit_head
 from t2v_lightning.probes import ProbeNetwork
 from t2v_lightning.selection import Selection
@@ -40,6 +41,7 @@ class FeaturesPhase(Phase):
     ) -> None:
         self.features, self.all_reduce = features, all_reduce
         self.probe, self.task, self.options, self.seed = probe, task, options, seed
+        self.halving = Halving(self.title)
         self.fit: HeadFit | None = None
         self._features: Tensor | None = None
         self._stored = torch.zeros(len(task))  # how often each image was seen
@@ -52,7 +54,7 @@ class FeaturesPhase(Phase):
         real = positions < len(self.task)
         if not bool(real.any()):
             return {}
-        features = self.features(images[real])
+        features = torch.cat(self.halving(self.features, images[real]))
         if features.dtype in (torch.float16, torch.bfloat16):
             features = features.float()
         if not bool(torch.isfinite(features).all()):

@@ -11,6 +11,7 @@ from t2v_lightning.functional.likelihood import Sampling, check_sampling, cotang
 from t2v_lightning.functional.persample import PerSampleFisher
 from t2v_lightning.functional.weights import Include
 from t2v_lightning.phases.base import LogMetrics, Metrics, Phase
+from t2v_lightning.phases.halving import Halving
 from t2v_lightning.probes import ProbeNetwork
 from t2v_lightning.selection import Selection
 
@@ -48,6 +49,7 @@ class MonteCarloPhase(Phase):
         self.target_stderr = target_stderr
         self.task, self.engine, self.accumulator = task, engine, accumulator
         self.sampling, self.passes, self.seed = sampling, passes, seed
+        self.halving = Halving(self.title)
 
     def order(self, epoch: int) -> Tensor:
         return self.task.visiting_order(self.seed)
@@ -58,18 +60,7 @@ class MonteCarloPhase(Phase):
         weights = torch.where(where < count, task.weights[where % count], 0.0)
         index = task.chosen[where % count].to(images.device)
         targets = task.targets[where % count].to(images.device)
-        values = self.engine(
-            images,
-            lambda outputs: cotangents(
-                outputs,
-                get_likelihood(task.likelihood),
-                self.sampling,
-                passes=self.passes,
-                seed=self.seed,
-                index=index,
-                targets=targets,
-            ),
-        )
+        values = torch.cat(self.halving(self._squares, images, index, targets))
         self.accumulator.update(values, weights, index)
         # a decision to stop must be the same on all processes, so it takes the sums of all
         estimate = self.accumulator.estimate() if self.target_stderr is None else self.accumulator.compute()
@@ -82,6 +73,21 @@ class MonteCarloPhase(Phase):
 
     def finish(self, log: LogMetrics) -> None:
         pass
+
+    def _squares(self, images: Tensor, index: Tensor, targets: Tensor) -> Tensor:
+        """Each image's own Fisher information [N, D]."""
+        return self.engine(
+            images,
+            lambda outputs: cotangents(
+                outputs,
+                get_likelihood(self.task.likelihood),
+                self.sampling,
+                passes=self.passes,
+                seed=self.seed,
+                index=index,
+                targets=targets,
+            ),
+        )
 
 
 def fisher_of_filters(

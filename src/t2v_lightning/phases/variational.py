@@ -13,6 +13,7 @@ from t2v_lightning.functional.normal_table import NormalTable
 from t2v_lightning.functional.random import random_bits
 from t2v_lightning.functional.variational import NoisyNetwork
 from t2v_lightning.phases.base import LogMetrics, Metrics, Phase
+from t2v_lightning.phases.halving import Halving
 from t2v_lightning.probes import ProbeNetwork
 from t2v_lightning.selection import Selection
 
@@ -110,6 +111,7 @@ class VariationalPhase(Phase):
         self.epochs = options.epochs
         self.fit: VariationalFit | None = None
         self.seen = 0
+        self.halving = Halving(self.title)
         noise = network.noise
         followers = [*noise.affine, *(head.parameters() if head is not None else ())]
         for parameter in followers:
@@ -141,7 +143,8 @@ class VariationalPhase(Phase):
         images, positions = images[real.to(images.device)], positions.cpu()[real]
         draws = (positions // len(self.task)).to(images.device)
         targets = self.task.targets[positions % len(self.task)].to(images.device)
-        sums = self._sums(images, draws, targets)
+        parts = self.halving(self._sums, images, draws, targets)
+        sums = torch.stack(parts).sum(0) if parts else self._no_sums(images.device)
         self.all_reduce(sums)
         totals = sums[-3:].cpu()
         cross_entropy, accuracy = (totals[:2] / totals[2]).tolist()
@@ -174,9 +177,6 @@ class VariationalPhase(Phase):
     @torch.enable_grad()
     def _sums(self, images: Tensor, draws: Tensor, targets: Tensor) -> Tensor:
         """Float64 sums over a batch: gradients of the loss, then loss, accuracy and number of draws."""
-        if not len(images):  # a process whose share of the last batch is padding alone
-            size = sum(p.numel() for p in self._learned_from_data) + 3
-            return torch.zeros(size, dtype=torch.float64, device=images.device)
         likelihood = get_likelihood(self.task.likelihood)
         outputs = self.network(images, draws)
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
@@ -186,6 +186,11 @@ class VariationalPhase(Phase):
             accuracies = likelihood.accuracy(outputs.detach(), targets)
         numbers = torch.stack([losses.detach(), accuracies, torch.ones_like(losses)]).double().sum(1)
         return torch.cat([part.flatten().double() for part in (*gradients, numbers)])
+
+    def _no_sums(self, device: torch.device) -> Tensor:
+        """The sums of a process whose share of the last batch is padding alone."""
+        size = sum(p.numel() for p in self._learned_from_data) + 3
+        return torch.zeros(size, dtype=torch.float64, device=device)
 
     @torch.enable_grad()
     def _adam_step(self, gradients: Tensor) -> float:

@@ -1,0 +1,100 @@
+"""Batches that run out of memory are taken in smaller parts."""
+
+import gc
+import logging
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+log_text = logging.getLogger(__name__)
+
+_ALLOCATION_FAILED = (
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "DefaultCPUAllocator: can't allocate memory",
+)
+"""How libraries below PyTorch, and its own allocator of main memory, say that there is no more."""
+
+
+class Halving:
+    """Calls a function on a batch, in parts of half the size whenever it runs out of memory.
+
+    The size that went through is kept for the batches that follow; a warning says so once. As every result
+    belongs to its own images, or is a sum over images, parts change nothing but rounding. Each process halves
+    by itself: a batch is whole again before processes add up what they have.
+
+    Args:
+        title: what runs, for the warning.
+
+    Attributes:
+        limit: most images of a part; None as long as every batch went through whole.
+
+    >>> sizes = []
+    >>> def squares(x):
+    ...     if len(x) > 3:
+    ...         raise torch.OutOfMemoryError("no more")
+    ...     sizes.append(len(x))
+    ...     return x**2
+    >>> torch.cat(Halving("squares")(squares, torch.arange(8)))
+    tensor([ 0,  1,  4,  9, 16, 25, 36, 49])
+    >>> sizes
+    [2, 2, 2, 2]
+    """
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.limit: int | None = None
+        self._said = False
+
+    def __call__(self, function: Callable[..., Tensor], images: Tensor, *rest: Tensor) -> list[Tensor]:
+        """The function's results on consecutive parts of the batch, the first dimension of every tensor.
+
+        Raises:
+            torch.OutOfMemoryError: one image alone does not fit.
+        """
+        results: list[Tensor] = []
+        start, count, before = 0, len(images), self.limit
+        while start < count:
+            stop = min(start + (self.limit or count), count)
+            part = [tensor[start:stop] for tensor in (images, *rest)]
+            try:
+                results.append(function(*part))
+            except RuntimeError as error:
+                if not ran_out_of_memory(error):
+                    raise
+                if stop - start == 1:
+                    raise torch.OutOfMemoryError(
+                        f"a single image does not fit into the memory of {images.device} in the "
+                        f"{self.title} phase: take smaller images (input_size of the probe), a higher skip_layers, "
+                        f"precision='bf16-mixed', or free the memory that others hold. {error}"
+                    ) from error
+                self.limit = (stop - start + 1) // 2
+            else:
+                start = stop
+                continue
+            _release(images.device)  # out here, where the failed attempt's tensors are gone
+        if self.limit != before and not self._said:
+            self._said = True
+            log_text.warning(
+                "a batch of %d images did not fit into the memory of %s in the %s phase; it is taken in parts of "
+                "%d from here on, with the same result. A batch_size of %d would save the attempt",
+                count,
+                images.device,
+                self.title,
+                self.limit,
+                self.limit,
+            )
+        return results
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device has no memory left."""
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in _ALLOCATION_FAILED)
+
+
+def _release(device: torch.device) -> None:
+    gc.collect()
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.empty_cache()
