@@ -28,7 +28,7 @@ LEAVES = ["probes", "embedding", "loading", "_version"]
 # Files that are part of a unit of another name.
 PARTS = {
     "embedding_files": "embedding", "reference_pickle": "embedding", "plot_style": "plots", "task_plots": "plots",
-    "assembly": "task2vec", "lineup": "task2vec", "trainer_settings": "task2vec",
+    "assembly": "task2vec", "lineup": "task2vec", "plain_loop": "task2vec", "trainer_settings": "task2vec",
 }  # fmt: skip
 
 

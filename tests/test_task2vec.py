@@ -465,6 +465,7 @@ def test_somebodys_loader_and_datamodule_give_what_the_dataset_gives() -> None:
     expected = embed(items, small_probe(), progress=False, **EXACT)
     loader = DataLoader(items, batch_size=7, shuffle=True, drop_last=True)
     assert relative(fit(Task2Vec(small_probe(), **EXACT), loader, precision="64-true"), expected) < 1e-9
+    assert relative(embed(loader, small_probe(), progress=False, **EXACT), expected) < 1e-9
     module = Plain(items)
     assert relative(fit(Task2Vec(small_probe(), **EXACT), module, precision="64-true"), expected) < 1e-9
     embedded = Plain(items)
@@ -484,6 +485,12 @@ def test_somebodys_collate_function_is_used_either_way(run: str) -> None:
     assert (
         relative(run_module(module, data, run), embed(task(), small_probe(), progress=False, **EXACT)) < 1e-9
     )
+    if run == "embed":
+        loader = data.train_dataloader()
+        assert (
+            module.embed(loader, progress=False).fisher.tolist()
+            == module.embed(data, progress=False).fisher.tolist()
+        )
 
 
 def test_a_loader_with_workers_and_a_batch_sampler() -> None:

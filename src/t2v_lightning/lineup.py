@@ -30,7 +30,7 @@ def line_up(module: "Task2Vec") -> list[Phase]:
 
 def _montecarlo(module: "Task2Vec", example: Tensor) -> list[Phase]:
     module.engine = fisher_of_filters(module.probe, module.skip_layers, module.include, example=example)
-    module.accumulator = FilterwiseFisher(module.engine.size, sync_on_compute=True)
+    module.accumulator = FilterwiseFisher(module.engine.size, sync_on_compute=module.processes > 1)
     features = FeaturesPhase(
         module.probe,
         module.engine.features(module.probe.backbone),

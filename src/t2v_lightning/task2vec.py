@@ -2,14 +2,15 @@
 
 import copy
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any, Literal, get_args
 
 import torch
 from pytorch_lightning import Callback, LightningDataModule, LightningModule
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from t2v_lightning.accumulators import FilterwiseFisher
 from t2v_lightning.assembly import assemble
@@ -36,6 +37,7 @@ from t2v_lightning.phases import (
     Phase,
     VariationalOptions,
 )
+from t2v_lightning.plain_loop import run_phases
 from t2v_lightning.probes import ProbeNetwork
 from t2v_lightning.selection import Selection, check_map_style, select_images
 from t2v_lightning.trainer_settings import check_trainer
@@ -162,17 +164,19 @@ class Task2Vec(LightningModule):
         self.embedding: Embedding | None = None
         self.phases: list[Phase] = []
         self.task_meta: dict[str, Any] = {}
-        self._processes = 1  # that share the work of a fit
+        self.processes = 1  # that share the work
 
     # --- what both ways of running share -------------------------------------------------------------
 
-    def prepare(self, source: Any, options: LoaderOptions) -> None:
+    def prepare(self, source: Any, options: LoaderOptions, processes: int = 1) -> None:
         """Chooses images, checks everything that can be checked early, and lines up the phases.
 
         Args:
             source: the dataset, or a LightningDataModule that has been set up (its train split is taken).
             options: how batches are made.
+            processes: that share the images, each with a copy of this module.
         """
+        self.processes = processes
         dataset = (
             one_loader(source.train_dataloader()).dataset
             if isinstance(source, LightningDataModule)
@@ -214,8 +218,8 @@ class Task2Vec(LightningModule):
         self.phases = line_up(self)
 
     def all_reduce(self, sums: Tensor) -> None:
-        """Adds a tensor up over the processes of the fit, in place."""
-        if self._processes > 1:
+        """Adds a tensor up over the processes that share the work, in place."""
+        if self.processes > 1:
             torch.distributed.all_reduce(sums)
 
     def phase_at(self, epoch: int) -> tuple[Phase, int]:
@@ -248,7 +252,7 @@ class Task2Vec(LightningModule):
 
         Args:
             dataset: map-style, of (image, target): PIL images, or float tensors [C, H, W] that the probe takes;
-                or a LightningDataModule with a map-style train dataset.
+                or a LightningDataModule or DataLoader over such a dataset.
             device: "auto" takes a GPU if there is one.
             batch_size: images a batch; changes speed and memory only.
             num_workers: processes that read images; 0 reads them in this one.
@@ -261,27 +265,14 @@ class Task2Vec(LightningModule):
         if isinstance(dataset, LightningDataModule):
             dataset.prepare_data()
             dataset.setup("fit")
-            options = replace(
-                options, collate_fn=loader_options(one_loader(dataset.train_dataloader())).collate_fn
-            )
-        self._processes = 1
+            options.collate_fn = one_loader(dataset.train_dataloader()).collate_fn
+        elif isinstance(dataset, DataLoader):
+            options.collate_fn, dataset = dataset.collate_fn, dataset.dataset
         with torch.inference_mode(False):
             self.prepare(dataset, options)
             where = torch.device(_pick_device() if device == "auto" else device)
-            self.to(where)
             with EmbedProgress() if progress else nullcontext() as bar:
-                for phase in self.phases:
-                    for epoch in range(phase.epochs):
-                        batches: Iterable[Batch] = self.phase_loader(phase, epoch)
-                        for images, positions in bar.track(phase.title, batches) if bar else batches:
-                            metrics = phase.step(images.to(where, self.probe.head.weight.dtype), positions)
-                            if bar:
-                                bar.note(len(positions), metrics)
-                            if phase.done:
-                                break
-                    phase.finish(lambda metrics, step: None)
-            self.embedding = assemble(self)
-            return self.embedding
+                return run_phases(self, where, bar)
 
     # --- carried by Lightning --------------------------------------------------------------------------
 
@@ -294,8 +285,7 @@ class Task2Vec(LightningModule):
         self._user_source = trainer.fit_loop._data_source.instance
         loader = one_loader(trainer.fit_loop._data_source.dataloader())
         source = trainer.datamodule if trainer.datamodule is not None else loader.dataset  # type: ignore[attr-defined]
-        self._processes = trainer.world_size
-        self.prepare(source, loader_options(loader))
+        self.prepare(source, loader_options(loader), trainer.world_size)
         trainer.fit_loop._data_source.instance = self
         epochs = sum(phase.epochs for phase in self.phases)
         if trainer.max_epochs not in (None, -1, epochs):
