@@ -143,6 +143,23 @@ class FilterwiseFisher(Metric):
         """The estimate over everything seen so far, on all processes; ValueError if that is nothing."""
         return self.estimate()
 
+    def sums(self) -> dict[str, Tensor]:
+        """This process's sums by name, on the CPU: all that is needed to go on elsewhere."""
+        return {name: getattr(self, name).detach().cpu().clone() for name in self._defaults}
+
+    def load_sums(self, sums: dict[str, Tensor]) -> None:
+        """Goes on from the sums of a metric of the same size.
+
+        >>> metric, other = FilterwiseFisher(size=2), FilterwiseFisher(size=2)
+        >>> metric.update(torch.tensor([[3.0, 1.0]]))
+        >>> other.load_sums(metric.sums())
+        >>> other.compute().fisher
+        tensor([3., 1.], dtype=torch.float64)
+        """
+        for name in self._defaults:
+            setattr(self, name, sums[name].to(getattr(self, name)))
+        self._update_count, self._computed = max(self._update_count, int(self.seen > 0)), None
+
     def estimate(self) -> FisherEstimate:
         """The estimate from this process's samples alone."""
         weight = self.group_weights.sum()

@@ -15,6 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from rich.console import Console
 
+from t2v_lightning.batch_checkpoint import BatchCheckpoint
 from t2v_lightning.callbacks import PhaseProgressBar
 from t2v_lightning.data import get_datamodule
 from t2v_lightning.embedding import Embedding
@@ -22,6 +23,7 @@ from t2v_lightning.functional.distances import DISTANCES
 from t2v_lightning.phases import HeadOptions
 from t2v_lightning.probes import get_probe
 from t2v_lightning.report import EMBEDDING_FILE, print_table, write_report
+from t2v_lightning.run_checkpoints import CHECKPOINTS, checkpoint_to_resume, remove_checkpoints
 from t2v_lightning.task2vec import Task2Vec
 
 log = logging.getLogger(__name__)
@@ -65,17 +67,18 @@ def run(config: DictConfig, folder: Path) -> Embedding:
     trainer = pl.Trainer(
         **config.trainer,
         logger=logger,
-        callbacks=[PhaseProgressBar()],
+        callbacks=[PhaseProgressBar(), BatchCheckpoint(folder / CHECKPOINTS, **config.checkpoint)],
         default_root_dir=str(folder),
         enable_model_summary=False,
-        enable_checkpointing=False,
         max_epochs=-1,  # Task2Vec sets the real number, which depends on its phases
     )
-    trainer.fit(module, datamodule=datamodule)
+    resume = checkpoint_to_resume(config.resume, folder)
+    trainer.fit(module, datamodule=datamodule, ckpt_path=resume)
     embedding = module.embedding
     assert embedding is not None
     if trainer.is_global_zero:
         embedding.save(folder / EMBEDDING_FILE)
+        remove_checkpoints(folder)
         log.info(
             "%s: %d images, head accuracy %.1f %%, norm %.3g, stderr %.1f %%",
             embedding.task_name,

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from t2v_lightning.task2vec import Task2Vec
 
 
-def line_up(module: "Task2Vec") -> list[Phase]:
+def line_up(module: "Task2Vec", example: Tensor) -> list[Phase]:
     """Features with the head fit, then what the method does; sets what of it belongs to the module.
 
-    Raises:
-        ValueError: the first image of the task is not of the form that the probe takes.
+    Args:
+        module: its task is set.
+        example: an image [C, H, W] with which the network is looked at.
     """
-    example = first_image(module)
     return _montecarlo(module, example) if module.method == "montecarlo" else _variational(module)
 
 

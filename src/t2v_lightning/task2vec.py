@@ -8,39 +8,34 @@ from dataclasses import asdict
 from typing import Any, Literal, get_args
 
 import torch
-from pytorch_lightning import Callback, LightningDataModule, LightningModule
-from torch import Tensor, nn
+from pytorch_lightning import LightningDataModule
+from torch import nn
 from torch.utils.data import DataLoader
 
 from t2v_lightning.accumulators import FilterwiseFisher
 from t2v_lightning.assembly import assemble
-from t2v_lightning.callbacks import EmbedProgress, TensorBoardSummary
+from t2v_lightning.callbacks import EmbedProgress
+from t2v_lightning.checkpointing import digest, settings
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.functional.likelihood import LikelihoodName, Sampling, check_sampling, get_likelihood
 from t2v_lightning.functional.persample import PerSampleFisher
 from t2v_lightning.functional.variational import NoiseParameters
 from t2v_lightning.functional.weights import Include, check_include
-from t2v_lightning.lineup import line_up
+from t2v_lightning.lineup import first_image, line_up
 from t2v_lightning.loading import (
-    Batch,
     IndexedDataset,
     LoaderOptions,
-    PhaseLoader,
-    ShardedSampler,
-    loader_options,
     one_loader,
     warn_random_transforms,
 )
+from t2v_lightning.phased_fit import PhasedFit
 from t2v_lightning.phases import (
     HeadOptions,
-    Metrics,
-    Phase,
     VariationalOptions,
 )
 from t2v_lightning.plain_loop import run_phases
 from t2v_lightning.probes import ProbeNetwork
 from t2v_lightning.selection import Selection, check_map_style, select_images
-from t2v_lightning.trainer_settings import check_trainer
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +48,7 @@ _METHOD_OPTIONS: Mapping[Method, Mapping[str, Any]] = {
 """Options that one method alone takes, with their defaults."""
 
 
-class Task2Vec(LightningModule):
+class Task2Vec(PhasedFit):
     """Embeds a labelled image dataset with a pretrained probe (Achille et al., ICCV 2019, arXiv 1902.03545).
 
     Fits a new head on the task, then takes the diagonal Fisher information of the probe's filters. Either
@@ -92,8 +87,6 @@ class Task2Vec(LightningModule):
     """
 
     selection: Selection
-    dataset: IndexedDataset
-    loader_options: LoaderOptions
     engine: PerSampleFisher  # of the Monte Carlo method, with the accumulator
     accumulator: FilterwiseFisher
     noise: NoiseParameters  # of the variational method
@@ -155,16 +148,12 @@ class Task2Vec(LightningModule):
         self.max_samples, self.balanced, self.skip_layers = max_samples, balanced, skip_layers
         self.include, self.num_classes, self.seed = include, num_classes, seed
         self.head_options = HeadOptions(method=head) if isinstance(head, str) else head
-        self.automatic_optimization = False
         with torch.inference_mode(False):
             self.probe = copy.deepcopy(probe)
         self.probe_digest = probe.digest  # here, as a Trainer may change the precision of the weights
         self.probe.backbone.requires_grad_(False)
         self._original_head = (copy.deepcopy(self.probe.head),)  # in a tuple it is no part of the module
-        self.embedding: Embedding | None = None
-        self.phases: list[Phase] = []
         self.task_meta: dict[str, Any] = {}
-        self.processes = 1  # that share the work
 
     # --- what both ways of running share -------------------------------------------------------------
 
@@ -215,27 +204,17 @@ class Task2Vec(LightningModule):
             if isinstance(source, LightningDataModule) and hasattr(source, attribute)
         }
         self.task_meta.setdefault("dataset", type(getattr(dataset, "dataset", dataset)).__name__)
-        self.phases = line_up(self)
+        example = first_image(self)
+        self.example_digest = digest(example)
+        self.phases = line_up(self, example)
 
-    def all_reduce(self, sums: Tensor) -> None:
-        """Adds a tensor up over the processes that share the work, in place."""
-        if self.processes > 1:
-            torch.distributed.all_reduce(sums)
+    def assemble(self) -> Embedding:
+        """The embedding from what the phases have found."""
+        return assemble(self)
 
-    def phase_at(self, epoch: int) -> tuple[Phase, int]:
-        """The phase that an epoch of the fit belongs to, and the epoch within it."""
-        for phase in self.phases:
-            if epoch < phase.epochs:
-                return phase, epoch
-            epoch -= phase.epochs
-        raise IndexError(f"the fit has no epoch that far: {epoch} beyond its last phase")
-
-    def phase_loader(self, phase: Phase, epoch: int, rank: int = 0, world_size: int = 1) -> PhaseLoader:
-        """Batches of one epoch of a phase, this process's share."""
-        sampler = ShardedSampler(
-            phase.order(epoch), phase.padding, self.loader_options.batch_size, rank, world_size
-        )
-        return PhaseLoader(self.dataset, sampler, self.loader_options, epoch)
+    def settings(self) -> dict[str, Any]:
+        """All on which the last digits depend beside the Trainer, by the names that a user knows."""
+        return settings(self)
 
     # --- in a plain loop -------------------------------------------------------------------------------
 
@@ -273,72 +252,6 @@ class Task2Vec(LightningModule):
             where = torch.device(_pick_device() if device == "auto" else device)
             with EmbedProgress() if progress else nullcontext() as bar:
                 return run_phases(self, where, bar)
-
-    # --- carried by Lightning --------------------------------------------------------------------------
-
-    def setup(self, stage: str) -> None:
-        """Takes over the user's data with an indexed loader, and sets the number of epochs."""
-        if stage != "fit":
-            raise RuntimeError(f"Task2Vec runs through Trainer.fit alone, not through Trainer.{stage}")
-        trainer = self.trainer
-        check_trainer(trainer)
-        self._user_source = trainer.fit_loop._data_source.instance
-        loader = one_loader(trainer.fit_loop._data_source.dataloader())
-        source = trainer.datamodule if trainer.datamodule is not None else loader.dataset  # type: ignore[attr-defined]
-        self.prepare(source, loader_options(loader), trainer.world_size)
-        trainer.fit_loop._data_source.instance = self
-        epochs = sum(phase.epochs for phase in self.phases)
-        if trainer.max_epochs not in (None, -1, epochs):
-            log.info(
-                "the fit has %d epochs: %s", epochs, ", ".join(f"{p.epochs} {p.title}" for p in self.phases)
-            )
-        trainer.fit_loop.max_epochs = epochs
-        trainer.reload_dataloaders_every_n_epochs = 1  # type: ignore[attr-defined]
-
-    def teardown(self, stage: str) -> None:
-        self.trainer.fit_loop._data_source.instance = self._user_source
-
-    def train_dataloader(self) -> PhaseLoader:
-        phase, epoch = self.phase_at(self.current_epoch)
-        return self.phase_loader(phase, epoch, self.trainer.global_rank, self.trainer.world_size)
-
-    def configure_optimizers(self) -> None:
-        """None: the phases hold their own."""
-
-    def configure_callbacks(self) -> list[Callback]:
-        return [TensorBoardSummary()]
-
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> int | None:
-        """-1, which makes Lightning leave out the rest of the epoch, once the phase has enough."""
-        return -1 if self.phase_at(self.current_epoch)[0].done else None
-
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
-        images, positions = batch
-        phase, epoch = self.phase_at(self.current_epoch)
-        metrics = phase.step(images, positions)
-        self.log_dict(metrics, prog_bar=True, logger=False)
-        if metrics:
-            together = self.loader_options.batch_size * self.trainer.world_size
-            self.log_numbers(metrics, epoch * phase.length + min((batch_idx + 1) * together, phase.length))
-
-    def log_numbers(self, metrics: Metrics, step: int) -> None:
-        """Writes named numbers to every logger at that number of images or draws."""
-        for logger in self.loggers:
-            logger.log_metrics(metrics, step)
-
-    def on_train_epoch_end(self) -> None:
-        phase, epoch = self.phase_at(self.current_epoch)
-        if epoch == phase.epochs - 1:
-            phase.finish(self.log_numbers)
-            if phase is self.phases[-1]:
-                self.embedding = assemble(self)
-
-    def on_train_end(self) -> None:
-        if self.embedding is None:
-            raise RuntimeError(
-                "the fit ended without an embedding: the Trainer was stopped early "
-                f"(epoch {self.current_epoch}, should_stop={self.trainer.should_stop})"
-            )
 
 
 def embed(

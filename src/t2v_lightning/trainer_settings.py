@@ -1,10 +1,23 @@
 """Trainer settings that go with Task2Vec, and those that would change the answer."""
 
 import pytorch_lightning as pl
+from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
+from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 
 
 def check_trainer(trainer: pl.Trainer) -> None:
-    """Raises for Trainer settings under which an image would be left out or a gradient changed."""
+    """Raises for Trainer settings under which an image would be left out, a gradient changed, or the result lost."""
+    strategy = trainer.strategy
+    if not isinstance(strategy, (DDPStrategy, SingleDeviceStrategy)):
+        raise ValueError(
+            f"{type(strategy).__name__} does not go with Task2Vec, which needs each process to "
+            "hold the whole network; use strategy='ddp' for several devices"
+        )
+    if isinstance(strategy.launcher, _MultiProcessingLauncher):
+        raise ValueError(
+            f"{type(strategy).__name__} computes in processes that do not give the embedding "
+            "back; use strategy='ddp' from a script, or one device"
+        )
     refused = {
         "fast_dev_run": (trainer.fast_dev_run, False),  # type: ignore[attr-defined]
         "overfit_batches": (trainer.overfit_batches, 0.0),  # type: ignore[attr-defined]

@@ -1,6 +1,6 @@
 """The parts of an embedding's making, one after another; plain torch, driven from outside."""
 
-from t2v_lightning.phases.base import LogMetrics, Metrics, Phase, no_log
+from t2v_lightning.phases.base import LogMetrics, Metrics, Phase, State, no_log
 from t2v_lightning.phases.features import FeaturesPhase
 from t2v_lightning.phases.head import HeadFit, HeadOptions, fit_head
 from t2v_lightning.phases.montecarlo import MonteCarloPhase, fisher_of_filters
@@ -19,6 +19,7 @@ __all__ = [
     "Metrics",
     "MonteCarloPhase",
     "Phase",
+    "State",
     "VariationalFit",
     "VariationalOptions",
     "VariationalPhase",

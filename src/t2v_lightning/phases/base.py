@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -11,6 +11,9 @@ from t2v_lightning.selection import Selection
 Metrics = dict[str, float]
 LogMetrics = Callable[[Metrics, int], None]
 """Takes named numbers and the number of images or draws they were taken at."""
+
+State = dict[str, Any]
+"""Names to tensors, numbers, texts, and lists and dictionaries of these."""
 
 
 def no_log(metrics: Metrics, step: int) -> None:
@@ -50,3 +53,20 @@ class Phase(ABC):
     @abstractmethod
     def finish(self, log: LogMetrics) -> None:
         """Called once, after the last batch of the last epoch."""
+
+    # --- for going on after an interruption; tensors and plain values alone, so that reading runs no code ---
+
+    keeps_place: bool = True
+    """Whether the state holds all that the batches so far have given; else an epoch starts again."""
+
+    @abstractmethod
+    def shared_state(self) -> State:
+        """What all processes hold alike."""
+
+    def own_state(self) -> State:
+        """What this process alone holds."""
+        return {}
+
+    @abstractmethod
+    def load_state(self, shared: State, own: State) -> None:
+        """Takes on what a phase of the same task and options had, once everything is on its device."""

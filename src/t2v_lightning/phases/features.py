@@ -1,16 +1,20 @@
 """First phase: store the penultimate features of every image, then fit the head on them."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from t2v_lightning.phases.base import LogMetrics, Metrics, Phase
+from t2v_lightning.phases.base import LogMetrics, Metrics, Phase, State
 from t2v_lightning.phases.halving import Halving
 from t2v_lightning.phases.head import HeadFit, HeadOptions, fit_head
 from t2v_lightning.probes import ProbeNetwork
 from t2v_lightning.selection import Selection
+
+LARGEST_STATE = 2**28
+"""Bytes of features, of all images, up to which they are kept for a resumption; else the pass is made again."""
 
 
 class FeaturesPhase(Phase):
@@ -98,3 +102,30 @@ class FeaturesPhase(Phase):
             mean = parameter.detach() / processes
             self.all_reduce(mean)
             parameter.copy_(mean)
+
+    @property
+    def keeps_place(self) -> bool:  # type: ignore[override]
+        features = self._features
+        return features is None or features.numel() * features.element_size() <= LARGEST_STATE
+
+    def shared_state(self) -> State:
+        return {"head": self.probe.head.state_dict(), "fit": None if self.fit is None else asdict(self.fit)}
+
+    def own_state(self) -> State:
+        if self._features is None or not self.keeps_place:
+            return {}
+        positions = self._stored.nonzero()[:, 0]
+        return {
+            "positions": positions,
+            "times": self._stored[positions],
+            "features": self._features[positions],
+        }
+
+    def load_state(self, shared: State, own: State) -> None:
+        self.probe.head.load_state_dict(shared["head"])
+        self.fit = None if shared["fit"] is None else HeadFit(**shared["fit"])
+        if own:
+            rows = own["features"]
+            self._features = rows.new_zeros(len(self.task), rows.shape[1])
+            self._features[own["positions"]] = rows
+            self._stored[own["positions"]] = own["times"]

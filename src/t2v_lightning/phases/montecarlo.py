@@ -10,7 +10,7 @@ from t2v_lightning.accumulators import FilterwiseFisher
 from t2v_lightning.functional.likelihood import Sampling, check_sampling, cotangents, get_likelihood
 from t2v_lightning.functional.persample import PerSampleFisher
 from t2v_lightning.functional.weights import Include
-from t2v_lightning.phases.base import LogMetrics, Metrics, Phase
+from t2v_lightning.phases.base import LogMetrics, Metrics, Phase, State
 from t2v_lightning.phases.halving import Halving
 from t2v_lightning.probes import ProbeNetwork
 from t2v_lightning.selection import Selection
@@ -88,6 +88,16 @@ class MonteCarloPhase(Phase):
                 targets=targets,
             ),
         )
+
+    def shared_state(self) -> State:
+        return {"done": self.done}
+
+    def own_state(self) -> State:
+        return {"sums": self.accumulator.sums()}
+
+    def load_state(self, shared: State, own: State) -> None:
+        self.done = shared["done"]
+        self.accumulator.load_sums(own["sums"])
 
 
 def fisher_of_filters(

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import ClassVar
 
 import torch
@@ -12,7 +12,7 @@ from t2v_lightning.functional.likelihood import get_likelihood
 from t2v_lightning.functional.normal_table import NormalTable
 from t2v_lightning.functional.random import random_bits
 from t2v_lightning.functional.variational import NoisyNetwork
-from t2v_lightning.phases.base import LogMetrics, Metrics, Phase
+from t2v_lightning.phases.base import LogMetrics, Metrics, Phase, State
 from t2v_lightning.phases.halving import Halving
 from t2v_lightning.probes import ProbeNetwork
 from t2v_lightning.selection import Selection
@@ -173,6 +173,22 @@ class VariationalPhase(Phase):
         with torch.no_grad():
             kl = float(self.network.noise.kl())
         self.fit = VariationalFit(cross_entropy + self.options.beta * kl, cross_entropy, kl, accuracy)
+
+    def shared_state(self) -> State:
+        return {
+            "noise": self.network.noise.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "totals": self._totals,
+            "seen": self.seen,
+            "fit": None if self.fit is None else asdict(self.fit),
+        }
+
+    def load_state(self, shared: State, own: State) -> None:
+        """The head, which is learned along, comes back with the features phase."""
+        self.network.noise.load_state_dict(shared["noise"])
+        self.optimizer.load_state_dict(shared["optimizer"])
+        self._totals, self.seen = shared["totals"].clone(), shared["seen"]
+        self.fit = None if shared["fit"] is None else VariationalFit(**shared["fit"])
 
     @torch.enable_grad()
     def _sums(self, images: Tensor, draws: Tensor, targets: Tensor) -> Tensor:

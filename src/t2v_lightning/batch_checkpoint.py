@@ -1,0 +1,105 @@
+"""A checkpoint callback that goes by batches and seconds instead of steps and epochs."""
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+
+class BatchCheckpoint(ModelCheckpoint):
+    """Keeps one file, ``last.ckpt``, from which ``Trainer.fit(..., ckpt_path="last")`` goes on.
+
+    It is written at the end of every epoch and, within one, after so many batches or seconds.
+
+    Args:
+        dirpath: its folder; None takes that of the first logger, or of the Trainer, as `ModelCheckpoint` does.
+        every_n_batches: batches between two checkpoints; None goes by the clock alone.
+        every_n_seconds: seconds between two checkpoints; None goes by batches alone.
+
+    Raises:
+        ValueError: an interval is not above 0.
+
+    >>> BatchCheckpoint(every_n_batches=0)
+    Traceback (most recent call last):
+    ...
+    ValueError: every_n_batches=0; it must be above 0, or None
+    """
+
+    def __init__(
+        self,
+        dirpath: str | Path | None = None,
+        every_n_batches: int | None = None,
+        every_n_seconds: float | None = 60.0,
+    ) -> None:
+        for name, value in {"every_n_batches": every_n_batches, "every_n_seconds": every_n_seconds}.items():
+            if value is not None and not value > 0:
+                raise ValueError(f"{name}={value}; it must be above 0, or None")
+        super().__init__(dirpath, save_top_k=0, enable_version_counter=False)
+        self.every_n_batches, self.every_n_seconds = every_n_batches, every_n_seconds
+        self._saved_at = 0.0
+
+    @property
+    def path(self) -> Path:
+        """The file; known once the fit is set up."""
+        assert self.dirpath is not None
+        return Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"
+
+    def save(self, trainer: Trainer) -> None:
+        """Writes the file; all processes take part."""
+        self.last_model_path = str(self.path)
+        trainer.save_checkpoint(self.path, weights_only=False)
+        self._saved_at = time.monotonic()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._saved_at = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.every_n_batches is not None and (batch_idx + 1) % self.every_n_batches == 0:
+            self.save(trainer)
+        elif self.every_n_seconds is not None:
+            late = time.monotonic() - self._saved_at > self.every_n_seconds
+            if trainer.strategy.reduce_boolean_decision(late, all=False):  # clocks differ between processes
+                self.save(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.save(trainer)
+
+
+def checkpoint_for(trainer: Trainer) -> list[BatchCheckpoint]:
+    """A `BatchCheckpoint` in place of the callback that a Trainer has by itself, which saves too seldom."""
+    usual = ModelCheckpoint()
+    if any(
+        type(c) is ModelCheckpoint
+        and (c.dirpath, c.filename, c.save_last, c.monitor) == (None, None, None, None)
+        and c.state_key == usual.state_key
+        for c in trainer.checkpoint_callbacks
+    ):
+        return [BatchCheckpoint()]
+    return []
+
+
+def save_by_the_clock(trainer: Trainer, outputs: Any, batch: Any, batch_idx: int) -> None:
+    """Lets `ModelCheckpoint(train_time_interval=...)` save, which it does under automatic optimisation alone."""
+    automatic: Any = SimpleNamespace(automatic_optimization=True)
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and getattr(callback, "_train_time_interval", None):
+            callback.on_train_batch_end(trainer, automatic, outputs, batch, batch_idx)
+
+
+def save_last(trainer: Trainer) -> Path | None:
+    """Saves where ``ckpt_path="last"`` looks, and says where; None when the Trainer keeps no checkpoints."""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, BatchCheckpoint):
+            callback.save(trainer)
+            return callback.path
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.dirpath is not None:
+            path = Path(callback.dirpath) / f"{callback.CHECKPOINT_NAME_LAST}{callback.FILE_EXTENSION}"
+            trainer.save_checkpoint(path, weights_only=False)
+            return path
+    return None

@@ -1,0 +1,149 @@
+"""What a checkpoint of an unfinished embedding holds, and when it is refused."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pytorch_lightning import Trainer
+from torch import Tensor
+
+from t2v_lightning.phases import State
+
+if TYPE_CHECKING:
+    from t2v_lightning.phased_fit import PhasedFit
+    from t2v_lightning.task2vec import Task2Vec
+
+KEY = "t2v_lightning"
+"""Where a Lightning checkpoint holds all of this."""
+
+FORMAT = 1
+
+
+def digest(*tensors: Tensor) -> str:
+    """A short fingerprint of the values.
+
+    >>> digest(torch.zeros(3)) == digest(torch.zeros(3)), digest(torch.zeros(3)) == digest(torch.ones(3))
+    (True, False)
+    """
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+def settings(module: "Task2Vec") -> State:
+    """All on which the last digits depend beside the Trainer, by the names that a user knows."""
+    task = module.selection
+    method: Mapping[str, Any] = (
+        asdict(module.variational_options)
+        if module.method == "variational"
+        else {
+            "sampling": module.sampling,
+            "passes": module.passes,
+            "target_stderr": module.target_stderr,
+            "include": module.include,
+        }
+    )
+    return {
+        "batch_size": module.loader_options.batch_size,
+        "probe": module.probe.name,
+        "weights of the probe": module.probe_digest,
+        "dataset": module.task_meta["dataset"],
+        "number of images": len(task),
+        "labels and choice of images": digest(task.chosen, task.targets, task.weights),
+        "first image": module.example_digest,
+        "likelihood": task.likelihood,
+        "skip_layers": module.skip_layers,
+        "seed": module.seed,
+        "method": module.method,
+        **method,
+        **{f"head.{name}": value for name, value in asdict(module.head_options).items()},
+    }
+
+
+def _all_settings(module: "PhasedFit", trainer: Trainer) -> State:
+    return {
+        "processes": trainer.world_size,
+        "precision": str(trainer.precision),
+        **module.settings(),
+    }
+
+
+def write_state(module: "PhasedFit", trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+    """Puts the state of all processes into a checkpoint, which all of them make together.
+
+    The position is the module's own count of batches that are wholly taken in: Lightning's counters are put to
+    it, as what they say depends on the hook from which a callback saves. The weights of the frozen network are
+    left out.
+    """
+    epoch, batches = module.position
+    if batches and not module.phase_at(epoch)[0].keeps_place:
+        batches = 0
+    own: list[Any] = [[phase.own_state() for phase in module.phases]]
+    if trainer.world_size > 1:
+        own *= trainer.world_size
+        torch.distributed.all_gather_object(own, own[trainer.global_rank])
+    checkpoint["state_dict"] = {}
+    checkpoint["epoch"] = epoch
+    checkpoint[KEY] = {
+        "format": FORMAT,
+        "settings": _all_settings(module, trainer),
+        "position": [epoch, batches],
+        "shared": [phase.shared_state() for phase in module.phases],
+        "own": own,
+    }
+    loop = checkpoint["loops"]["fit_loop"]
+    _set_counters(loop, epoch, batches)
+    loop["state_dict"]["combined_loader"] = (
+        [{"epoch": module.phase_at(epoch)[1], "given": batches}] if batches else []
+    )
+
+
+def _set_counters(loop: dict[str, Any], epoch: int, batches: int) -> None:
+    """Puts Lightning's counters after so many whole epochs and batches."""
+    started = epoch + (batches > 0)
+    progress = {"ready": started, "started": started, "processed": epoch, "completed": epoch}
+    loop["epoch_progress"] = {"total": progress, "current": dict(progress)}
+    total = loop["epoch_loop.manual_optimization.optim_step_progress"]["total"]["completed"]
+    loop["epoch_loop.batch_progress"] = {
+        "total": dict.fromkeys(progress, total),
+        "current": dict.fromkeys(progress, batches),
+        "is_last_batch": False,
+    }
+
+
+def read_state(module: "PhasedFit", trainer: Trainer, checkpoint: Mapping[str, Any]) -> State:
+    """The state for this process.
+
+    Raises:
+        ValueError: the checkpoint is not one of a Task2Vec with these settings, task and number of processes.
+    """
+    state = checkpoint.get(KEY)
+    if not isinstance(state, dict):
+        raise ValueError(
+            "the checkpoint was not made by Task2Vec (it holds no "
+            f"{KEY!r} but {', '.join(sorted(map(str, checkpoint)))}); start without ckpt_path"
+        )
+    if state.get("format") != FORMAT:
+        raise ValueError(
+            f"the checkpoint has format {state.get('format')!r} and this version reads format {FORMAT}; go on with "
+            "the version that made it, or start without ckpt_path"
+        )
+    then, now = state["settings"], _all_settings(module, trainer)
+    differing = [
+        f"{name}={then.get(name)!r} (now {now.get(name)!r})"
+        for name in {**then, **now}
+        if then.get(name) != now.get(name)
+    ]
+    if differing:
+        raise ValueError(
+            f"the checkpoint was made with other settings, and going on from it would mix two embeddings: "
+            f"{', '.join(differing)}. Go on with those of the checkpoint, or start without ckpt_path"
+        )
+    return {
+        "position": tuple(state["position"]),
+        "shared": state["shared"],
+        "own": state["own"][trainer.global_rank],
+    }

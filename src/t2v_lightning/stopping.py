@@ -1,0 +1,114 @@
+"""Ctrl-C, SIGTERM and a requeue by Slurm, heeded between two batches by all processes together."""
+
+import logging
+import os
+import signal
+import threading
+import time
+from subprocess import TimeoutExpired
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from pytorch_lightning import Trainer
+
+from t2v_lightning.batch_checkpoint import save_last
+
+log = logging.getLogger(__name__)
+
+SAME_PRESS = 0.2
+"""Seconds within which a second SIGINT is the same Ctrl-C, sent on by a launcher."""
+
+
+class StopSignals:
+    """Notes signals while a Trainer runs, and acts on them when told that it is a good moment.
+
+    The first SIGINT or SIGTERM saves a checkpoint at the end of the batch and leaves with 128 + signal; a SIGINT
+    after that leaves at once. Lightning's own handlers act in the middle of a batch, when nothing is whole and
+    processes that share the work are in different places; the one for a Slurm requeue is therefore called at
+    the end of the batch too, and what they had done before is restored by Lightning at the end of the fit.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer, self.process = trainer, os.getpid()
+        self.stop, self.since = 0, 0.0
+        self.requeue = False
+        environment = trainer._accelerator_connector.cluster_environment
+        self.requeue_signal: int | None = None
+        if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
+            self.requeue_signal = environment.requeue_signal
+        self.requeue_handler: Any = None
+        if threading.current_thread() is not threading.main_thread():
+            return  # where signals cannot be noted
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, self._note)
+        if self.requeue_signal is not None:
+            self.requeue_handler = signal.getsignal(self.requeue_signal)
+            signal.signal(self.requeue_signal, self._note)
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        if os.getpid() != self.process:  # a worker that reads images was forked with this handler
+            if signum == signal.SIGTERM:
+                signal.signal(signum, signal.SIG_DFL)
+                os.kill(os.getpid(), signum)
+        elif signum == self.requeue_signal:
+            self.requeue = True
+        elif not self.stop:
+            self.stop, self.since = signum, time.monotonic()
+            self._say(
+                f"{signal.Signals(signum).name}: saving after this batch; Ctrl-C again leaves at once, unsaved"
+            )
+        elif signum == signal.SIGINT and time.monotonic() - self.since > SAME_PRESS:
+            self._say("left at once, without a checkpoint")
+            for child in self._children():
+                child.kill()
+            os._exit(128 + signum)
+
+    def _say(self, text: str) -> None:
+        if self.trainer.is_global_zero:
+            os.write(2, f"\n{text}\n".encode())  # safe within a handler
+
+    def _children(self) -> list[Any]:
+        return getattr(self.trainer.strategy.launcher, "procs", [])
+
+    def heed(self) -> None:
+        """Acts on what any process has been told; to be called by all at the end of a batch.
+
+        Raises:
+            SystemExit: with 128 + signal, once the checkpoint is written.
+        """
+        trainer = self.trainer
+        told = torch.tensor([self.stop, int(self.requeue)], device=trainer.strategy.root_device)
+        if trainer.world_size > 1:
+            torch.distributed.all_reduce(told, op=torch.distributed.ReduceOp.MAX)
+        stop, requeue = told.tolist()
+        if requeue and callable(self.requeue_handler):
+            self.requeue = False
+            self.requeue_handler(self.requeue_signal, None)
+        if stop:
+            self._leave(stop)
+
+    def _leave(self, signum: int) -> None:
+        path = save_last(self.trainer)
+        how = (
+            f'go on with Trainer.fit(..., ckpt_path="last") or ckpt_path="{path}"'
+            if path
+            else "nothing was saved, as this Trainer keeps no checkpoints"
+        )
+        if self.trainer.is_global_zero:
+            log.warning("stopped by %s; %s", signal.Signals(signum).name, how)
+        children = self._children()
+        if children:
+            threading.Thread(target=_see_to_the_end, args=[list(children)]).start()
+            children.clear()  # else Lightning kills this process when it sees that they ended
+        raise SystemExit(128 + signum)
+
+
+def _see_to_the_end(children: list[Any], seconds: float = 60.0) -> None:
+    """Waits for processes that this one started, which holds up its own end; kills those that hang."""
+    for child in children:
+        try:
+            child.wait(seconds)
+        except TimeoutExpired:
+            child.kill()
