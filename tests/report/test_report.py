@@ -7,28 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from report_examples import HOSTILE, LAYERS, embeddings
 from rich.console import Console
 
 from t2v_lightning import Embedding
 from t2v_lightning.functional.distances import pdist
 from t2v_lightning.report import print_table, task_names, write_report
-
-LAYERS = {"conv": slice(0, 4), "body": slice(4, 12)}
-
-
-def embeddings(*names: str, size: int = 12) -> list[Embedding]:
-    """One for each name; the first letter is the family, and families lie close together."""
-    found = []
-    for number, name in enumerate(names):
-        family = np.random.default_rng(ord(name[0])).random(size) ** 2
-        own = np.random.default_rng(1000 + number).random(size)
-        fisher = family * np.exp(0.1 * own)
-        meta = {
-            "dataset": name, "task": name, "family": name[0], "probe_digest": "p", "method": "montecarlo",
-            "num_classes": 3, "samples": 100 + number, "head": {"accuracy": 0.875},
-        }  # fmt: skip
-        found.append(Embedding(fisher, np.ones(size), stderr=fisher / 10, layers=LAYERS, meta=meta))
-    return found
 
 
 def test_files_and_distances(tmp_path: Path) -> None:
@@ -40,16 +24,19 @@ def test_files_and_distances(tmp_path: Path) -> None:
         rows = list(csv.reader(file))
     assert [row[0] for row in rows] == rows[0] == ["task", "digits", "dogs", "faces"]
     assert [[float(x) for x in row[1:]] for row in rows[1:]] == matrix.tolist()  # to the last digit
-    with Image.open(folder / "distance_matrix.png") as picture:
-        picture.load()
-        assert picture.format == "PNG"
+    for name in ("distance_matrix", "dendrogram", "task_map", "stage_profile"):
+        with Image.open(folder / f"{name}.png") as picture:
+            picture.load()
+            assert picture.format == "PNG"
+        assert (folder / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+    assert (folder / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert any((folder / "tensorboard" / "sweep").glob("events.out.*"))
     points = next((folder / "tensorboard" / "sweep").glob("**/tensors.tsv")).read_text().splitlines()
     labels = next((folder / "tensorboard" / "sweep").glob("**/metadata.tsv")).read_text().splitlines()
     assert labels == ["task\tfamily", "digits\td", "dogs\td", "faces\tf"]
     vectors = np.array([[float(x) for x in line.split("\t")] for line in points])
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
-    assert not list(folder.glob("*.tmp*"))
+    assert not [path for path in folder.iterdir() if ".tmp" in path.name]
 
 
 def test_a_report_can_be_written_again(tmp_path: Path) -> None:
@@ -116,3 +103,25 @@ def test_embeddings_of_different_probes_leave_no_half_report(tmp_path: Path) -> 
 def test_an_unknown_distance_names_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"euclidean.*cosine"):
         write_report(embeddings("a", "b"), tmp_path, "euclidean")
+
+
+@pytest.mark.filterwarnings("ignore:Glyph .* missing from font")
+def test_hostile_names_are_text_in_tables_and_logs(tmp_path: Path) -> None:
+    group = embeddings(*HOSTILE)
+    write_report(group, tmp_path)
+    with (tmp_path / "distances.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    assert [row[0] for row in rows[1:]] == rows[0][1:] == HOSTILE
+    labels = next((tmp_path / "tensorboard" / "sweep").glob("**/metadata.tsv")).read_text(encoding="utf-8")
+    assert len(labels.split("\n")) == len(HOSTILE) + 2  # the names, a header, and the end of the last line
+    text = io.StringIO()
+    print_table(group, pdist(group), Console(file=text, width=300))
+    for name in (HOSTILE[0], HOSTILE[1], HOSTILE[3]):
+        assert name in text.getvalue()
+
+
+def test_names_in_brackets_are_whole_in_the_terminal() -> None:
+    text = io.StringIO()
+    group = embeddings("[iNat] Fabales (magnoliopsida)", "[CUB] Corvidae (aves)")
+    print_table(group, pdist(group), Console(file=text, width=200))
+    assert text.getvalue().count("[iNat] Fabales (magnoliopsida)") == 2

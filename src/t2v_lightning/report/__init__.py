@@ -1,0 +1,20 @@
+"""What a folder of embeddings is made into: a page to explore, figures, tables and TensorBoard pages.
+
+``python -m t2v_lightning.report multirun/montecarlo`` writes it for a finished sweep.
+"""
+
+from t2v_lightning.report.comparison import Comparison, compare, task_names
+from t2v_lightning.report.files import EMBEDDING_FILE, find_embeddings, load_embeddings
+from t2v_lightning.report.tables import print_table
+from t2v_lightning.report.writing import write_report
+
+__all__ = [
+    "EMBEDDING_FILE",
+    "Comparison",
+    "compare",
+    "find_embeddings",
+    "load_embeddings",
+    "print_table",
+    "task_names",
+    "write_report",
+]

@@ -1,0 +1,60 @@
+"""Report on embeddings of tasks: a page to explore, figures, tables and TensorBoard pages."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from t2v_lightning.embedding import Embedding
+from t2v_lightning.functional.distances import DISTANCES
+from t2v_lightning.report.comparison import compare
+from t2v_lightning.report.files import find_embeddings, load_embeddings
+from t2v_lightning.report.tables import print_table
+from t2v_lightning.report.writing import write_comparison
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """What ``python -m t2v_lightning.report`` does; exits with 1 and one line of text where it cannot."""
+    try:
+        _run(_parser().parse_args(arguments))
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m t2v_lightning.report", description=__doc__)
+    parser.add_argument(
+        "places", nargs="+", type=Path, metavar="FOLDER", help="a sweep's folder, or files of embeddings"
+    )
+    parser.add_argument("--output", type=Path, help="where the report goes; by default into the first FOLDER")
+    parser.add_argument("--distance", default="cosine", choices=DISTANCES, metavar="NAME",
+                        help=f"one of {', '.join(DISTANCES)}; cosine by default")  # fmt: skip
+    parser.add_argument("--alpha", type=float, help="of the distance `asymmetric`, 0.15 by default")
+    parser.add_argument("--trivial", type=Path, help="embedding of the trivial task of `asymmetric`")
+    parser.add_argument("--max-tasks", type=int, help="report on so many tasks alone, the first ones")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> None:
+    embeddings = load_embeddings(find_embeddings(options.places))
+    if options.max_tasks is not None:
+        if options.max_tasks < 2:
+            raise ValueError(f"got --max-tasks {options.max_tasks}; distances need two tasks or more.")
+        embeddings = embeddings[: options.max_tasks]
+    extra = {"alpha": options.alpha, "trivial": options.trivial and Embedding.load(options.trivial)}
+    comparison = compare(embeddings, options.distance, **{k: v for k, v in extra.items() if v is not None})
+    first = options.places[0]
+    folder = options.output or (first if first.is_dir() else first.parent)
+    write_comparison(comparison, folder)
+    console = Console()
+    print_table(embeddings, comparison.matrix, console)
+    console.print(f"open {(folder / 'report.html').resolve()}", soft_wrap=True, highlight=False, markup=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Embeddings beside each other: their names, their families and the distances between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from t2v_lightning.embedding import Embedding
+from t2v_lightning.functional.distances import noise_floor, pdist
+from t2v_lightning.plots import leaf_order
+
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """n embeddings of tasks and what they are compared by.
+
+    Args:
+        embeddings: n of them.
+        names: n names, no two the same.
+        distance: one of ``functional.distances.DISTANCES``.
+        matrix: float64 [n, n], the distances.
+        floors: float64 [n], the noise floor of each task; None where the embeddings do not carry what it takes.
+    """
+
+    embeddings: Sequence[Embedding]
+    names: list[str]
+    distance: str
+    matrix: Matrix
+    floors: Matrix | None
+
+    @property
+    def families(self) -> list[str] | None:
+        """n names of groups of related tasks; None where no embedding has one."""
+        families = [str(e.meta.get("family", "")) for e in self.embeddings]
+        return families if any(families) else None
+
+    @property
+    def label(self) -> str:
+        """What the numbers of the matrix are."""
+        return f"{self.distance.replace('_', ' ')} distance"
+
+    @property
+    def order(self) -> list[int]:
+        """The tasks, similar ones side by side."""
+        return leaf_order(self.matrix) if len(self.matrix) > 2 else list(range(len(self.matrix)))
+
+
+def compare(embeddings: Sequence[Embedding], distance: str = "cosine", **options: Any) -> Comparison:
+    """Distances between embeddings of tasks, under names that tell them apart.
+
+    Args:
+        embeddings: at least two, of one method, probe and layout.
+        distance: one of ``functional.distances.DISTANCES``.
+        options: ``alpha`` and ``trivial`` of ``functional.distances.pdist``.
+
+    Raises:
+        ValueError: fewer than two embeddings, or some that cannot be compared; an unknown distance.
+
+    >>> dogs, cats = (Embedding([1, x], [1, 1], meta={"task_name": "pets"}) for x in (1, 2))
+    >>> compare([dogs, cats]).names
+    ['pets', 'pets (2)']
+    """
+    if len(embeddings) < 2:
+        raise ValueError(f"distances need at least two embeddings, got {len(embeddings)}")
+    matrix: Matrix = pdist(embeddings, distance=distance, **options)
+    grouped = all(e.group_sums is not None for e in embeddings)
+    floors = noise_floor(embeddings, distance) if grouped else None
+    return Comparison(embeddings, task_names(embeddings), distance, matrix, floors)
+
+
+def task_names(embeddings: Sequence[Embedding]) -> list[str]:
+    """A name for each embedding, numbered where two would be the same."""
+    names: dict[str, None] = {}
+    for embedding in embeddings:
+        name = base = embedding.task_name or "task"
+        number = 1
+        while name in names:
+            number += 1
+            name = f"{base} ({number})"
+        names[name] = None
+    return list(names)

@@ -1,0 +1,72 @@
+"""The figures of a report, as PNG and PDF."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from t2v_lightning.plots import plot_dendrogram, plot_distance_matrix, plot_stage_profile, plot_task_map
+from t2v_lightning.report.comparison import Comparison
+from t2v_lightning.report.files import write_whole
+
+DPI = 150
+"""Dots an inch of the PNG files."""
+
+LONGEST_NAME = 60
+"""Characters of a name that a figure shows."""
+
+MAX_PROFILES = 12
+"""Most tasks whose profiles over the layers can be told apart in one figure."""
+
+
+def draw_figures(
+    comparison: Comparison, icons: Sequence[Any] | None = None
+) -> Iterator[tuple[str, str, Figure]]:
+    """The figures that can be drawn of so many tasks, each with the name of its file and what it shows."""
+    matrix, names = comparison.matrix, [_plain(name) for name in comparison.names]
+    families = comparison.families and [_plain(family) for family in comparison.families]
+    yield (
+        "distance_matrix",
+        "Distances, similar tasks side by side",
+        plot_distance_matrix(
+            matrix,
+            names,
+            families=families,
+            noise_floor=comparison.floors,
+            icons=icons,
+            label=comparison.label,
+        ),
+    )
+    yield (
+        "dendrogram",
+        "Tree of tasks, joined at their average distance",
+        plot_dendrogram(matrix, names, families=families, label=comparison.label),
+    )
+    if len(names) > 2:
+        yield (
+            "task_map",
+            "Map of tasks, near where their distances are small",
+            plot_task_map(matrix, names, families=families),
+        )
+    if len(names) <= MAX_PROFILES and all(e.layers for e in comparison.embeddings):
+        yield (
+            "stage_profile",
+            "Fisher information from input to output",
+            plot_stage_profile(comparison.embeddings, [_plain(name, 30) for name in comparison.names]),
+        )
+
+
+def save_figure(figure: Figure, folder: Path, name: str) -> None:
+    """Write ``name.png`` and ``name.pdf``."""
+    write_whole(folder / f"{name}.png", lambda path: figure.savefig(path, dpi=DPI))
+    figure.set_layout_engine("none")  # every part has found its place by now, which takes long
+    write_whole(folder / f"{name}.pdf", lambda path: figure.savefig(path))
+
+
+def _plain(name: str, longest: int = LONGEST_NAME) -> str:
+    """A name on one line, not too long, in which no ``$`` starts a formula."""
+    line = " ".join(name.split())
+    return (line if len(line) <= longest else line[: longest - 1] + "…").replace("$", r"\$")

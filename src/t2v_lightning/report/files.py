@@ -1,0 +1,81 @@
+"""Reading a folder of embeddings, and writing files that are whole or not there."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from t2v_lightning.embedding import Embedding
+
+EMBEDDING_FILE = "embedding.safetensors"
+_SUFFIXES = (".safetensors", ".npz", ".p", ".pkl", ".pickle")
+
+
+def find_embeddings(places: Iterable[str | Path]) -> list[Path]:
+    """Files of embeddings, by folder in the order of the numbers in their names.
+
+    Args:
+        places: files, or folders. Below a folder every ``embedding.safetensors`` counts (or ``.npz``, or
+            the reference implementation's ``embedding.p``), one for each folder; without any of these, every
+            file of these formats directly in it.
+
+    Raises:
+        FileNotFoundError: a place is not there, or a folder holds no embedding.
+    """
+    return [path for place in places for path in _below(Path(place))]
+
+
+def load_embeddings(paths: Iterable[Path]) -> list[Embedding]:
+    """The embeddings in files; one without the name of a task gets that of its file, or else of its folder.
+
+    Raises:
+        ValueError: a file cannot be read; the message names it.
+    """
+    embeddings = []
+    for path in paths:
+        embedding = Embedding.load(path)
+        if not embedding.task_name:
+            name = path.parent.name if path.stem == "embedding" else path.stem
+            arrays = {
+                key: getattr(embedding, key) for key in ("stderr", "layers", "group_sums", "group_weights")
+            }
+            meta = {**embedding.meta, "task_name": name}
+            embedding = Embedding(embedding.fisher, embedding.scale, meta=meta, **arrays)
+        embeddings.append(embedding)
+    return embeddings
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill a temporary file with the suffix of ``path``, which then takes the place of it."""
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp{path.suffix}")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _below(place: Path) -> list[Path]:
+    if place.is_file():
+        return [place]
+    if not place.is_dir():
+        raise FileNotFoundError(f"{place} is not there; give folders or files of embeddings.")
+    by_folder: dict[Path, Path] = {}
+    for suffix in _SUFFIXES:
+        for path in place.rglob(f"embedding{suffix}"):
+            by_folder.setdefault(path.parent, path)
+    found = list(by_folder.values()) or [path for path in place.iterdir() if path.suffix in _SUFFIXES]
+    if not found:
+        raise FileNotFoundError(
+            f"{place} holds no embeddings: looked for {EMBEDDING_FILE} in it and below, then for any file of "
+            f"{', '.join(_SUFFIXES)} in it."
+        )
+    return sorted(found, key=lambda path: _by_number(str(path.relative_to(place))))
+
+
+def _by_number(text: str) -> list[tuple[int, str]]:
+    """A key that puts job 2 before job 10."""
+    return [(int(part or -1), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]

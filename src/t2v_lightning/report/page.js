@@ -1,0 +1,301 @@
+
+"use strict";
+const data = JSON.parse(document.getElementById("data").textContent);
+const { tasks, matrix, colours, families } = data;
+const count = tasks.length;
+const off = matrix.flatMap((row, i) => row.filter((_, j) => j !== i));
+const low = off.reduce((a, b) => Math.min(a, b)), high = off.reduce((a, b) => Math.max(a, b));
+const everyone = tasks.map((_, i) => i);
+let order = data.order, chosen = data.order[0], matches = new Set(everyone), shown = 10, cell = 0;
+
+const TINY = 9;  // pixels; smaller cells have no room for names
+
+const $ = (id) => document.getElementById(id);
+
+// Names come from files that anybody may have written: they enter the page through here, as text.
+function make(tag, properties = {}, ...children) {
+  const node = Object.assign(document.createElement(tag), properties);
+  node.append(...children);
+  return node;
+}
+
+const dot = (family) => {
+  const node = make("span", { className: "dot" });
+  if (families[family]) node.style.background = families[family];
+  return node;
+};
+
+function number(value) {
+  if (value === null) return "";
+  const size = Math.abs(value);
+  if (size >= 1e6 || (size > 0 && size < 1e-4)) return value.toExponential(2);
+  return Number.isInteger(value) || size >= 100 ? String(Math.round(value)) : value.toPrecision(3);
+}
+const decimals = Math.min(9, Math.max(0, 2 - Math.floor(Math.log10(Math.max(Math.abs(high), Math.abs(low), 1e-9)))));
+const distance = (value) => (Math.abs(high) >= 1e6 ? value.toExponential(2) : value.toFixed(decimals));
+const percent = (value) => (value === null ? "" : (100 * value).toFixed(1) + " %");
+const share = (value) => (value - low) / (high - low || 1);
+const isNear = (i, j) => tasks[i].floor !== null && matrix[i][j] <= Math.max(tasks[i].floor, tasks[j].floor);
+const neighbours = (i) => everyone.filter((j) => j !== i).sort((a, b) => matrix[i][a] - matrix[i][b] || a - b);
+const arrow = data.symmetric ? " \u2013 " : " \u2192 ";
+
+// --- the matrix ----------------------------------------------------------------------------------------------
+
+function drawMatrix() {
+  const canvas = $("canvas"), context = canvas.getContext("2d");
+  canvas.width = canvas.height = count;
+  order.forEach((i, y) => order.forEach((j, x) => {
+    context.fillStyle = i === j ? "#ececec" : colours[Math.round(share(matrix[i][j]) * (colours.length - 1))];
+    context.fillRect(x, y, 1, 1);
+  }));
+  const label = (i) => {
+    const node = make("div", { textContent: tasks[i].name, title: tasks[i].name, onclick: () => choose(i) });
+    node.dataset.task = i;
+    return node;
+  };
+  for (const [place, side] of [["rows", "borderRightColor"], ["columns", "borderTopColor"]]) {
+    $(place).replaceChildren(...order.map(label));
+    for (const node of $(place).children) node.style[side] = families[tasks[node.dataset.task].family] || "#fff";
+  }
+  if (count <= 12) {
+    $("numbers").style.gridTemplate = `repeat(${count}, 1fr) / repeat(${count}, 1fr)`;
+    $("numbers").replaceChildren(...order.flatMap((i) => order.map((j) => make("span", {
+      textContent: i === j ? "" : distance(matrix[i][j]),
+      className: share(matrix[i][j]) > 0.5 ? "light" : "",
+    }))));
+  }
+  $("cursor").hidden = true;
+  resize(cell);
+  mark();
+}
+
+// Cells of so many pixels; 0 is as large as the page has room for.
+function resize(pixels) {
+  cell = pixels;
+  const names = Math.min(260, 7 * Math.max(...tasks.map((task) => task.name.length)) + 16);
+  const room = $("matrix").clientWidth - 20;
+  const named = Math.floor(Math.min(64, (room - names) / count));
+  const size = pixels || (named < TINY ? Math.max(2, Math.floor(Math.min(TINY - 1, (room - 9) / count))) : named);
+  $("frame").classList.toggle("tiny", size < TINY);
+  $("cells").style.width = $("cells").style.height = size * count + "px";
+  const font = Math.min(13, Math.max(7, size * 0.8)) + "px";
+  for (const node of $("rows").children) {
+    Object.assign(node.style, { height: size + "px", lineHeight: size + "px", fontSize: font });
+  }
+  for (const node of $("columns").children) {
+    Object.assign(node.style, { width: size + "px", lineHeight: size + "px", fontSize: font });
+  }
+  $("numbers").style.fontSize = Math.min(13, size * 0.3) + "px";
+  $("cells").dataset.size = size;
+}
+
+function point(y, x, left, top) {
+  const i = order[y], j = order[x], size = Number($("cells").dataset.size);
+  for (const node of $("frame").querySelectorAll(".on")) node.classList.remove("on");
+  $("rows").children[y].classList.add("on");
+  $("columns").children[x].classList.add("on");
+  Object.assign($("cursor"), { hidden: false });
+  Object.assign($("cursor").style, {
+    left: x * size - 2 + "px", top: y * size - 2 + "px", width: size + 4 + "px", height: size + 4 + "px",
+  });
+  $("cursor").dataset.pair = `${i},${j}`;
+  const tip = $("tip");
+  if (i === j) {
+    tip.replaceChildren(tasks[i].name);
+  } else {
+    const rank = neighbours(i).indexOf(j) + 1;
+    const near = isNear(i, j) ? ["Within the noise: no further apart than two halves of one task"] : [];
+    tip.replaceChildren(
+      make("b", { textContent: distance(matrix[i][j]) }),
+      tasks[i].name + arrow + tasks[j].name,
+      ...[`Neighbour ${rank} of ${count - 1} of the first`, ...near].map((text) => make("i", { textContent: text })),
+    );
+  }
+  tip.hidden = false;
+  const box = tip.getBoundingClientRect();
+  tip.style.left = Math.max(4, Math.min(left + 16, innerWidth - box.width - 8)) + "px";
+  tip.style.top = (top + 18 + box.height > innerHeight ? top - box.height - 12 : top + 18) + "px";
+}
+
+function unpoint() {
+  $("tip").hidden = $("cursor").hidden = true;
+  for (const node of $("frame").querySelectorAll(".on")) node.classList.remove("on");
+  mark();
+}
+
+const inside = (value) => Math.max(0, Math.min(count - 1, value));
+$("cells").onmousemove = (event) => {
+  const box = $("cells").getBoundingClientRect(), size = box.width / count;
+  const y = inside(Math.floor((event.clientY - box.top) / size));
+  point(y, inside(Math.floor((event.clientX - box.left) / size)), event.clientX, event.clientY);
+};
+$("cells").onmouseleave = $("cells").onblur = unpoint;
+$("cells").onclick = () => choose(Number($("cursor").dataset.pair.split(",")[0]));
+$("cells").onkeydown = (event) => {
+  const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+  if (event.key === "Enter" && $("cursor").dataset.pair) $("cells").onclick();
+  if (!step) return;
+  event.preventDefault();
+  const [i, j] = ($("cursor").dataset.pair || `${chosen},${chosen}`).split(",").map(Number);
+  const y = inside(order.indexOf(i) + step[0]), x = inside(order.indexOf(j) + step[1]);
+  const box = $("cells").getBoundingClientRect(), size = box.width / count;
+  point(y, x, box.left + (x + 1) * size, box.top + (y + 1) * size);
+};
+
+const byText = (text) => (a, b) => text(a).localeCompare(text(b), undefined, { numeric: true }) || a - b;
+const orders = {
+  "by similarity": () => data.order,
+  "by name": () => [...everyone].sort(byText((i) => tasks[i].name)),
+  "as given": () => everyone,
+};
+if (Object.keys(families).length) {
+  orders["by family"] = () => [...everyone].sort(byText((i) => tasks[i].family));
+}
+$("order").append(...Object.keys(orders).map((name) => make("option", { textContent: name })));
+$("order").onchange = () => { order = orders[$("order").value](); drawMatrix(); };
+const larger = (factor) => resize(Math.max(2, Math.min(64, Math.round(Number($("cells").dataset.size) * factor))));
+$("larger").onclick = () => larger(1.5);
+$("smaller").onclick = () => larger(1 / 1.5);
+$("fit").onclick = () => resize(0);
+addEventListener("resize", () => { if (!cell) resize(0); });
+
+// --- the chosen task and its neighbours ----------------------------------------------------------------------
+
+function choose(i) {
+  chosen = i;
+  shown = 10;
+  drawPanel();
+  mark();
+}
+
+function drawPanel() {
+  const task = tasks[chosen];
+  $("chosen").textContent = task.name;
+  const facts = [
+    ["Family", task.family], ["Classes", number(task.classes)], ["Images", number(task.images)],
+    ["Accuracy of the head", percent(task.accuracy)], ["Norm", number(task.norm)],
+    ["Standard error", percent(task.stderr)], ["Noise floor", task.floor === null ? "" : distance(task.floor)],
+    ...Object.entries(task.taxon).map(([rank, name]) => [rank[0].toUpperCase() + rank.slice(1), name]),
+  ].filter(([, value]) => value !== "");
+  $("facts").replaceChildren(...facts.flatMap(([name, value]) => [
+    make("dt", { textContent: name }), make("dd", { textContent: value }),
+  ]));
+  const all = neighbours(chosen);
+  $("neighbours").replaceChildren(...all.slice(0, shown).map((j) => make("li", {}, make(
+    "button", { onclick: () => choose(j), title: tasks[j].name },
+    dot(tasks[j].family),
+    make("span", { className: "name", textContent: tasks[j].name }),
+    make("span", {
+      className: isNear(chosen, j) ? "number near" : "number",
+      textContent: distance(matrix[chosen][j]),
+      title: isNear(chosen, j) ? "within the noise" : "",
+    }),
+    make("meter", { min: Math.min(0, low), max: Math.max(high, 1e-9), value: matrix[chosen][j] }),
+  ))));
+  $("more").hidden = count - 1 <= 10;
+  $("more").textContent = shown > 10 ? "The ten nearest" : `All ${count - 1}`;
+}
+$("more").onclick = () => { shown = shown > 10 ? 10 : count; drawPanel(); };
+
+// --- table and search ----------------------------------------------------------------------------------------
+
+const columns = [
+  ["Task", (i) => tasks[i].name, (i) => tasks[i].name],
+  ["Family", (i) => tasks[i].family, (i) => tasks[i].family],
+  ["Classes", (i) => tasks[i].classes, (i) => number(tasks[i].classes)],
+  ["Images", (i) => tasks[i].images, (i) => number(tasks[i].images)],
+  ["Accuracy", (i) => tasks[i].accuracy, (i) => percent(tasks[i].accuracy)],
+  ["Norm", (i) => tasks[i].norm, (i) => number(tasks[i].norm)],
+  ["Standard error", (i) => tasks[i].stderr, (i) => percent(tasks[i].stderr)],
+  ["Noise floor", (i) => tasks[i].floor, (i) => (tasks[i].floor === null ? "" : distance(tasks[i].floor))],
+  ["Nearest", (i) => tasks[tasks[i].nearest].name, (i) => tasks[tasks[i].nearest].name],
+  ["Distance", (i) => tasks[i].distance, (i) => distance(tasks[i].distance)],
+].filter(([, value]) => everyone.some((i) => value(i) !== null && value(i) !== ""));
+const isText = ([, value]) => typeof value(0) === "string";
+let sorted = { column: -1, sign: 1 };
+
+const rows = everyone.map((i) => {
+  const row = make("tr", { onclick: () => choose(i) }, ...columns.map((column) => make("td", {
+    textContent: column[2](i), className: isText(column) ? "" : "number",
+  })));
+  row.dataset.task = i;
+  return row;
+});
+
+function sortTable(column) {
+  sorted = { column, sign: sorted.column === column ? -sorted.sign : 1 };
+  const [, value] = columns[column];
+  const compare = isText(columns[column]) ? byText(value) : (a, b) => value(a) - value(b) || a - b;
+  const unknown = (i) => value(i) === null || value(i) === "";  // these stay at the end
+  const places = [...everyone].sort((a, b) => unknown(a) - unknown(b) || sorted.sign * compare(a, b));
+  document.querySelector("#table tbody").append(...places.map((i) => rows[i]));
+  document.querySelectorAll("#table th").forEach((head, k) => {
+    if (k === column) head.setAttribute("aria-sort", sorted.sign > 0 ? "ascending" : "descending");
+    else head.removeAttribute("aria-sort");
+  });
+}
+
+document.querySelector("#table thead tr").append(...columns.map((column, k) => make(
+  "th", { scope: "col", className: isText(column) ? "" : "number" },
+  make("button", { textContent: column[0], onclick: () => sortTable(k) }),
+)));
+document.querySelector("#table tbody").append(...rows);
+
+function mark() {
+  for (const node of $("frame").querySelectorAll("[data-task]")) {
+    node.classList.toggle("dim", !matches.has(Number(node.dataset.task)));
+    node.classList.toggle("on", Number(node.dataset.task) === chosen);
+  }
+  rows.forEach((row, i) => {
+    row.hidden = !matches.has(i);
+    row.setAttribute("aria-selected", i === chosen);
+  });
+}
+
+$("search").oninput = () => {
+  const words = $("search").value.toLowerCase().split(/\s+/).filter(Boolean);
+  const text = (i) => [tasks[i].name, tasks[i].family, ...Object.values(tasks[i].taxon)].join(" ").toLowerCase();
+  matches = new Set(everyone.filter((i) => words.every((word) => text(i).includes(word))));
+  $("found").textContent = words.length ? `${matches.size} of ${count}` : "";
+  mark();
+};
+$("search").onkeydown = (event) => {
+  if (event.key === "Enter" && matches.size) choose(order.find((i) => matches.has(i)));
+  if (event.key === "Escape") { $("search").value = ""; $("search").oninput(); }
+};
+
+// --- downloads -----------------------------------------------------------------------------------------------
+
+const field = (value) => (/[",\r\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : String(value ?? ""));
+
+function download(name, lines) {
+  const text = lines.map((line) => line.map(field).join(",") + "\r\n").join("");
+  const link = make("a", { href: URL.createObjectURL(new Blob([text], { type: "text/csv" })), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+const names = tasks.map((task) => task.name);
+$("download-distances").onclick = () => download(
+  "distances.csv", [["task", ...names], ...matrix.map((row, i) => [names[i], ...row])],
+);
+$("download-table").onclick = () => download(
+  "tasks.csv", [columns.map(([name]) => name), ...everyone.map((i) => columns.map(([, value]) => value(i)))],
+);
+
+// --- start ---------------------------------------------------------------------------------------------------
+
+$("settings").textContent = Object.entries(data.settings).map(([k, v]) => `${k.replaceAll("_", " ")} ${v}`).join(" \u00b7 ");
+const kinds = Object.keys(families).filter(Boolean);
+kinds.sort((a, b) => a.localeCompare(b, undefined, { numeric: true }));
+$("legend").append(...kinds.map((name) => make("span", {}, dot(name), name)));
+for (const image of document.querySelectorAll("figure img")) {
+  image.onclick = () => image.classList.toggle("whole");
+}
+const ramp = $("ramp").getContext("2d");
+colours.forEach((colour, x) => { ramp.fillStyle = colour; ramp.fillRect(x, 0, 1, 1); });
+$("low").textContent = distance(low);
+$("high").textContent = `${distance(high)} ${data.label}`;
+$("note").textContent = (data.symmetric ? "" : "From the task of a row to the task of a column. ") +
+  "Click a task to see its neighbours.";
+drawMatrix();
+choose(chosen);

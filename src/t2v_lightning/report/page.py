@@ -1,0 +1,102 @@
+"""The page of a report: one HTML file that asks for nothing else, and reads names as text alone."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from string import Template
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
+
+from t2v_lightning.plot_style import family_colours
+from t2v_lightning.report.comparison import Comparison
+from t2v_lightning.report.figures import DPI
+from t2v_lightning.report.tables import task_rows
+
+_COLOURS = [to_hex(colour) for colour in colormaps["viridis_r"](np.linspace(0, 1, 64))]
+_SETTINGS = ("method", "probe", "sampling", "passes", "include", "skip_layers", "likelihood", "seed")
+
+
+def build_page(comparison: Comparison, pictures: Mapping[str, bytes] | None = None) -> str:
+    """The page as HTML.
+
+    Everything that embeddings bring along travels as JSON, in which ``<`` is escaped, and reaches the page as
+    text; a content security policy lets no other script run than the page's own and nothing be loaded.
+
+    Args:
+        comparison: what is shown.
+        pictures: PNG files by what they show.
+
+    >>> from t2v_lightning.embedding import Embedding
+    >>> from t2v_lightning.report.comparison import compare
+    >>> pair = [Embedding([1, x], [1, 1], meta={"task_name": "</script>"}) for x in (1, 2)]
+    >>> build_page(compare(pair)).count("</script>")
+    2
+    """
+    script, style = _part("page.js"), _part("page.css")
+    figures = "\n".join(_figure(caption, data) for caption, data in (pictures or {}).items())
+    return Template(_part("page.html")).substitute(
+        policy=f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; script-src '{_digest(script)}'",
+        title=f"{len(comparison.names)} tasks, {html.escape(comparison.label)}",
+        style=style,
+        script=script,
+        data=_json(_content(comparison)),
+        figures=figures,
+    )
+
+
+def _figure(caption: str, png: bytes) -> str:
+    text, data = html.escape(caption), base64.b64encode(png).decode()
+    width = (
+        int.from_bytes(png[16:20], "big") * 96 // DPI
+    )  # a PNG begins with its size; a page has 96 dots an inch
+    picture = f'<img alt="{text}" width="{width}" src="data:image/png;base64,{data}">'
+    return f"<figure>{picture}<figcaption>{text}</figcaption></figure>"
+
+
+def _content(comparison: Comparison) -> dict[str, Any]:
+    rows, embeddings = task_rows(comparison.embeddings, comparison.matrix), comparison.embeddings
+    for number, (row, embedding) in enumerate(zip(rows, embeddings, strict=True)):
+        taxon = embedding.meta.get("taxon")
+        row["floor"] = None if comparison.floors is None else float(comparison.floors[number])
+        row["taxon"] = {str(k): str(v) for k, v in taxon.items()} if isinstance(taxon, dict) else {}
+    shared = {
+        name: str(embeddings[0].meta[name])
+        for name in _SETTINGS
+        if name in embeddings[0].meta
+        and all(e.meta.get(name) == embeddings[0].meta[name] for e in embeddings)
+    }
+    families = comparison.families or []
+    return {
+        "label": comparison.label,
+        "symmetric": bool(np.array_equal(comparison.matrix, comparison.matrix.T)),
+        "settings": {**shared, "entries": f"{len(embeddings[0]):,}"},
+        "colours": _COLOURS,
+        "families": {name: to_hex(colour) for name, colour in family_colours(sorted(set(families))).items()},
+        "order": comparison.order,
+        "tasks": rows,
+        # nine digits: all that a reader sees, at half the size
+        "matrix": [[float(f"{value:.9g}") for value in row] for row in comparison.matrix.tolist()],
+    }
+
+
+def _json(content: Any) -> str:
+    """JSON that cannot end the script element that it lies in."""
+    return json.dumps(content, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+@cache
+def _part(name: str) -> str:
+    return files("t2v_lightning.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

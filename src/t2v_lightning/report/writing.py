@@ -1,0 +1,91 @@
+"""The files of a report."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from t2v_lightning.embedding import Embedding
+from t2v_lightning.report.comparison import Comparison, compare
+from t2v_lightning.report.figures import draw_figures, save_figure
+from t2v_lightning.report.files import write_whole
+from t2v_lightning.report.page import build_page
+from t2v_lightning.report.tables import write_csv
+
+
+def write_report(
+    embeddings: Sequence[Embedding], folder: str | Path, distance: str = "cosine", **options: Any
+) -> NDArray[np.float64]:
+    """Writes a page, figures, distances and a TensorBoard log into a folder.
+
+    ``report.html`` needs nothing beside it. ``distances.csv`` has the distances to the last digit;
+    ``distance_matrix``, ``dendrogram``, ``task_map`` (of three tasks or more) and ``stage_profile`` (of a
+    few) are PNG and PDF files; ``tensorboard/sweep`` holds the projector.
+
+    Args:
+        embeddings: at least two, of one method, probe and layout.
+        folder: made if it is not there.
+        distance: one of `functional.distances.DISTANCES`.
+        options: ``alpha`` and ``trivial`` of `functional.distances.pdist`.
+
+    Returns:
+        float64 [n, n], the distances.
+
+    Raises:
+        ValueError: fewer than two embeddings, or some that cannot be compared.
+    """
+    comparison = compare(embeddings, distance, **options)
+    write_comparison(comparison, Path(folder))
+    return comparison.matrix
+
+
+def write_comparison(
+    comparison: Comparison,
+    folder: Path,
+    icons: Sequence[Any] | None = None,
+    more_figures: Sequence[tuple[str, str, Any]] = (),
+) -> None:
+    """The files of :func:`write_report`.
+
+    Args:
+        comparison: what is reported on.
+        folder: made if it is not there.
+        icons: n pictures or None for the diagonal of the matrix.
+        more_figures: further figures, each with the name of its file and what it shows.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_csv(comparison.matrix, comparison.names, folder / "distances.csv")
+    pictures = {}
+    for name, caption, figure in [*draw_figures(comparison, icons), *more_figures]:
+        save_figure(figure, folder, name)
+        if name != "distance_matrix" or icons is not None:  # else the page's own matrix shows all of it
+            pictures[caption] = (folder / f"{name}.png").read_bytes()
+    page = build_page(comparison, pictures)
+    write_whole(folder / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
+    _write_tensorboard(comparison, folder)
+
+
+def _write_tensorboard(comparison: Comparison, folder: Path) -> None:
+    from torch.utils.tensorboard import SummaryWriter  # slow to import, needed only here
+
+    log_folder = folder / "tensorboard" / "sweep"
+    shutil.rmtree(log_folder, ignore_errors=True)  # of an earlier sweep: the pages belong to these embeddings
+    embeddings = comparison.embeddings
+    with SummaryWriter(str(log_folder)) as writer:
+        with Image.open(folder / "distance_matrix.png") as picture:
+            writer.add_image("distance matrix", np.asarray(picture.convert("RGB")), dataformats="HWC")
+        # cosine distances live between normalised vectors, which is also what the projector's PCA should see
+        vectors = np.stack([e.fisher / max(e.norm, 1e-300) for e in embeddings])
+        header = ["task", "family"]
+        labels = comparison.families or [""] * len(embeddings)
+        # a table of lines and tabs, in which names must not have any
+        rows = [
+            [" ".join(text.split()) for text in row] for row in zip(comparison.names, labels, strict=True)
+        ]
+        writer.add_embedding(vectors, metadata=rows, metadata_header=header, tag="tasks")
