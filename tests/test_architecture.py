@@ -22,7 +22,8 @@ PACKAGE = ROOT / "src" / "t2v_lightning"
 
 # A unit imports those before it in this list, itself, and the leaves.
 ORDER = [
-    "functional", "accumulators", "selection", "phases", "plots", "callbacks", "task2vec", "report", "cli", "__main__",
+    "functional", "accumulators", "selection", "phases", "plots", "callbacks", "task2vec", "report", "sweeps", "cli",
+    "__main__",
 ]  # fmt: skip
 LEAVES = ["probes", "embedding", "loading", "_version"]
 # Files that are part of a unit of another name.
@@ -31,6 +32,7 @@ PARTS = {
     "assembly": "task2vec", "lineup": "task2vec", "plain_loop": "task2vec", "trainer_settings": "task2vec",
     "batch_checkpoint": "callbacks", "checkpoint_files": "task2vec", "checkpointing": "task2vec",
     "phased_fit": "task2vec", "stopping": "task2vec", "run_checkpoints": "cli",
+    "jobs": "sweeps", "own_process": "sweeps",
 }  # fmt: skip
 
 

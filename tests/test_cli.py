@@ -1,6 +1,5 @@
 """The command line, from outside: what it writes, and what it says."""
 
-import csv
 import os
 import runpy
 import subprocess
@@ -8,16 +7,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
-from PIL import Image
 
 from t2v_lightning import Embedding
 from t2v_lightning.cli import CONFIGS, main, run
-from t2v_lightning.functional.distances import pdist
 
 ROOT = Path(__file__).parents[1]
 TINY = [
@@ -53,30 +49,6 @@ def test_one_task_is_embedded(tmp_path: Path) -> None:
     assert str(folder) in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
     assert not list(folder.glob("**/*.tmp*"))
-
-
-def test_a_sweep_ends_with_a_report_also_when_a_job_fails(tmp_path: Path) -> None:
-    done = command(
-        str(ROOT / "train.py"), *TINY, "dataset.name=digits_low,digit,textures", "-m", folder=tmp_path
-    )
-    assert done.returncode == 1, done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
-    assert "job 1 failed: Got dataset 'digit': allowed are digits" in done.stdout
-    folder = tmp_path / "multirun" / "montecarlo"
-    embeddings = [Embedding.load(folder / job / "embedding.safetensors") for job in ("0", "2")]
-    assert [e.meta["dataset"] for e in embeddings] == ["digits_low", "textures"]
-    with (folder / "distances.csv").open() as file:
-        rows = list(csv.reader(file))
-    assert rows[0] == ["task", "digits_low", "textures"]
-    written = np.array([[float(x) for x in row[1:]] for row in rows[1:]])
-    np.testing.assert_allclose(written, pdist(embeddings), rtol=1e-9, atol=1e-12)
-    with Image.open(folder / "distance_matrix.png") as picture:
-        picture.load()
-        assert min(picture.size) > 200
-    assert any((folder / "tensorboard").glob("**/events.out.*"))
-    assert any((folder / "tensorboard").glob("**/*metadata.tsv"))
-    for word in ("digits_low", "textures", "norm", "nearest", str(folder)):
-        assert word in done.stdout, word
 
 
 def test_help_as_a_module_lists_settings_and_choices(

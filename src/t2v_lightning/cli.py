@@ -1,8 +1,8 @@
 """The command line: Hydra composes the settings, Lightning runs them."""
 
 import logging
+import signal
 import sys
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,26 +10,26 @@ from typing import Any
 import hydra
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
-from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from rich.console import Console
+from rich.logging import RichHandler
 
 from t2v_lightning.batch_checkpoint import BatchCheckpoint
 from t2v_lightning.callbacks import PhaseProgressBar
 from t2v_lightning.data import get_datamodule
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.functional.distances import DISTANCES
+from t2v_lightning.jobs import begin, fail, is_finished, is_first_rank, reason_of
+from t2v_lightning.own_process import command_of, needs_own_process, run_apart
 from t2v_lightning.phases import HeadOptions
 from t2v_lightning.probes import get_probe
-from t2v_lightning.report import EMBEDDING_FILE, print_table, write_report
+from t2v_lightning.report import EMBEDDING_FILE
 from t2v_lightning.run_checkpoints import CHECKPOINTS, checkpoint_to_resume, remove_checkpoints
+from t2v_lightning.sweeps import SweepReport
 from t2v_lightning.task2vec import Task2Vec
 
 log = logging.getLogger(__name__)
-
-FAILURE_FILE = "failed.txt"
-"""Why a job of a sweep failed, in its folder."""
 
 _PACKAGED = Path(__file__).parent / "configs"
 CONFIGS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "configs"
@@ -64,10 +64,11 @@ def run(config: DictConfig, folder: Path) -> Embedding:
     _quiet()
     datamodule, module = build(config)
     logger = hydra.utils.instantiate(config.logger) if config.get("logger") else False
+    bar = [PhaseProgressBar()] if config.trainer.get("enable_progress_bar", True) else []
     trainer = pl.Trainer(
         **config.trainer,
         logger=logger,
-        callbacks=[PhaseProgressBar(), BatchCheckpoint(folder / CHECKPOINTS, **config.checkpoint)],
+        callbacks=[*bar, BatchCheckpoint(folder / CHECKPOINTS, **config.checkpoint)],
         default_root_dir=str(folder),
         enable_model_summary=False,
         max_epochs=-1,  # Task2Vec sets the real number, which depends on its phases
@@ -100,6 +101,10 @@ def _check_distance(config: DictConfig) -> None:
 def _quiet() -> None:
     """Keeps Lightning's remarks on what is meant to be so off the terminal."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    if not is_first_rank():  # the others would say the same
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, RichHandler):
+                handler.setLevel(logging.ERROR)
     for message in (
         ".*configure_optimizers` returned `None`.*",
         ".*in eval mode at the start of training.*",
@@ -111,67 +116,54 @@ def _quiet() -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
-class SweepReport(Callback):
-    """Hydra callback: reports on all embeddings of a sweep when its last job is done."""
-
-    failures = 0
-    """Jobs that failed in the sweep that ended last."""
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        self._started = time.time()
-
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        folder = Path(config.hydra.sweep.dir)
-        settings = folder.glob("*/.hydra/overrides.yaml")
-        jobs = [path.parents[1] for path in settings if path.stat().st_mtime >= self._started - 1]
-        jobs.sort(key=lambda job: (len(job.name), job.name))
-        done = [job for job in jobs if (job / EMBEDDING_FILE).exists()]
-        console = Console()
-        if len(done) > 1:
-            embeddings = [Embedding.load(job / EMBEDDING_FILE) for job in done]
-            matrix = write_report(embeddings, folder, config.report.distance)
-            print_table(embeddings, matrix, console)
-        for job in jobs:
-            if (job / FAILURE_FILE).exists():
-                reason = (job / FAILURE_FILE).read_text().strip()
-                console.print(
-                    f"job {job.name} failed: {reason}", soft_wrap=True, highlight=False, markup=False
-                )
-        SweepReport.failures = len(jobs) - len(done)
-        console.print(
-            f"{len(done)} of {len(jobs)} embeddings, their distances and figures are in {folder.resolve()}",
-            soft_wrap=True,
-            highlight=False,
-        )
-
-
-@hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")
-def _hydra_main(config: DictConfig) -> None:
+def job(config: DictConfig) -> None:
+    """One run, or one job of a sweep, in the folder that Hydra has made for it; every launcher calls this."""
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     sweep = hydra_config.mode == RunMode.MULTIRUN
-    for name in (EMBEDDING_FILE, FAILURE_FILE):  # of an earlier run in this folder
-        (folder / name).unlink(missing_ok=True)
+    launcher = hydra_config.runtime.choices["hydra/launcher"]
+    _quiet()
+    if config.get("resume") == "auto" and is_finished(folder, config):
+        log.info("kept: %s holds an embedding made with these settings", folder)
+        return
     try:
-        run(config, folder)
+        if is_first_rank():
+            begin(folder, config)
+        if sweep and launcher != "basic":  # bars of jobs side by side overwrite each other
+            with open_dict(config):
+                config.trainer.setdefault("enable_progress_bar", False)
+        if sweep and needs_own_process(config, launcher):
+            run_apart(command_of(hydra_config, config), folder, hydra_config.runtime.cwd)
+        else:
+            run(config, folder)
     except Exception as error:
-        reason = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
         log.error(
             "%s",
-            reason,
+            reason_of(error),
             exc_info=not isinstance(error, (ValueError, TypeError, LookupError, OSError, ImportError)),
         )
         log.debug("the error came from here", exc_info=True)
+        fail(folder, reason_of(error))
         if not sweep:
             sys.exit(1)
-        (folder / FAILURE_FILE).write_text(reason)
     else:
-        if not sweep:
+        if is_first_rank() and OmegaConf.is_missing(hydra_config.job, "num"):  # jobs of a sweep have a number
             Console().print(f"the embedding and its logs are in {folder}", soft_wrap=True, highlight=False)
+
+
+_run_with_hydra = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(job)
 
 
 def main() -> None:
     """Embeds one task, or every task of a sweep (`-m`); exits with 1 where one failed."""
-    _hydra_main()
-    if SweepReport.failures:
+    SweepReport.current = None
+    try:
+        _run_with_hydra()
+    except (SystemExit, KeyboardInterrupt) as leaving:
+        code = leaving.code if isinstance(leaving, SystemExit) else 128 + signal.SIGINT
+        sweep = SweepReport.current
+        if sweep and not sweep.ended:
+            sweep.report() if code == 1 else sweep.stopped()  # 1: the launcher itself broke down
+        sys.exit(code)
+    if SweepReport.current and SweepReport.current.failures:
         sys.exit(1)

@@ -1,0 +1,96 @@
+"""A job's folder: what an earlier run left in it, and how the job failed."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric.plugins.environments.lsf import LSFEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning_utilities.core.rank_zero import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+
+from t2v_lightning.embedding import Embedding
+from t2v_lightning.report import EMBEDDING_FILE
+
+FAILURE_FILE = "failed.txt"
+"""Why a job failed, in its folder."""
+
+SETTINGS_FILE = "settings.yaml"
+"""The settings that decide the embedding, in the job's folder: a resumed sweep keeps what was made with the same."""
+
+_ONLY_SPEED = ("batch_size", "num_workers", "pin_memory", "persistent_workers", "prefetch_factor", "download")
+
+
+def started_outside() -> bool:
+    """Whether torchrun, srun or a Trainer has started this process as one rank of several."""
+    environments = (TorchElasticEnvironment, SLURMEnvironment, LSFEnvironment)
+    return "LOCAL_RANK" in os.environ or any(environment.detect() for environment in environments)
+
+
+def is_first_rank() -> bool:
+    """Whether this process is the one that writes: rank 0 of all nodes, or alone."""
+    on_first_node = "RANK" in os.environ or os.environ.get("NODE_RANK", "0") == "0"
+    return on_first_node and not getattr(rank_zero_only, "rank", 0)
+
+
+def deciding_settings(config: DictConfig) -> dict[str, Any]:
+    """The settings that decide the embedding, without those that only make it faster.
+
+    >>> dataset = {"name": "digits", "num_workers": 4}
+    >>> deciding_settings(OmegaConf.create({"dataset": dataset, "trainer": {"devices": 2}, "resume": "auto"}))
+    {'dataset': {'name': 'digits'}, 'precision': '32-true'}
+    """
+    settings: dict[str, Any] = {
+        name: OmegaConf.to_container(config[name], resolve=True)
+        for name in ("dataset", "probe", "task2vec")
+        if name in config
+    }
+    settings["dataset"] = {key: value for key, value in settings["dataset"].items() if key not in _ONLY_SPEED}
+    return {**settings, "precision": str(config.trainer.get("precision", "32-true"))}
+
+
+def is_finished(folder: Path, config: DictConfig) -> bool:
+    """Whether the folder holds a whole embedding that was made with the same deciding settings."""
+    try:
+        Embedding.load(folder / EMBEDDING_FILE)
+        made_with = OmegaConf.to_container(OmegaConf.load(folder / SETTINGS_FILE))
+    except (OSError, ValueError):
+        return False
+    return made_with == deciding_settings(config)
+
+
+def begin(folder: Path, config: DictConfig) -> None:
+    """Clears the folder of an earlier run's embedding and failure, and notes the settings of this one."""
+    for name in (
+        EMBEDDING_FILE,
+        FAILURE_FILE,
+    ):  # the embedding goes before its settings do: never a wrong pair
+        (folder / name).unlink(missing_ok=True)
+    _write(folder / SETTINGS_FILE, OmegaConf.to_yaml(OmegaConf.create(deciding_settings(config))))
+
+
+def fail(folder: Path, reason: str) -> None:
+    """Notes why a job failed, unless one of its processes has said so before."""
+    if not (folder / FAILURE_FILE).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / FAILURE_FILE, reason)
+
+
+def reason_of_failure(folder: Path) -> str:
+    """One line on a job without an embedding."""
+    try:
+        return " ".join((folder / FAILURE_FILE).read_text().split())
+    except OSError:
+        return "it left neither an embedding nor a reason: its process was killed, or is still running"
+
+
+def reason_of(error: Exception) -> str:
+    """What an error says; a KeyError shows its text in quotes otherwise."""
+    return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error) or repr(error)
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
