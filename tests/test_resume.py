@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from small_probe import small_probe, striped
@@ -85,12 +86,14 @@ def interrupted(folder: Path, make: Any, kills: list[int], **options: Any) -> Em
 
 @pytest.mark.filterwarnings("ignore:.*there is no last checkpoint available")
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("kills", [[2], [6], [7], [11], [13, 2], [1, 1, 4, 3, 1]], ids=str)
+@pytest.mark.parametrize(
+    "kills",
+    [[6], [9, 2], [1, 1, 4, 3, 1], *(pytest.param([n], marks=pytest.mark.slow) for n in (2, 7, 11))],
+    ids=str,
+)
 def test_killed_in_any_phase(
     method: str, kills: list[int], tmp_path: Path, uninterrupted: dict[str, Embedding]
 ) -> None:
-    if method == "montecarlo" and kills == [13, 2]:
-        kills = [9, 2]
     made = interrupted(
         tmp_path,
         lambda folder: BatchCheckpoint(folder, every_n_batches=1),
@@ -111,7 +114,9 @@ FOREIGN: dict[str, dict[str, Any]] = {
 
 @pytest.mark.filterwarnings("ignore:.*there is no last checkpoint available")
 @pytest.mark.filterwarnings("ignore:.*no pre-optimization state was saved")
-@pytest.mark.parametrize("kill", [3, 6, 8, 11])
+@pytest.mark.parametrize(
+    "kill", [pytest.param(3, marks=pytest.mark.slow), 6, pytest.param(8, marks=pytest.mark.slow), 11]
+)
 @pytest.mark.parametrize("options", list(FOREIGN.values()), ids=list(FOREIGN))
 def test_somebody_elses_checkpoints(
     options: dict[str, Any], kill: int, tmp_path: Path, uninterrupted: dict[str, Embedding]
@@ -119,3 +124,174 @@ def test_somebody_elses_checkpoints(
     made = interrupted(tmp_path, lambda folder: ModelCheckpoint(folder, save_last=True, **options), [kill])
     same(made, uninterrupted["montecarlo"])
     assert list(tmp_path.glob("last*.ckpt"))
+
+
+@pytest.mark.filterwarnings("ignore:.*there is no last checkpoint available")
+@pytest.mark.parametrize("kill", [17, 22])
+def test_stopping_early_is_decided_alike(kill: int, tmp_path: Path) -> None:
+    options = {"target_stderr": 0.12}
+    whole = fit(options=options, images=150, batch_size=10)
+    assert 64 <= whole.meta["samples"] < 150
+    made = interrupted(
+        tmp_path,
+        lambda folder: BatchCheckpoint(folder, every_n_batches=1),
+        [kill],
+        options=options,
+        images=150,
+        batch_size=10,
+    )
+    same(made, whole)
+
+
+# --- what is refused -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a fit that was killed in the middle of its Fisher phase."""
+    folder = tmp_path_factory.mktemp("killed")
+    with pytest.raises(Killed):
+        fit(KillAfter(8), BatchCheckpoint(folder, every_n_batches=1))
+    return folder / "last.ckpt"
+
+
+def resume_with(path: Path, **options: Any) -> Embedding:
+    return fit(resume=str(path), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"batch_size": 5}, r"batch_size=4 \(now 5\)"),
+        ({"options": {"sampling": "sign", "passes": 1}}, r"passes=2 \(now 1\)"),
+        ({"options": METHODS["montecarlo"] | {"seed": 3}}, r"seed=0 \(now 3\)"),
+        ({"options": METHODS["variational"]}, r"method='montecarlo' \(now 'variational'\)"),
+        ({"images": 23}, r"number of images=22 \(now 23\)"),
+        ({"options": METHODS["montecarlo"] | {"balanced": False}}, "labels and choice of images"),
+    ],
+    ids=str,
+)
+def test_other_settings_are_named(checkpoint: Path, options: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=f"made with other settings.*{text}.*start without ckpt_path"):
+        resume_with(checkpoint, **options)
+
+
+def changed(checkpoint: Path, folder: Path, change: Any) -> Path:
+    content = torch.load(checkpoint, weights_only=True)
+    change(content)
+    path = folder / "changed.ckpt"
+    torch.save(content, path)
+    return path
+
+
+def test_another_number_of_processes(checkpoint: Path, tmp_path: Path) -> None:
+    path = changed(
+        checkpoint, tmp_path, lambda content: content["t2v_lightning"]["settings"].update(processes=2)
+    )
+    with pytest.raises(ValueError, match=r"processes=2 \(now 1\)"):
+        resume_with(path)
+
+
+def test_images_that_are_not_the_same(checkpoint: Path) -> None:
+    items = [(1 - image, label) for image, label in striped(IMAGES)]
+    module = Task2Vec(small_probe(), head=HEAD, **METHODS["montecarlo"])
+    trainer = Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False,
+        precision="64-true",
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="first image="):
+        trainer.fit(module, DataLoader(items, batch_size=BATCH), ckpt_path=str(checkpoint))
+
+
+def test_a_torn_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / "torn.ckpt"
+    whole = checkpoint.read_bytes()
+    for part in (whole[: len(whole) // 2], whole[:10], b""):
+        path.write_bytes(part)
+        with pytest.raises(ValueError, match=r"torn\.ckpt cannot be read as a checkpoint: it is torn"):
+            resume_with(path)
+    path.write_bytes(whole)
+    assert resume_with(path).meta["samples"] == IMAGES
+
+
+def test_a_checkpoint_of_something_else(tmp_path: Path) -> None:
+    class Other(LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(2, 1)
+
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            return self.layer(batch[0]).sum()  # type: ignore[no-any-return]
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    trainer = Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False
+    )
+    trainer.fit(Other(), DataLoader([(torch.ones(2), 0)] * 4))
+    trainer.save_checkpoint(tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match=r"not made by Task2Vec.*state_dict.*start without ckpt_path"):
+        resume_with(tmp_path / "other.ckpt")
+
+
+class Runs:
+    """What would be run when the file were read carelessly."""
+
+    def __reduce__(self) -> Any:
+        return (print, ("code was run",))
+
+
+def test_no_code_is_run(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = changed(checkpoint, tmp_path, lambda content: content.update(hidden=Runs()))
+    with pytest.raises(ValueError, match="more than tensors and plain values"):
+        resume_with(path)
+    assert "code was run" not in capsys.readouterr().out
+
+
+# --- files ---------------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_is_small_and_holds_no_frozen_weights(checkpoint: Path) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    assert content["state_dict"] == {}
+    assert [path.name for path in checkpoint.parent.iterdir()] == ["last.ckpt"]  # no temporary file is left
+    assert content["t2v_lightning"]["position"] == [1, 2]
+    assert content["global_step"] == 8
+
+
+def test_the_trainers_own_callback_is_replaced_by_one_that_saves_more(tmp_path: Path) -> None:
+    module = Task2Vec(small_probe(), head="lbfgs")
+    trainer = Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        default_root_dir=tmp_path, precision="64-true",
+    )  # fmt: skip
+    trainer.fit(module, DataLoader(striped(12), batch_size=4))
+    assert [path.relative_to(tmp_path) for path in tmp_path.rglob("*.ckpt")] == [
+        Path("checkpoints/last.ckpt")
+    ]
+    first = module.embedding
+    again = Task2Vec(small_probe(), head="lbfgs")
+    steps = trainer.global_step
+    trainer.fit(again, DataLoader(striped(12), batch_size=4), ckpt_path="last")
+    assert again.embedding == first
+    assert trainer.global_step == steps == 6  # a finished fit makes no batch again
+
+
+def test_saving_too_seldom_to_ever_happen_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"every_n_seconds=0; it must be above 0"):
+        BatchCheckpoint(every_n_seconds=0)
+
+
+def test_a_checkpoint_is_no_module(checkpoint: Path) -> None:
+    with pytest.raises(RuntimeError, match="a checkpoint holds an unfinished embedding"):
+        Task2Vec.load_from_checkpoint(checkpoint, probe=small_probe())
+
+
+@pytest.mark.filterwarnings("ignore:.*there is no last checkpoint available")
+def test_features_that_are_too_many_to_keep_are_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uninterrupted: dict[str, Embedding]
+) -> None:
+    monkeypatch.setattr("t2v_lightning.phases.features.LARGEST_STATE", 10)
+    made = interrupted(tmp_path, lambda folder: BatchCheckpoint(folder, every_n_batches=1), [4])
+    same(made, uninterrupted["montecarlo"])

@@ -43,7 +43,9 @@ class SafeCheckpointIO(TorchCheckpointIO):
         """
         try:
             checkpoint = super().load_checkpoint(path, map_location, weights_only=True)
-        except (UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        except (FileNotFoundError, PermissionError):
+            raise
+        except (UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
             reason = str(error).strip().splitlines()
             raise ValueError(
                 f"{path} cannot be read as a checkpoint: it is torn, or holds more than tensors and plain values "
