@@ -101,6 +101,7 @@ class PhasedFit(LightningModule):
             raise RuntimeError(f"Task2Vec runs through Trainer.fit alone, not through Trainer.{stage}")
         trainer = self.trainer
         check_trainer(trainer)
+        self._dtype_before = next(self.parameters()).dtype
         self._user_source = trainer.fit_loop._data_source.instance
         loader = one_loader(trainer.fit_loop._data_source.dataloader())
         source = trainer.datamodule if trainer.datamodule is not None else loader.dataset  # type: ignore[attr-defined]
@@ -203,3 +204,4 @@ class PhasedFit(LightningModule):
         trainer.fit_loop._data_source.instance = self._user_source
         if type(trainer.strategy.checkpoint_io) is SafeCheckpointIO:
             trainer.strategy.checkpoint_io = TorchCheckpointIO()
+        self.to(self._dtype_before)  # which precision="64-true" changed

@@ -174,7 +174,7 @@ def test_processes_meet_once_a_batch_whoever_halves(room: int, monkeypatch: pyte
     """Another process waits for one sum a batch: a second one would hang it or mix two batches up."""
     module = Task2Vec(small_probe(), method="variational", num_samples=60, epochs=1, **SHORT)
     meetings: list[int] = []
-    module._all_reduce = lambda sums: meetings.append(sums.numel())  # type: ignore[method-assign]
+    module.all_reduce = lambda sums: meetings.append(sums.numel())  # type: ignore[method-assign]
     limit_calls(NoisyNetwork, room, [], monkeypatch)
     module.embed(striped(21), batch_size=10, progress=False)
     filters, head, counts = 10, 24 * 3 + 3, 3

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from t2v_lightning.phases.arithmetic import full_precision
 from t2v_lightning.phases.base import LogMetrics, Metrics, Phase, State
 from t2v_lightning.phases.halving import Halving
 from t2v_lightning.phases.head import HeadFit, HeadOptions, fit_head
@@ -58,7 +59,8 @@ class FeaturesPhase(Phase):
         real = positions < len(self.task)
         if not bool(real.any()):
             return {}
-        features = torch.cat(self.halving(self.features, images[real]))
+        with full_precision(images.device):
+            features = torch.cat(self.halving(self.features, images[real]))
         if features.dtype in (torch.float16, torch.bfloat16):
             features = features.float()
         if not bool(torch.isfinite(features).all()):

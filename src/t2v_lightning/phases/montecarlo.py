@@ -10,6 +10,7 @@ from t2v_lightning.accumulators import FilterwiseFisher
 from t2v_lightning.functional.likelihood import Sampling, check_sampling, cotangents, get_likelihood
 from t2v_lightning.functional.persample import PerSampleFisher
 from t2v_lightning.functional.weights import Include
+from t2v_lightning.phases.arithmetic import full_precision
 from t2v_lightning.phases.base import LogMetrics, Metrics, Phase, State
 from t2v_lightning.phases.halving import Halving
 from t2v_lightning.probes import ProbeNetwork
@@ -76,18 +77,19 @@ class MonteCarloPhase(Phase):
 
     def _squares(self, images: Tensor, index: Tensor, targets: Tensor) -> Tensor:
         """Each image's own Fisher information [N, D]."""
-        return self.engine(
-            images,
-            lambda outputs: cotangents(
-                outputs,
-                get_likelihood(self.task.likelihood),
-                self.sampling,
-                passes=self.passes,
-                seed=self.seed,
-                index=index,
-                targets=targets,
-            ),
-        )
+        with full_precision(images.device):
+            return self.engine(
+                images,
+                lambda outputs: cotangents(
+                    outputs,
+                    get_likelihood(self.task.likelihood),
+                    self.sampling,
+                    passes=self.passes,
+                    seed=self.seed,
+                    index=index,
+                    targets=targets,
+                ),
+            )
 
     def shared_state(self) -> State:
         return {"done": self.done}
