@@ -22,8 +22,8 @@ PACKAGE = ROOT / "src" / "t2v_lightning"
 
 # A unit imports those before it in this list, itself, and the leaves.
 ORDER = [
-    "functional", "accumulators", "selection", "phases", "plots", "callbacks", "task2vec", "report", "sweeps", "cli",
-    "__main__",
+    "functional", "accumulators", "selection", "phases", "plots", "callbacks", "task2vec", "tracking", "report", "sweeps",
+    "cli", "__main__",
 ]  # fmt: skip
 LEAVES = ["probes", "embedding", "loading", "_version"]
 # Files that are part of a unit of another name.
@@ -33,6 +33,7 @@ PARTS = {
     "batch_checkpoint": "callbacks", "checkpoint_files": "task2vec", "checkpointing": "task2vec",
     "phased_fit": "task2vec", "stopping": "task2vec", "run_checkpoints": "cli",
     "jobs": "sweeps", "own_process": "sweeps",
+    "network_copy": "tracking",
 }  # fmt: skip
 
 
@@ -110,7 +111,8 @@ def test_the_package_itself_holds_public_names_and_nothing_else() -> None:
     kinds = {type(node).__name__ for node in tree.body}
     assert kinds <= {"Expr", "ImportFrom", "Assign"}
     assert sorted(t2v_lightning.__all__) == [
-        "Embedding", "FilterwiseFisher", "ProbeNetwork", "Task2Vec", "__version__", "embed", "get_probe",
+        "Embedding", "FilterwiseFisher", "ProbeNetwork", "Task2Vec", "Task2VecCallback", "__version__", "embed",
+        "get_probe",
     ]  # fmt: skip
 
 

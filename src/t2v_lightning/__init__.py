@@ -5,12 +5,14 @@ from t2v_lightning.accumulators import FilterwiseFisher
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.probes import ProbeNetwork, get_probe
 from t2v_lightning.task2vec import Task2Vec, embed
+from t2v_lightning.tracking import Task2VecCallback
 
 __all__ = [
     "Embedding",
     "FilterwiseFisher",
     "ProbeNetwork",
     "Task2Vec",
+    "Task2VecCallback",
     "__version__",
     "embed",
     "get_probe",
