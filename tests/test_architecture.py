@@ -22,8 +22,8 @@ PACKAGE = ROOT / "src" / "t2v_lightning"
 
 # A unit imports those before it in this list, itself, and the leaves.
 ORDER = [
-    "functional", "accumulators", "selection", "phases", "plots", "callbacks", "task2vec", "tracking", "report", "sweeps",
-    "cli", "__main__",
+    "functional", "accumulators", "selection", "phases", "plots", "callbacks", "task2vec", "tracking", "report",
+    "sweeps", "cli", "__main__",
 ]  # fmt: skip
 LEAVES = ["probes", "embedding", "loading", "_version"]
 # Files that are part of a unit of another name.
