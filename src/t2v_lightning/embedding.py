@@ -101,7 +101,7 @@ class Embedding:
 
     @property
     def norm(self) -> float:
-        """L2 norm of ``fisher``: how hard the task is for the probe.
+        """L2 norm of ``fisher``, how hard the task is for the probe.
 
         >>> Embedding(fisher=[3.0, 4.0], scale=[1, 1]).norm
         5.0

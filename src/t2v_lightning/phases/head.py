@@ -26,7 +26,7 @@ class HeadOptions:
         method: "adam", "lbfgs" (to convergence: convex, so the same to the last digit), or "keep" the head
             that the probe came with.
         lr: learning rate of Adam.
-        weight_decay: L2 penalty, weight_decay / 2 * (|W|^2 + |b|^2).
+        weight_decay: L2 penalty, ``weight_decay / 2 * (|W|^2 + |b|^2)``.
         epochs: of Adam.
         num_samples: draws with replacement that make an epoch of Adam, however many images there are.
         batch_size: of Adam.

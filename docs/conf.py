@@ -1,0 +1,49 @@
+"""The site: `sphinx-build -W docs site`. Formulas become MathML, which browsers draw without a script."""
+
+from docutils.nodes import Element, SkipNode
+from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.application import Sphinx
+from sphinx.writers.html5 import HTML5Translator
+
+from t2v_lightning import __version__
+
+project = "t2v_lightning"
+release = __version__
+html_title = "t2v_lightning"
+html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_copyright = False
+html_copy_source = False
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+myst_enable_extensions = ["dollarmath", "colon_fence"]
+myst_heading_anchors = 3
+suppress_warnings = ["config.cache"]
+smartquotes = False
+default_role = "code"  # what docstrings put between single backticks
+
+autodoc_type_aliases = {name: name for name in ("ArrayLike", "Embeddings", "Matrix", "NDArray")}
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+autodoc_typehints_format = "short"
+python_use_unqualified_type_names = True
+maximum_signature_line_length = 88
+add_module_names = False
+napoleon_use_rtype = False
+napoleon_use_ivar = True
+
+
+def formula_in_text(html: HTML5Translator, node: Element) -> None:
+    html.body.append(tex2mathml(node.astext()))
+    raise SkipNode
+
+
+def formula_of_its_own(html: HTML5Translator, node: Element) -> None:
+    html.body.append(f'<div class="formula">{tex2mathml(node.astext(), as_block=True)}</div>')
+    raise SkipNode
+
+
+def setup(app: Sphinx) -> None:
+    app.add_html_math_renderer("mathml", (formula_in_text, None), (formula_of_its_own, None))
+    app.config.html_math_renderer = "mathml"  # type: ignore[attr-defined]

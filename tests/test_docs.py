@@ -1,0 +1,99 @@
+"""The site builds without a warning, needs nothing from elsewhere, and its pages say what holds."""
+
+import importlib
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from t2v_lightning.functional.distances import DISTANCES, pdist
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built as in CONTRIBUTING.md, with every warning an error."""
+    pytest.importorskip("sphinx")
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-E", str(DOCS), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_every_page_is_in_the_site_and_no_page_loads_anything_from_elsewhere(site: Path) -> None:
+    pages = {page.relative_to(DOCS).with_suffix(".html") for page in DOCS.rglob("*.md")}
+    assert [page for page in pages if not (site / page).is_file()] == []
+    fetched = r"<(?:script|img|iframe)[^>]* src=\"(https?:)?//|<link[^>]* href=\"(https?:)?//"
+    assert [p.name for p in site.rglob("*.html") if re.search(fetched, p.read_text())] == []
+    styles = r"@import|url\([\"']?(?:https?:)?//"
+    assert [p.name for p in site.rglob("*.css") if re.search(styles, p.read_text())] == []
+
+
+def test_formulas_are_mathml(site: Path) -> None:
+    theory = (site / "theory.html").read_text()
+    formulas = re.findall(r"^\$\$$(.*?)^\$\$$", (DOCS / "theory.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert len(formulas) > 5
+    assert theory.count('<div class="formula"><math') == len(formulas)
+    assert "merror" not in theory
+    assert "$" not in re.sub(r"<[^>]*>|<script.*?</script>", "", theory, flags=re.DOTALL)
+
+
+def test_the_api_pages_have_every_public_name(site: Path) -> None:
+    text = "".join(page.read_text() for page in (site / "api").glob("*.html"))
+    documented = {name.rpartition(".")[2] for name in re.findall(r'id="(t2v_lightning\.[\w.]+)"', text)}
+    for name in ("t2v_lightning", "t2v_lightning.data", "t2v_lightning.probes", "t2v_lightning.plots"):
+        module = importlib.import_module(name)
+        missing = {public for public in module.__all__ if callable(getattr(module, public))} - documented
+        assert missing == set(), f"put these of {name} onto a page of docs/api"
+    assert {"pdist", "cdist", "noise_floor", "DISTANCES", "filterwise_fisher"} <= documented
+
+
+def test_the_table_of_distances_is_complete() -> None:
+    theory = (DOCS / "theory.md").read_text()
+    assert [name for name in DISTANCES if f"\n| `{name}`" not in theory] == []
+
+
+def test_the_readings_of_the_cosine_distance_hold() -> None:
+    rows = re.findall(r"^\| ([\d.]+) \| (.*?) \|$", (DOCS / "numbers.md").read_text(), flags=re.MULTILINE)
+    half = np.repeat([1, -1], 50)
+    for said, how in rows:
+        factor = re.search(r"factor of (\d+)", how)
+        if factor:
+            a, b = np.ones(100), float(factor[1]) ** half
+            assert pdist([a, b])[0, 1] == pytest.approx(float(said), abs=0.05)
+    assert sum("factor of" in how for _, how in rows) == 3
+    assert pdist([np.arange(1.0, 9.0), 5 * np.arange(1.0, 9.0)])[0, 1] == pytest.approx(0, abs=1e-6)
+    assert pdist([[1.0, 0.0], [0.0, 1.0]])[0, 1] == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.stem)
+def test_commands_in_the_pages_use_settings_that_exist(page: Path) -> None:
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    from t2v_lightning.cli import CONFIGS
+
+    commands = re.findall(r"^python train\.py ?(.*?)$", page.read_text(), flags=re.MULTILINE)
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        for command in commands:
+            line = re.sub(r"`seq -s , (\d+) \d+`|'[\w.]+=range\((\d+),.*?\)'", r"\1", command)
+            for value in shlex.split(line.replace("$", ""), comments=True):
+                key, equals, choice = value.partition("=")
+                if equals and not key.startswith("-"):
+                    compose("config", [f"{key}={choice.split(',')[0]}"])
+
+
+def test_python_names_in_the_page_for_newcomers_exist() -> None:
+    page = (DOCS / "coming_from_reference.md").read_text()
+    for block in re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL):
+        for line in block.splitlines():
+            if line.startswith("from t2v_lightning"):
+                exec(line, {})
