@@ -29,6 +29,7 @@ LEAVES = ["probes", "embedding", "loading", "_version"]
 # Files that are part of a unit of another name.
 PARTS = {
     "embedding_files": "embedding", "reference_pickle": "embedding", "plot_style": "plots", "task_plots": "plots",
+    "profile_plots": "plots",
     "assembly": "task2vec", "lineup": "task2vec", "plain_loop": "task2vec", "trainer_settings": "task2vec",
     "batch_checkpoint": "callbacks", "checkpoint_files": "task2vec", "checkpointing": "task2vec",
     "phased_fit": "task2vec", "stopping": "task2vec", "run_checkpoints": "cli",

@@ -92,7 +92,9 @@ def settle(ax: Axes, title: str | None) -> Figure:
     figure.draw_without_rendering()
     figure.draw_without_rendering()
     if title:
-        height = 0 if legend is None else legend.get_window_extent().height * 72 / figure.dpi
+        box = None if legend is None else legend.get_window_extent()
+        above = box is not None and box.y1 > ax.get_window_extent().y1
+        height = box.height * 72 / figure.dpi if box is not None and above else 0
         ax.set_title(title, fontsize=12, color=INK, loc="left", pad=6 + height)
     return figure
 
@@ -101,12 +103,13 @@ def add_family_legend(ax: Axes, colours: dict[str, tuple[float, float, float]], 
     """Name the colours of the families above the axis, in as many columns as fit."""
     points = max(points, 8)
     width = ax.get_position().width * figure_of(ax).get_figwidth() * 72
-    columns = int(width / (points * (0.6 * max(map(len, colours)) + 3.5)))
+    column = float(text_size(max(colours, key=len), points)[0]) + 4 * points
+    rows = -(-len(colours) // max(1, int(width / column)))
     ax.legend(
         handles=[Patch(color=colour, label=name) for name, colour in colours.items()],
         loc="lower left",
         bbox_to_anchor=(0, 1),
-        ncols=max(1, min(columns, len(colours))),
+        ncols=-(-len(colours) // rows),
         frameon=False,
         fontsize=points,
         handlelength=1,
@@ -125,7 +128,7 @@ def place_labels(ax: Axes, positions: NDArray[np.float64], names: Sequence[str],
     scale = 72 / figure_of(ax).dpi
     anchors = ax.transData.transform(positions) * scale
     frame = np.array(ax.get_window_extent().extents) * scale
-    sizes = [_text_size(name, points) for name in names]
+    sizes = [text_size(name, points) for name in names]
     # Points count as obstacles of their own size; boxes are (left, bottom, right, top).
     obstacles = np.concatenate([anchors - points * 0.35, anchors + points * 0.35], axis=1)
     crowd = ((anchors[:, None] - anchors[None]) ** 2).sum(-1)
@@ -152,7 +155,8 @@ def place_labels(ax: Axes, positions: NDArray[np.float64], names: Sequence[str],
         )
 
 
-def _text_size(text: str, points: float) -> NDArray[np.float64]:
+def text_size(text: str, points: float) -> NDArray[np.float64]:
+    """Width and height of a line of text, in points."""
     width = TextPath((0, 0), text or " ", size=points).get_extents().width
     return np.array([width + 0.2 * points, 1.15 * points])
 

@@ -33,7 +33,8 @@ from t2v_lightning.plot_style import (
     settle,
     square_matrix,
 )
-from t2v_lightning.task_plots import plot_norm_vs_error, plot_stage_profile, plot_task_map
+from t2v_lightning.profile_plots import plot_stage_profile
+from t2v_lightning.task_plots import plot_norm_vs_error, plot_task_map
 
 __all__ = [
     "cluster",

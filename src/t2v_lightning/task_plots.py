@@ -1,9 +1,9 @@
-"""Figures of tasks and embeddings: the map of tasks, norm against test error, the profile over layers."""
+"""Figures of tasks as points: the map of tasks, and norm against test error."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -129,68 +129,6 @@ def plot_norm_vs_error(
     return _finish_scatter(ax, positions, names, title)
 
 
-def plot_stage_profile(
-    embeddings: Sequence[Any],
-    names: Sequence[str] | None = None,
-    *,
-    stages: Sequence[Sequence[str]] | None = None,
-    ax: Axes | None = None,
-    title: str | None = None,
-) -> Figure:
-    """Mean Fisher of every layer from input to output, with a band of two standard errors where known.
-
-    Args:
-        embeddings: embeddings of one layout, with ``layers``.
-        names: names for the legend; by default the embeddings' ``task_name``.
-        stages: names of the modules of each stage, such as ``ProbeNetwork.stages``; by default the
-            first part of the layers' names that tells three stages or more apart.
-        ax: the axis to draw on; by default a new figure.
-        title: the title.
-
-    Raises:
-        ValueError: no embeddings, no layout, or unequal layouts.
-
-    >>> from t2v_lightning.embedding import Embedding
-    >>> layers = {"backbone.conv1": slice(0, 1), "backbone.layer1.conv": slice(1, 3)}
-    >>> figure = plot_stage_profile([Embedding([1, 2, 3], [1, 1, 1], layers=layers)], ["digits"])
-    >>> [label.get_text() for label in figure.axes[0].get_xticklabels()]
-    ['conv1', 'layer1']
-    """
-    layers = _common_layers(embeddings)
-    if names is None:
-        names = [embedding.task_name or str(i) for i, embedding in enumerate(embeddings)]
-    check_lengths(len(embeddings), names=names)
-    labels = _stage_labels(list(layers), stages)
-    if ax is None:
-        ax = new_axes(max(5.0, 0.13 * len(layers) + 2.2), 3.6)
-    starts = [i for i, label in enumerate(labels) if i == 0 or label != labels[i - 1]]
-    for number, (start, stop) in enumerate(zip(starts, [*starts[1:], len(labels)], strict=True)):
-        if number % 2 == 0:
-            ax.axvspan(start - 0.5, stop - 0.5, color="#f3f3f3", lw=0)
-    centres = [(start + stop - 1) / 2 for start, stop in zip(starts, [*starts[1:], len(labels)], strict=True)]
-    colours = family_colours(names)
-    for embedding, name in zip(embeddings, names, strict=True):
-        means = np.array([embedding.fisher[entries].mean() for entries in layers.values()])
-        means[means == 0] = np.nan  # a dead layer has no place on an axis of logs
-        ax.plot(means, "o-", ms=2.5, lw=1.2, color=colours[name], label=name)
-        if embedding.stderr is not None:
-            # Filters of one layer see the same images: their errors are taken as fully correlated.
-            spread = 2 * np.array([embedding.stderr[entries].mean() for entries in layers.values()])
-            low = np.maximum(means - spread, means / 100)
-            ax.fill_between(range(len(means)), low, means + spread, color=colours[name], alpha=0.2, lw=0)
-    ax.set_yscale("log")
-    ax.set(xlim=(-0.5, len(labels) - 0.5), ylabel="mean Fisher of a filter")
-    turn = 90 if len(starts) > 8 else 0
-    ax.set_xticks(centres, [labels[start] for start in starts], fontsize=9, color=INK, rotation=turn)
-    ax.tick_params(axis="x", length=0)
-    ax.tick_params(axis="y", which="both", labelsize=9, color=FAINT, labelcolor=INK)
-    ax.spines[:].set_visible(False)
-    figure = settle(ax, title)
-    columns = 1 + (len(names) - 1) // 16
-    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9, ncols=columns)
-    return figure
-
-
 def _scatter(
     positions: Matrix, names: Sequence[str], families: Sequence[str] | None, ax: Axes | None
 ) -> Axes:
@@ -236,22 +174,3 @@ def _umap(distances: Matrix, seed: int) -> tuple[Matrix, str]:
     neighbours = min(15, len(distances) - 1)
     mapper = UMAP(n_neighbors=neighbours, metric="precomputed", random_state=seed, init="random")
     return np.asarray(mapper.fit_transform(distances), dtype=np.float64), f"UMAP, {neighbours} neighbours"
-
-
-def _common_layers(embeddings: Sequence[Any]) -> dict[str, slice]:
-    layers = [dict(embedding.layers) for embedding in embeddings]
-    if not layers or not layers[0]:
-        raise ValueError("a profile needs embeddings that know their layers; got none.")
-    if any(other != layers[0] for other in layers):
-        raise ValueError("a profile needs embeddings of one layout; these differ in their layers.")
-    return layers[0]
-
-
-def _stage_labels(layers: Sequence[str], stages: Sequence[Sequence[str]] | None) -> list[str]:
-    """The stage of each layer."""
-    names = [layer.removeprefix("backbone.") for layer in layers]
-    if stages is not None:
-        heads = {module: stage[0] for stage in stages for module in stage}
-        return [next((heads[m] for m in heads if f"{n}.".startswith(f"{m}.")), "") for n in names]
-    by_depth = [[".".join(name.split(".")[:depth]) for name in names] for depth in (1, 2)]
-    return next((labels for labels in by_depth if len(set(labels)) > 2), by_depth[0])

@@ -29,9 +29,9 @@ def fill_distances(out: Matrix, kind: Distance, a: Rows, b: Rows | None, advance
     """Write the distances from ``a`` [m, D] to ``b`` [n, D], or among ``a``, into ``out`` [m, n]."""
     mirrored = b is None and kind.symmetric
     columns = a if b is None else b
-    formula = kind.formula
+    formula, threaded = kind.formula, kind.threaded
     if kind.fused is not None and out.size * a.fisher.shape[1] > WORTHWHILE and is_available():
-        formula = kind.fused
+        formula, threaded = kind.fused, True
     if kind.prepare is not None:
         a, columns = kind.prepare(a), kind.prepare(columns)
 
@@ -52,7 +52,7 @@ def fill_distances(out: Matrix, kind: Distance, a: Rows, b: Rows | None, advance
             advance(len(a[rows]) * start)
 
     starts = range(0, len(a), kind.tile[0])
-    if kind.threaded and len(starts) > 1:
+    if threaded and len(starts) > 1:
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             list(pool.map(fill_strip, starts))
     else:

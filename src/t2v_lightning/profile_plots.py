@@ -1,0 +1,149 @@
+"""The profile of embeddings over the layers of their probe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from t2v_lightning.plot_style import (
+    FAINT,
+    INK,
+    Matrix,
+    add_family_legend,
+    check_lengths,
+    family_colours,
+    new_axes,
+    settle,
+    text_size,
+)
+
+# More profiles than this are told apart by family, not by name.
+_FEW_PROFILES = 12
+
+
+def plot_stage_profile(
+    embeddings: Sequence[Any],
+    names: Sequence[str] | None = None,
+    *,
+    families: Sequence[str] | None = None,
+    stages: Sequence[Sequence[str]] | None = None,
+    ax: Axes | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Mean Fisher of every layer from input to output.
+
+    Up to twelve embeddings get a line and a name each, with a band of two standard errors where known. More
+    are drawn as thin lines, with the median of each family, or of all of them, in bold.
+
+    Args:
+        embeddings: embeddings of one layout, with ``layers``.
+        names: names for the legend; by default the embeddings' ``task_name``.
+        families: names of groups of related tasks, one for each embedding, which colour the lines of more
+            than twelve.
+        stages: names of the modules of each stage, such as ``ProbeNetwork.stages``; by default the
+            first part of the layers' names that tells three stages or more apart.
+        ax: the axis to draw on; by default a new figure.
+        title: the title.
+
+    Raises:
+        ValueError: no embeddings, no layout, unequal layouts, or names or families of another number.
+
+    >>> from t2v_lightning.embedding import Embedding
+    >>> layers = {"backbone.conv1": slice(0, 1), "backbone.layer1.conv": slice(1, 3)}
+    >>> figure = plot_stage_profile([Embedding([1, 2, 3], [1, 1, 1], layers=layers)], ["digits"])
+    >>> [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    ['conv1', 'layer1']
+    """
+    layers = _common_layers(embeddings)
+    if names is None:
+        names = [embedding.task_name or str(i) for i, embedding in enumerate(embeddings)]
+    check_lengths(len(embeddings), names=names, families=families)
+    few = len(embeddings) <= _FEW_PROFILES
+    if ax is None:
+        beside = (text_size(max(names, key=len), 9)[0] / 72 + 0.6) if few else 0
+        ax = new_axes(max(4.4 if few else 7, 0.13 * len(layers) + 1.6) + beside, 3.6 if few else 4.8)
+    means = np.array([[e.fisher[entries].mean() for entries in layers.values()] for e in embeddings])
+    means[means == 0] = np.nan  # a dead layer has no place on an axis of logs
+    ax.set_yscale("log")
+    if few:
+        _draw_profiles(ax, embeddings, means, names, layers)
+    else:
+        _draw_many_profiles(ax, means, families)
+    if not np.isnan(means).all():
+        ax.set_ylim(np.nanmin(means) / 3, np.nanmax(means) * 3)
+    ax.set(xlim=(-0.5, len(layers) - 0.5), ylabel="mean Fisher of a filter")
+    ax.tick_params(axis="y", which="both", labelsize=9, color=FAINT, labelcolor=INK)
+    ax.spines[:].set_visible(False)
+    _draw_stages(ax, _stage_labels(list(layers), stages))
+    return settle(ax, title)
+
+
+def _draw_profiles(
+    ax: Axes, embeddings: Sequence[Any], means: Matrix, names: Sequence[str], layers: dict[str, slice]
+) -> None:
+    colours = family_colours([str(i) for i in range(len(names))]).values()
+    for embedding, mean, name, colour in zip(embeddings, means, names, colours, strict=True):
+        ax.plot(mean, "o-", ms=2.5, lw=1.2, color=colour, label=name)
+        if embedding.stderr is not None:
+            # Filters of one layer see the same images: their errors are taken as fully correlated.
+            spread = 2 * np.array([embedding.stderr[entries].mean() for entries in layers.values()])
+            low = np.maximum(mean - spread, mean / 100)
+            ax.fill_between(range(len(mean)), low, mean + spread, color=colour, alpha=0.2, lw=0)
+    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
+
+
+def _draw_many_profiles(ax: Axes, means: Matrix, families: Sequence[str] | None) -> None:
+    groups = families or [f"median of {len(means)} tasks"] * len(means)
+    colours = family_colours(sorted(set(groups)))
+    thin = float(np.interp(len(means), [20, 200], [0.5, 0.2]))
+    for mean, group in zip(means, groups, strict=True):
+        ax.plot(mean, lw=0.7, color=colours[group], alpha=thin)
+    for group, colour in colours.items():
+        members = [mean for mean, other in zip(means, groups, strict=True) if other == group]
+        ax.plot(np.nanmedian(members, axis=0), "o-", ms=2.5, lw=1.8, color=colour)
+    add_family_legend(ax, colours, 8)
+
+
+def _draw_stages(ax: Axes, labels: Sequence[str]) -> None:
+    """Bands behind every second stage, and the names of the stages, upright where they would touch."""
+    starts = [i for i, label in enumerate(labels) if i == 0 or label != labels[i - 1]]
+    stops = [*starts[1:], len(labels)]
+    for start, stop in list(zip(starts, stops, strict=True))[::2]:
+        ax.axvspan(start - 0.5, stop - 0.5, color="#f3f3f3", lw=0, zorder=0)
+    centres = [(start + stop - 1) / 2 for start, stop in zip(starts, stops, strict=True)]
+    shown = [labels[start] for start in starts]
+    ax.set_xticks(centres, shown, fontsize=9, color=INK)
+    ax.tick_params(axis="x", length=0)
+    figure = settle(ax, None)
+    layer = ax.get_position().width * figure.get_figwidth() * 72 / len(labels)
+    widths = [float(text_size(name, 9)[0]) for name in shown]
+    touching = any(
+        (right - left) * layer < (one + other) / 2 + 4
+        for (left, right), (one, other) in zip(pairwise(centres), pairwise(widths), strict=True)
+    )
+    if touching:
+        ax.tick_params(axis="x", labelrotation=90)
+
+
+def _common_layers(embeddings: Sequence[Any]) -> dict[str, slice]:
+    layers = [dict(embedding.layers) for embedding in embeddings]
+    if not layers or not layers[0]:
+        raise ValueError("a profile needs embeddings that know their layers; got none.")
+    if any(other != layers[0] for other in layers):
+        raise ValueError("a profile needs embeddings of one layout; these differ in their layers.")
+    return layers[0]
+
+
+def _stage_labels(layers: Sequence[str], stages: Sequence[Sequence[str]] | None) -> list[str]:
+    """The stage of each layer."""
+    names = [layer.removeprefix("backbone.") for layer in layers]
+    if stages is not None:
+        heads = {module: stage[0] for stage in stages for module in stage}
+        return [next((heads[m] for m in heads if f"{n}.".startswith(f"{m}.")), "") for n in names]
+    by_depth = [[".".join(name.split(".")[:depth]) for name in names] for depth in (1, 2)]
+    return next((labels for labels in by_depth if len(set(labels)) > 2), by_depth[0])
