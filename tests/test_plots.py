@@ -298,3 +298,28 @@ class TestStageProfile:
             plot_stage_profile([self.embedding(), other])
         with pytest.raises(ValueError, match="names has 2 items"):
             plot_stage_profile([self.embedding()], ["a", "b"])
+
+    def test_many_are_told_apart_by_family(self) -> None:
+        embeddings = [self.embedding() for _ in range(20)]
+        figure = plot_stage_profile(embeddings, families=["birds", "digits"] * 10, title="Profiles")
+        legend = figure.axes[0].get_legend()
+        assert legend is not None
+        assert [text.get_text() for text in legend.get_texts()] == ["birds", "digits"]
+        assert len(figure.axes[0].lines) == 22
+        alone = plot_stage_profile(embeddings).axes[0].get_legend()
+        assert alone is not None
+        assert [text.get_text() for text in alone.get_texts()] == ["median of 20 tasks"]
+        with pytest.raises(ValueError, match="families has 1 items"):
+            plot_stage_profile(embeddings, families=["birds"])
+
+    @pytest.mark.parametrize("count", [1, 5, 50])
+    def test_the_axis_keeps_most_of_the_figure(self, count: int) -> None:
+        embeddings = [self.embedding(meta={"task_name": f"a task of some length, {i}"}) for i in range(count)]
+        figure = plot_stage_profile(embeddings, title="Profiles")
+        figure.draw_without_rendering()
+        box = figure.axes[0].get_position()
+        assert box.height > 0.6
+        assert box.width > 0.4
+        drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+        assert 0 <= drawn.x0 <= drawn.x1 <= width
+        assert 0 <= drawn.y0 <= drawn.y1 <= height
