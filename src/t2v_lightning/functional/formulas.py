@@ -68,7 +68,7 @@ class Distance:
     zero_diagonal: bool = True
     uses_variance: bool = False
     threaded: bool = False
-    tile: tuple[int, int] = (512, 512)
+    tile: tuple[int, int] = (128, 128)
 
 
 def single_precision(rows: Rows) -> Rows:
@@ -263,9 +263,9 @@ def _common(k0: Mask, k1: Mask) -> Matrix:
     return count
 
 
-_PAIRWISE = Distance(kl, threaded=True, tile=(32, 2048))
+_PAIRWISE = Distance(kl, threaded=True, tile=(32, 128))
 FORMULAS = {
-    "cosine": Distance(cosine, fused=fused_cosine, prepare=single_precision, tile=_PAIRWISE.tile),
+    "cosine": Distance(cosine, fused=fused_cosine, prepare=single_precision, tile=(32, 2048)),
     "kl": replace(_PAIRWISE, uses_variance=True),
     "asymmetric_kl": Distance(asymmetric_kl, symmetric=False, uses_variance=True),
     "jsd": replace(_PAIRWISE, formula=jsd, uses_variance=True),
