@@ -338,11 +338,11 @@ def with_groups(values: np.ndarray, weights: np.ndarray | None = None, groups: i
 
 class TestUncertainty:
     def test_against_a_loop_over_deletions(self) -> None:
-        """Delete a group from the one, then from the other; unequal weights by pseudo-values."""
+        """Delete a group from the one, then from the other; unequal weights by pseudo-values; the bias too."""
         generator = np.random.default_rng(0)
         a, b = (with_groups(correlated_task(s, 90), generator.random(90)) for s in (1, 2))
 
-        def part(full: float, one: Embedding, other: Embedding, turned: bool) -> float:
+        def part(full: float, one: Embedding, other: Embedding, turned: bool) -> tuple[float, float]:
             assert one.group_sums is not None
             assert one.group_weights is not None
             total = one.group_weights.sum()
@@ -354,13 +354,17 @@ class TestUncertainty:
                 h.append(total / one.group_weights[g])
                 pseudo.append(h[-1] * full - (h[-1] - 1) * value)
                 shrunk += (1 - 1 / h[-1]) * value
-            return float(
-                np.mean([(p - (16 * full - shrunk)) ** 2 / (x - 1) for p, x in zip(pseudo, h, strict=True)])
-            )
+            centre = 16 * full - shrunk
+            variance = np.mean([(p - centre) ** 2 / (x - 1) for p, x in zip(pseudo, h, strict=True)])
+            return float(variance), full - centre
+
+        def error(full: float, one: Embedding, other: Embedding) -> float:
+            (v, b), (w, c) = part(full, one, other, False), part(full, other, one, True)
+            return math.sqrt(v + w + (b + c) ** 2)
 
         for name in ("cosine", "asymmetric_kl", "jsd"):
             full = oracle(name, a, b)
-            expected = math.sqrt(part(full, a, b, False) + part(full, b, a, True))
+            expected = error(full, a, b)
             matrix, stderr = pdist([a, b], name, return_stderr=True)
             assert stderr[0, 1] == pytest.approx(expected, rel=2e-3)
             assert stderr[0, 0] == stderr[1, 1] == 0
@@ -368,18 +372,21 @@ class TestUncertainty:
             crossed = cdist([a], [b], name, return_stderr=True)[1]
             assert crossed[0, 0] == pytest.approx(expected, rel=2e-3)
             back = oracle(name, b, a)
-            expected = math.sqrt(part(back, b, a, False) + part(back, a, b, True))
+            expected = error(back, b, a)
             assert stderr[1, 0] == pytest.approx(expected, rel=2e-3)
 
     def test_it_tells_the_spread_of_repetitions(self) -> None:
-        """Two tasks embedded 60 times from fresh images: the mean stderr is the standard deviation."""
+        """Two tasks embedded 60 times from fresh images: the stderr is the distance to the truth."""
         values = [correlated_task(seed, 60 * 320, level=1.0) for seed in (1, 2)]
         firsts, seconds = ([with_groups(part) for part in np.split(v, 60)] for v in values)
         for name in ("cosine", "jsd"):
             found = [cdist([a], [b], name, return_stderr=True) for a, b in zip(firsts, seconds, strict=True)]
             matrix = np.array([d.item() for d, _ in found])
             stderr = np.array([s.item() for _, s in found])
-            assert np.sqrt((stderr**2).mean()) == pytest.approx(matrix.std(ddof=1), rel=0.3)
+            truth = pdist([v.mean(0) for v in values], name)[0, 1]
+            assert np.sqrt((stderr**2).mean()) == pytest.approx(
+                np.sqrt(((matrix - truth) ** 2).mean()), rel=0.3
+            )
 
     def test_two_standard_errors_cover_the_distance_of_many_images(self) -> None:
         """Embeddings of disjoint subsets; distances above three noise floors are covered 90 % of the time."""

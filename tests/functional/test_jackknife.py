@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from t2v_lightning.functional.jackknife import halves, jackknife_variance, leave_one_out
+from t2v_lightning.functional.jackknife import halves, jackknife_bias, jackknife_variance, leave_one_out
 
 
 def test_leaving_out_is_recomputing_the_mean() -> None:
@@ -47,6 +47,21 @@ def test_the_variance_of_a_mean_of_unequal_groups() -> None:
         means, ratios = leave_one_out(sums, sizes)
         estimates.append(jackknife_variance([values.mean()], means, ratios)[0])
     assert np.mean(estimates) == pytest.approx(4 / sizes.sum(), rel=0.03)
+
+
+def test_the_bias_of_the_square_of_a_mean_is_its_variance() -> None:
+    """E[mean^2] = mu^2 + sigma^2 / N; a mean itself has no bias."""
+    generator = np.random.default_rng(0)
+    sizes = np.array([2, 3, 5, 8, 13, 4, 4, 9])
+    group = np.repeat(np.arange(8), sizes)
+    squares, straight = [], []
+    for _ in range(3000):
+        values = generator.normal(5, 2, sizes.sum())
+        means, ratios = leave_one_out(np.bincount(group, values)[:, None], sizes)
+        squares.append(jackknife_bias([values.mean() ** 2], means**2, ratios)[0])
+        straight.append(jackknife_bias([values.mean()], means, ratios)[0])
+    assert np.mean(squares) == pytest.approx(4 / sizes.sum(), rel=0.05)
+    np.testing.assert_allclose(straight, 0, atol=1e-12)
 
 
 def test_halves_are_disjoint_and_whole() -> None:

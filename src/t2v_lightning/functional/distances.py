@@ -64,8 +64,9 @@ def pdist(
         return_stderr: return the standard errors too, by a delete-one-group jackknife
             (:mod:`t2v_lightning.functional.jackknife`). The two embeddings of a pair count as
             independent: delete each group of the one, then of the other, and add the variances. The
-            diagonal is 0. Filters that few images excite make it too small for the variance-based
-            distances, which then turn on those images.
+            square of the bias that the same deletions show is added too: noise drives two embeddings
+            apart. The diagonal is 0. Filters that few images excite make it too small for the
+            variance-based distances, which then turn on those images.
         out: array [n, n] that takes the distances, such as a ``numpy.memmap`` for many embeddings.
         progress: show a progress bar; by default when the work is long.
         alpha: weight of the second term of ``asymmetric``, 0.15 by default.

@@ -54,11 +54,22 @@ def jackknife_variance(full: ArrayLike, deleted: ArrayLike, ratios: ArrayLike) -
     >>> float(jackknife_variance(4.0, [6.0, 2.0], [2.0, 2.0]))
     4.0
     """
-    full, deleted = np.asarray(full, np.float64), np.asarray(deleted, np.float64)
-    h = np.asarray(ratios, np.float64).reshape(-1, *[1] * full.ndim)
+    full, deleted, h = _columns(full, deleted, ratios)
     pseudo = h * full - (h - 1) * deleted
-    centre = len(h) * full - ((1 - 1 / h) * deleted).sum(0)
+    centre = full - jackknife_bias(full, deleted, ratios)
     return np.asarray(((pseudo - centre) ** 2 / (h - 1)).mean(0))
+
+
+def jackknife_bias(full: ArrayLike, deleted: ArrayLike, ratios: ArrayLike) -> Array:
+    r"""By how much a statistic of these images exceeds that of endlessly many: full - t, in the terms above.
+
+    A statistic that is linear in the images has none. Arguments are those of :func:`jackknife_variance`.
+
+    >>> float(jackknife_bias(4.0, [6.0, 2.0], [2.0, 2.0])), float(jackknife_bias(4.0, [6.0, 6.0], [2.0, 2.0]))
+    (0.0, 2.0)
+    """
+    full, deleted, h = _columns(full, deleted, ratios)
+    return np.asarray(((1 - 1 / h) * deleted).sum(0) - (len(h) - 1) * full)
 
 
 def halves(sums: ArrayLike, weights: ArrayLike) -> Iterator[tuple[Array, Array]]:
@@ -81,6 +92,12 @@ def halves(sums: ArrayLike, weights: ArrayLike) -> Iterator[tuple[Array, Array]]
             sums[first].sum(0) / weights[first].sum(),
             sums[~first].sum(0) / weights[~first].sum(),
         )
+
+
+def _columns(full: ArrayLike, deleted: ArrayLike, ratios: ArrayLike) -> tuple[Array, Array, Array]:
+    """The arguments in float64, the ratios shaped so that they broadcast against [G, ...]."""
+    full = np.asarray(full, np.float64)
+    return full, np.asarray(deleted, np.float64), np.asarray(ratios, np.float64).reshape(-1, *[1] * full.ndim)
 
 
 def _with_weight(sums: ArrayLike, weights: ArrayLike) -> tuple[Array, Array]:

@@ -15,7 +15,7 @@ from rich.progress import Progress
 from t2v_lightning.functional.formulas import Distance, Formula, Matrix, Rows
 from t2v_lightning.functional.fused import WORTHWHILE, is_available
 from t2v_lightning.functional.gathering import Groups
-from t2v_lightning.functional.jackknife import jackknife_variance, leave_one_out
+from t2v_lightning.functional.jackknife import jackknife_bias, jackknife_variance, leave_one_out
 
 Advance = Callable[[int], None]
 
@@ -69,29 +69,34 @@ def stderr(
     distances: Matrix,
     advance: Advance,
 ) -> Matrix:
-    """Standard errors [m, n] of ``distances`` [m, n]; of the distances among ``a`` when ``b`` is None."""
+    """Standard errors [m, n] of ``distances`` [m, n]; of the distances among ``a`` when ``b`` is None.
+
+    Their square is the variance and the squared bias: noise in two embeddings drives them apart, so that a
+    distance exceeds that of endlessly many images by about as much as it varies.
+    """
     rows, columns = a[0], a[0] if b is None else b[0]
-    variance = _deletion_variance(kind, a, columns, distances, advance)
+    variance, bias = _deletions(kind, a, columns, distances, advance)
     if b is None and kind.symmetric:
-        variance = variance + variance.T
+        other_variance, other_bias = variance, bias
     else:
         flipped = replace(kind, formula=_flip(kind.formula), fused=kind.fused and _flip(kind.fused))
-        variance += _deletion_variance(flipped, a if b is None else b, rows, distances.T, advance).T
+        other_variance, other_bias = _deletions(flipped, a if b is None else b, rows, distances.T, advance)
+    squares = variance + other_variance.T + (bias + other_bias.T) ** 2
     if b is None:
-        np.fill_diagonal(variance, 0)
-    return np.asarray(np.sqrt(variance))
+        np.fill_diagonal(squares, 0)
+    return np.asarray(np.sqrt(squares))
 
 
 def _flip(formula: Formula) -> Formula:
     return lambda a, b: formula(b, a).T
 
 
-def _deletion_variance(
+def _deletions(
     kind: Distance, a: tuple[Rows, list[Groups]], columns: Rows, distances: Matrix, advance: Advance
-) -> Matrix:
-    """The part [m, n] of the variance that comes from deleting the groups of ``a`` in turn."""
+) -> tuple[Matrix, Matrix]:
+    """The parts [m, n] of variance and bias that come from deleting the groups of ``a`` in turn."""
     rows, groups = a
-    variance = np.empty(distances.shape)
+    variance, bias = np.empty((2, *distances.shape))
     for first in range(0, len(rows), _DELETED_AT_ONCE):
         members = range(first, min(first + _DELETED_AT_ONCE, len(rows)))
         parts = [leave_one_out(*groups[i]) for i in members]
@@ -105,7 +110,8 @@ def _deletion_variance(
         split = np.split(values, np.cumsum(lengths)[:-1])
         for i, value, (_, ratios) in zip(members, split, parts, strict=True):
             variance[i] = jackknife_variance(distances[i], value, ratios)
-    return variance
+            bias[i] = jackknife_bias(distances[i], value, ratios)
+    return variance, bias
 
 
 @contextmanager
