@@ -1,5 +1,6 @@
 """The phases of each method, lined up for a module that has been given a task."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -31,14 +32,7 @@ def line_up(module: "Task2Vec", example: Tensor) -> list[Phase]:
 def _montecarlo(module: "Task2Vec", example: Tensor) -> list[Phase]:
     module.engine = fisher_of_filters(module.probe, module.skip_layers, module.include, example=example)
     module.accumulator = FilterwiseFisher(module.engine.size, sync_on_compute=module.processes > 1)
-    features = FeaturesPhase(
-        module.probe,
-        module.engine.features(module.probe.backbone),
-        module.selection,
-        module.head_options,
-        module.seed,
-        module.all_reduce,
-    )
+    features = _features(module, module.engine.features(module.probe.backbone))
     fisher = MonteCarloPhase(
         module.selection,
         module.engine,
@@ -55,19 +49,25 @@ def _variational(module: "Task2Vec") -> list[Phase]:
     options = module.variational_options
     network = noisy_filters(module.probe, module.skip_layers, module.seed, options.update_norm)
     module.noise = network.noise
-    features = FeaturesPhase(
-        module.probe,
-        module.probe.features,
-        module.selection,
-        module.head_options,
-        module.seed,
-        module.all_reduce,
-    )
+    features = _features(module, module.probe.features)
     head = None if module.head_options.method == "keep" else module.probe.head
     learning = VariationalPhase(
         module.selection, network, head, options, module.seed, all_reduce=module.all_reduce
     )
     return [features, learning]
+
+
+def _features(module: "Task2Vec", features: Callable[[Tensor], Tensor]) -> FeaturesPhase:
+    return FeaturesPhase(
+        module.probe,
+        features,
+        module.selection,
+        module.head_options,
+        module.seed,
+        module.all_reduce,
+        None if module.features_budget is None else 1e9 * module.features_budget,
+        module.run_folder,
+    )
 
 
 def first_image(module: "Task2Vec") -> Tensor:

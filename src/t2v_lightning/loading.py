@@ -70,11 +70,11 @@ class ShardedSampler(DistributedSampler[Any]):
         super().__init__(order, num_replicas=world_size, rank=rank, shuffle=False)  # type: ignore[arg-type]
         extra = -len(order) % world_size
         padded = torch.cat([order, padding + torch.arange(extra)])
-        self.batches: Sequence[list[int]] = [b.tolist() for b in padded[rank::world_size].split(batch_size)]
+        self.batches: Sequence[Tensor] = padded[rank::world_size].split(batch_size)
         self.start = 0
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self.batches[self.start :])
+        return (batch.tolist() for batch in self.batches[self.start :])
 
     def __len__(self) -> int:
         return len(self.batches)

@@ -1,6 +1,7 @@
 """How Lightning carries phases: one fit, epoch after epoch, batch after batch, resumable after any."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ class PhasedFit(LightningModule):
         phases: one after another, each of so many epochs.
         position: whole epochs of the fit so far, and batches of the one at hand.
         processes: how many share the work.
+        run_folder: where a fit may put large files; None without a Trainer.
         embedding: the result, once there is one.
     """
 
@@ -50,6 +52,7 @@ class PhasedFit(LightningModule):
         self.phases: list[Phase] = []
         self.position = (0, 0)
         self.processes = 1
+        self.run_folder: Path | None = None
         self._resumed: State | None = None
         self._signals: StopSignals | None = None
 
@@ -101,6 +104,7 @@ class PhasedFit(LightningModule):
             raise RuntimeError(f"Task2Vec runs through Trainer.fit alone, not through Trainer.{stage}")
         trainer = self.trainer
         check_trainer(trainer)
+        self.run_folder = _local_folder(trainer.default_root_dir)
         self._dtype_before = next(self.parameters()).dtype
         self._user_source = trainer.fit_loop._data_source.instance
         loader = one_loader(trainer.fit_loop._data_source.dataloader())
@@ -205,3 +209,8 @@ class PhasedFit(LightningModule):
         if type(trainer.strategy.checkpoint_io) is SafeCheckpointIO:
             trainer.strategy.checkpoint_io = TorchCheckpointIO()
         self.to(self._dtype_before)  # which precision="64-true" changed
+
+
+def _local_folder(path: str) -> Path | None:
+    """None for the address of a store elsewhere."""
+    return None if "://" in path else Path(path)

@@ -22,17 +22,9 @@ from t2v_lightning.functional.persample import PerSampleFisher
 from t2v_lightning.functional.variational import NoiseParameters
 from t2v_lightning.functional.weights import Include, check_include
 from t2v_lightning.lineup import first_image, line_up
-from t2v_lightning.loading import (
-    IndexedDataset,
-    LoaderOptions,
-    one_loader,
-    warn_random_transforms,
-)
+from t2v_lightning.loading import IndexedDataset, LoaderOptions, one_loader, warn_random_transforms
 from t2v_lightning.phased_fit import PhasedFit
-from t2v_lightning.phases import (
-    HeadOptions,
-    VariationalOptions,
-)
+from t2v_lightning.phases import HeadOptions, VariationalOptions
 from t2v_lightning.plain_loop import run_phases
 from t2v_lightning.probes import ProbeNetwork
 from t2v_lightning.selection import Selection, check_map_style, select_images
@@ -73,6 +65,8 @@ class Task2Vec(PhasedFit):
         head: how the head is fitted: `HeadOptions`, or the name of a method with its defaults.
         epochs, beta, noise_lr, head_lr, num_samples, update_norm: of the variational method; see
             `phases.VariationalOptions`.
+        features_budget: GB of stored features that memory may hold; more go to a memory-mapped file in the run
+            folder, which is gone afterwards. None for no limit.
         seed: fixes subset, order, head and every random vector.
 
     Raises:
@@ -112,6 +106,7 @@ class Task2Vec(PhasedFit):
         head_lr: float = 5e-4,
         num_samples: int = 10_000,
         update_norm: bool = False,
+        features_budget: float | None = 4.0,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -138,6 +133,8 @@ class Task2Vec(PhasedFit):
                 raise TypeError(f"{name} must be a whole number, got {number!r}")
         if max_samples is not None and max_samples < 2:
             raise ValueError(f"max_samples={max_samples}; take at least one image a class, or None for all")
+        if features_budget is not None and not features_budget >= 0:
+            raise ValueError(f"features_budget={features_budget}; it is a number of GB, or None for no limit")
         if not isinstance(head, (str, HeadOptions)):
             raise TypeError(f"head must be HeadOptions(...) or the name of a method, got {head!r}")
         if not isinstance(probe, ProbeNetwork):
@@ -147,6 +144,7 @@ class Task2Vec(PhasedFit):
         self.target_stderr = target_stderr
         self.max_samples, self.balanced, self.skip_layers = max_samples, balanced, skip_layers
         self.include, self.num_classes, self.seed = include, num_classes, seed
+        self.features_budget = features_budget
         self.head_options = HeadOptions(method=head) if isinstance(head, str) else head
         with torch.inference_mode(False):
             self.probe = copy.deepcopy(probe)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -11,6 +12,7 @@ from t2v_lightning.phases.arithmetic import full_precision
 from t2v_lightning.phases.base import LogMetrics, Metrics, Phase, State
 from t2v_lightning.phases.halving import Halving
 from t2v_lightning.phases.head import HeadFit, HeadOptions, fit_head
+from t2v_lightning.phases.mapped import Features, MappedFeatures, blocks, new_features
 from t2v_lightning.probes import ProbeNetwork
 from t2v_lightning.selection import Selection
 
@@ -28,6 +30,8 @@ class FeaturesPhase(Phase):
         options: how the head is fitted.
         seed: of the head's draws.
         all_reduce: adds a tensor up over processes, in place.
+        budget: bytes of features that memory may hold; more go to a file. None for no limit.
+        folder: of that file; None for the system's temporary folder.
 
     Attributes:
         fit: loss and accuracy of the fitted head, once finished.
@@ -43,12 +47,15 @@ class FeaturesPhase(Phase):
         options: HeadOptions,
         seed: int,
         all_reduce: Callable[[Tensor], object] = lambda sums: None,
+        budget: float | None = None,
+        folder: Path | None = None,
     ) -> None:
         self.features, self.all_reduce = features, all_reduce
+        self.budget, self.folder = budget, folder
         self.probe, self.task, self.options, self.seed = probe, task, options, seed
         self.halving = Halving(self.title)
         self.fit: HeadFit | None = None
-        self._features: Tensor | None = None
+        self._features: Features | None = None
         self._stored = torch.zeros(len(task))  # how often each image was seen
 
     def order(self, epoch: int) -> Tensor:
@@ -69,7 +76,7 @@ class FeaturesPhase(Phase):
                 "it expects"
             )
         if self._features is None:
-            self._features = features.new_zeros(len(self.task), features.shape[1], device="cpu")
+            self._features = self._new_features(features.shape[1], features.dtype)
         where = positions[real].cpu()
         self._features[where] = features.cpu()
         self._stored[where] += 1
@@ -78,13 +85,19 @@ class FeaturesPhase(Phase):
     def finish(self, log: LogMetrics) -> None:
         weight = self.probe.head.weight
         dtype = torch.promote_types(weight.dtype, torch.float32)
-        if self._features is None:  # a process without any image
-            features = torch.zeros(len(self.task), self.probe.feature_size, dtype=dtype, device=weight.device)
-        else:
-            features = self._features.to(weight.device, dtype)
+        features = self._features
+        if features is None:  # a process without any image
+            features = self._new_features(self.probe.feature_size, dtype)
         # every row is filled by one process and zero in the others, so the sum is exact
+        if isinstance(features, Tensor):
+            features = features.to(weight.device, dtype)
+            self.all_reduce(features)
+        else:
+            for block in blocks(features):
+                part = features[block]
+                self.all_reduce(part)
+                features[block] = part
         times = self._stored.to(weight.device)
-        self.all_reduce(features)
         self.all_reduce(times)
         if not bool((times == 1).all()):
             raise RuntimeError(
@@ -94,6 +107,10 @@ class FeaturesPhase(Phase):
         self.fit = fit_head(self.probe.head, features, self.task, self.options, self.seed, log)
         self._agree(self.probe.head)
         self._features = None
+
+    def _new_features(self, size: int, dtype: torch.dtype) -> Features:
+        device = self.probe.head.weight.device
+        return new_features(len(self.task), size, dtype, device, self.budget, self.folder)
 
     @torch.no_grad()
     def _agree(self, head: nn.Linear) -> None:
@@ -108,6 +125,8 @@ class FeaturesPhase(Phase):
     @property
     def keeps_place(self) -> bool:  # type: ignore[override]
         features = self._features
+        if isinstance(features, MappedFeatures):
+            return False
         return features is None or features.numel() * features.element_size() <= LARGEST_STATE
 
     def shared_state(self) -> State:
@@ -128,6 +147,6 @@ class FeaturesPhase(Phase):
         self.fit = None if shared["fit"] is None else HeadFit(**shared["fit"])
         if own:
             rows = own["features"]
-            self._features = rows.new_zeros(len(self.task), rows.shape[1])
+            self._features = self._new_features(rows.shape[1], rows.dtype)
             self._features[own["positions"]] = rows
             self._stored[own["positions"]] = own["times"]

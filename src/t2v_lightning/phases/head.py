@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from t2v_lightning.functional.likelihood import Likelihood, get_likelihood
 from t2v_lightning.functional.random import random_bits
 from t2v_lightning.phases.base import LogMetrics
+from t2v_lightning.phases.mapped import Features, blocks
 from t2v_lightning.selection import Selection
 
 log_text = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class HeadFit:
 
 
 def fit_head(
-    head: nn.Linear, features: Tensor, task: Selection, options: HeadOptions, seed: int, log: LogMetrics
+    head: nn.Linear, features: Features, task: Selection, options: HeadOptions, seed: int, log: LogMetrics
 ) -> HeadFit:
     """Fits `head` in place to features [N, P] and the task's targets, in the loss of the likelihood.
 
@@ -99,32 +100,35 @@ def fit_head(
 
 @torch.no_grad()
 def evaluate_head(
-    head: nn.Linear, features: Tensor, targets: Tensor, weights: Tensor, likelihood: Likelihood
+    head: nn.Linear, features: Features, targets: Tensor, weights: Tensor, likelihood: Likelihood
 ) -> HeadFit:
     """Loss and accuracy of a head, weighted by weights [N] that sum to 1."""
-    outputs = head(features)
     if likelihood.name == "softmax":
-        share = torch.zeros(outputs.shape[1], dtype=weights.dtype, device=weights.device).index_add(
+        share = torch.zeros(len(head.weight), dtype=weights.dtype, device=weights.device).index_add(
             0, targets, weights
         )
-        constant = share.clamp_min(1e-300).log().expand(len(targets), -1)
+        constant = share.clamp_min(1e-300).log()
     elif likelihood.name == "bernoulli":
-        constant = (
-            (weights @ targets.to(weights.dtype)).clamp(1e-12, 1 - 1e-12).logit().expand(len(targets), -1)
-        )
+        constant = (weights @ targets.to(weights.dtype)).clamp(1e-12, 1 - 1e-12).logit()
     else:
-        constant = (weights @ targets.to(weights.dtype)).expand(len(targets), -1)
-    return HeadFit(
-        float(weights @ likelihood.loss(outputs, targets).double()),
-        float(weights @ likelihood.accuracy(outputs, targets).double()),
-        float(weights @ likelihood.loss(constant, targets)),
-    )
+        constant = weights @ targets.to(weights.dtype)
+    totals = weights.new_zeros(3)
+    for block in blocks(features):
+        outputs, y, w = head(features[block]), targets[block], weights[block]
+        totals += torch.stack(
+            [
+                w @ likelihood.loss(outputs, y).to(w.dtype),
+                w @ likelihood.accuracy(outputs, y).to(w.dtype),
+                w @ likelihood.loss(constant.expand(len(y), -1), y).to(w.dtype),
+            ]
+        )
+    return HeadFit(*totals.tolist())
 
 
 @torch.enable_grad()
 def _adam(
     head: nn.Linear,
-    features: Tensor,
+    features: Features,
     targets: Tensor,
     task: Selection,
     likelihood: Likelihood,
@@ -155,14 +159,15 @@ def _adam(
 @torch.enable_grad()
 def _lbfgs(
     head: nn.Linear,
-    features: Tensor,
+    features: Features,
     targets: Tensor,
     weights: Tensor,
     likelihood: Likelihood,
     options: HeadOptions,
 ) -> None:
     """Minimises sum_n w_n loss_n + weight_decay / 2 (|W|^2 + |b|^2) in float64."""
-    x = features.double()
+    whole = list(blocks(features))
+    first = features[whole[0]].double()  # usually all there is
     parameters = [torch.zeros_like(p, dtype=torch.float64, requires_grad=True) for p in head.parameters()]
     optimizer = torch.optim.LBFGS(
         parameters,
@@ -174,11 +179,18 @@ def _lbfgs(
         line_search_fn="strong_wolfe",
     )
 
+    def loss_of(x: Tensor, block: slice) -> Tensor:
+        outputs = nn.functional.linear(x, *parameters)
+        return weights[block] @ likelihood.loss(outputs, targets[block])
+
     def closure() -> Tensor:
         optimizer.zero_grad()
-        outputs = nn.functional.linear(x, *parameters)
-        penalty = sum((p.square().sum() for p in parameters), x.new_zeros(()))
-        loss = weights @ likelihood.loss(outputs, targets) + 0.5 * options.weight_decay * penalty
+        loss = 0.5 * options.weight_decay * sum(p.square().sum() for p in parameters)
+        for block in whole[1:]:
+            part = loss_of(features[block].double(), block)
+            part.backward()
+            loss = loss + part.detach()
+        loss = loss + loss_of(first, whole[0])
         loss.backward()
         return loss
 

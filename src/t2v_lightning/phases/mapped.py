@@ -1,0 +1,105 @@
+"""Features of more images than memory should hold: a memory-mapped file that is read and written like a tensor."""
+
+import mmap
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+_BLOCK_ROWS, _BLOCK_BYTES = 2**14, 2**23
+
+
+class MappedFeatures:
+    """Rows [N, P] in a file, zero at first.
+
+    The file has no name, so that the system takes its space back when the process ends, however it ends. Pages
+    leave memory once they were read or written; what the system caches of them, it gives up for others.
+
+    Args:
+        rows, size: N and P.
+        dtype: of the rows.
+        device: of the rows that are read.
+        folder: on whose disk the file is; None for the system's temporary folder.
+
+    Raises:
+        OSError: the disk has not enough room; the text says how much is missing and what to do.
+
+    >>> features = MappedFeatures(1000, 4, torch.float32, torch.device("cpu"))
+    >>> features[torch.tensor([7, 3])] = torch.ones(2, 4)
+    >>> features[torch.tensor([3, 4])].sum(1)
+    tensor([4., 0.])
+    """
+
+    def __init__(
+        self, rows: int, size: int, dtype: torch.dtype, device: torch.device, folder: Path | None = None
+    ) -> None:
+        self.shape, self.dtype, self.device = (rows, size), dtype, device
+        length = max(rows * size * dtype.itemsize, 1)
+        where = Path(folder or tempfile.gettempdir())
+        where.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=where, prefix="features-") as file:
+            try:
+                _reserve(file.fileno(), length)
+            except OSError as error:
+                raise OSError(
+                    error.errno,
+                    f"the features of {rows} images take {length / 1e9:.3g} GB, which {where} has no room for "
+                    f"({error.strerror}): raise features_budget to hold them in memory, lower max_samples, or take "
+                    "another run folder",
+                ) from error
+            self._map = mmap.mmap(file.fileno(), length)
+        self._rows = torch.frombuffer(self._map, dtype=dtype, count=rows * size).view(rows, size)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Tensor | slice) -> Tensor:
+        # a few scattered rows at a time, as the system maps a wide neighbourhood of each
+        parts = [index] if isinstance(index, slice) else index.cpu().split(8)
+        rows = []
+        for part in parts:
+            rows.append(self._rows[part].clone() if isinstance(part, slice) else self._rows[part])
+            self._let_go()
+        return torch.cat(rows).to(self.device)
+
+    def __setitem__(self, index: Tensor | slice, rows: Tensor) -> None:
+        self._rows[index if isinstance(index, slice) else index.cpu()] = rows.to("cpu", self.dtype)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+
+
+Features = Tensor | MappedFeatures
+"""Rows [N, P] that an index tensor or a slice reads."""
+
+
+def new_features(
+    rows: int, size: int, dtype: torch.dtype, device: torch.device, budget: float | None, folder: Path | None
+) -> Features:
+    """Zeros [N, P] in main memory, or in a file where they would take more bytes than the budget allows."""
+    if budget is None or rows * size * dtype.itemsize <= budget:
+        return torch.zeros(rows, size, dtype=dtype)
+    return MappedFeatures(rows, size, dtype, device, folder)
+
+
+def blocks(features: Features) -> Iterator[slice]:
+    """Consecutive parts of the rows, of a size whose outputs memory is sure to hold."""
+    rows, size = features.shape
+    step = _BLOCK_ROWS
+    if isinstance(features, MappedFeatures):
+        step = max(min(step, _BLOCK_BYTES // (size * features.dtype.itemsize)), 1)
+    for start in range(0, rows, step):
+        yield slice(start, start + step)
+
+
+def _reserve(file: int, length: int) -> None:
+    """Makes the file that long; on a full disk this fails, where a write through the map would kill the process."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, 0, length)
+    else:
+        os.truncate(file, length)
