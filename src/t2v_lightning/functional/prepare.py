@@ -81,6 +81,23 @@ class _Arranged:
     square: Tensor | None = None  # [filters], what squared gradients in W' are multiplied with
 
 
+def _folded(weight: Tensor, fold: Fold, tensors: Mapping[str, Tensor]) -> _Arranged:
+    """In float64, rounded once at the end: rounding errors of s would be those of whole filters."""
+
+    def exact(name: str) -> Tensor:
+        return tensors[name].double()
+
+    scale = exact(fold.norm_weight) / torch.sqrt(exact(fold.variance) + fold.eps)
+    shift = -exact(fold.mean) * scale
+    if fold.conv_bias is not None:
+        shift += exact(fold.conv_bias) * scale
+    if fold.norm_bias is not None:
+        shift += exact(fold.norm_bias)
+    scaled = weight.double() * scale.view(-1, *[1] * (weight.dim() - 1))
+    weight, bias, square = (t.to(weight.dtype) for t in (scaled, shift, scale.square()))
+    return _Arranged(channels_last(weight), bias, square)
+
+
 class PreparedNetwork:
     """Calls parts of a network with arranged weights.
 
@@ -109,16 +126,8 @@ class PreparedNetwork:
             for name, parameter in self.model.named_parameters():
                 fold = self.folds.get(name)
                 if fold is not None:
-                    norm_weight = tensors[fold.norm_weight]
-                    scale = norm_weight / torch.sqrt(tensors[fold.variance] + fold.eps)
-                    shift = -tensors[fold.mean] * scale
-                    if fold.conv_bias is not None:
-                        shift += tensors[fold.conv_bias] * scale
-                    if fold.norm_bias is not None:
-                        shift += tensors[fold.norm_bias]
-                    weight = parameter * scale.view(-1, *[1] * (parameter.dim() - 1))
-                    self._arranged[parameter] = _Arranged(channels_last(weight), shift, scale.square())
-                    self._skipped.add(norm_weight)
+                    self._arranged[parameter] = _folded(parameter, fold, tensors)
+                    self._skipped.add(tensors[fold.norm_weight])
                 elif parameter.dim() == 4:
                     self._arranged[parameter] = _Arranged(channels_last(parameter.detach()))
         self._state = state
