@@ -45,6 +45,13 @@ class _Start(torch.autograd.Function):
         return grad, grad.new_zeros(())
 
 
+def _whole(y: Tensor) -> Tensor:
+    """y, or what it is another shape of: a change in place of a view costs autograd copies in the backward pass."""
+    base = y._base
+    same = base is not None and base.numel() == y.numel() and base.is_contiguous() and y.is_contiguous()
+    return base if base is not None and same else y
+
+
 @dataclass
 class _Use:
     """One call of a measured layer, kept until its output gradient has come by for the last time."""
@@ -157,12 +164,13 @@ class PerSampleFisher:
                     "(under torch.no_grad, or in a checkpointed block); switch that off, or leave its stage "
                     "out with skip_layers"
                 )
-            y = _Start.apply(y, token)
+            shape, whole = y.shape, _whole(y)
+            tied = _Start.apply(whole, token)
             factor = self.prepared.square_factor(call.weight)
             seen[name] = seen.get(name, -1) + 1
             use = _Use(name, rule, self._usages[name].orders[seen[name]], call, call.input._version, factor)
-            y.register_hook(lambda grad: square(use, grad))
-            return y
+            tied.register_hook(lambda grad: square(use, grad.view(shape)))
+            return tied.view(shape) if whole is not y else tied
 
         def square(use: _Use, grad: Tensor) -> None:
             assert use.call is not None
