@@ -12,6 +12,8 @@ from t2v_lightning import ProbeNetwork, get_probe
 from t2v_lightning.functional.likelihood import cotangents, get_likelihood
 from t2v_lightning.functional.persample import PerSampleFisher
 from t2v_lightning.phases import fisher_of_filters
+from t2v_lightning.phases.variational import noisy_filters
+from t2v_lightning.probes import list_probes
 
 SOFTMAX = get_likelihood("softmax")
 SWEPT = ["alexnet", "mobilenet_v3_small", "regnet_x_400mf", "shufflenet_v2_x0_5", "squeezenet1_1", "vit_b_32"]
@@ -29,6 +31,7 @@ FAMILIES = [
 ]  # fmt: skip
 CHEAP = ["resnet18", "squeezenet1_1", "mobilenet_v3_small", "shufflenet_v2_x0_5", "regnet_y_400mf"]
 CHEAP += ["timm/vit_tiny_patch16_224", "timm/convnext_atto", "timm/mobilenetv3_small_050"]
+CHEAP_NOISE = ["resnet18", "squeezenet1_1", "vit_b_32"]
 
 
 def side(name: str) -> int:
@@ -108,6 +111,30 @@ def test_every_weight_of_every_network_counts(name: str) -> None:
     assert default.size == sum(len(parameters[n]) for n in weights)
     assert sorted([*parameter_names(probe, default), *default.left_out]) == sorted(parameters)
     del probe, parameters, default
+    gc.collect()
+
+
+@pytest.mark.parametrize("name", marked(list_probes(), ["efficientnet_lite0", *CHEAP_NOISE]))
+def test_every_network_bears_noise(name: str) -> None:
+    probe = probe_of(name)
+    x = images_for(probe)[:1]
+    network = noisy_filters(probe)
+    draws = torch.tensor([4])
+    noisy = network(x, draws)
+    assert torch.equal(noisy, network(x, draws))
+    assert not torch.equal(noisy, network(x, draws + 1))
+    gradient = torch.autograd.grad(noisy.square().sum(), network.noise.log_variance)[0]
+    assert gradient.isfinite().all()
+    silent = [layer for layer, where in network.noise.layers.items() if not gradient[where].any()]
+    assert not silent
+    weights = {
+        f"{path}.weight".removeprefix(probe.layer_prefix)
+        for path, module in probe.backbone.named_modules(prefix="backbone")
+        if type(module) in (nn.Conv2d, nn.Linear)
+    }
+    noise_free = {n.removeprefix(probe.layer_prefix) for n in network.noise_free}
+    assert {f"{layer}.weight" for layer in network.noise.layers} | noise_free >= weights
+    del probe, network, noisy, gradient
     gc.collect()
 
 
