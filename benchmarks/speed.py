@@ -110,18 +110,18 @@ def bench(name: str, batch: int, rounds: int, peers: bool, device: torch.device,
     engine = PerSampleFisher(probe, x, prefix=probe.layer_prefix)
     softmax = get_likelihood("softmax")
 
-    def fisher() -> None:
+    def fisher_pass() -> None:
         engine(x, lambda outputs: cotangents(outputs, softmax))
 
-    last = {
+    last: dict[str, Callable[[], object]] = {
         "step": plain_step(copy.deepcopy(probe), x, y),
         "step cl": plain_step(
             copy.deepcopy(probe).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
             x.contiguous(memory_format=torch.channels_last),
             y,
         ),
-        "limit": without_squares(fisher),
-        "fisher": fisher,
+        "limit": without_squares(fisher_pass),
+        "fisher": fisher_pass,
     }
     if peers:
         for peer, make in (("vmap", vmap_grad), ("backpack", backpack_diag)):

@@ -87,7 +87,11 @@ def test_float32_is_as_near_to_float64_as_autograd_is(network: str) -> None:
         assert error <= 2 * plain + FLOOR, (layer, error, plain)
     whole, plain_whole, exact_whole = (
         torch.cat([rows[name] for name in names], 1)
-        for rows in ({n: ours[:, w] for n, w in zip(names, engine.layers.values(), strict=True)}, single, exact)
+        for rows in (
+            {n: ours[:, w] for n, w in zip(names, engine.layers.values(), strict=True)},
+            single,
+            exact,
+        )
     )
     assert relative_errors(whole, exact_whole) <= 2 * relative_errors(plain_whole, exact_whole)
 
