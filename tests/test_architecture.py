@@ -178,6 +178,10 @@ SETUP.read(ROOT / "setup.cfg")
 
 def test_every_package_is_in_the_wheel() -> None:
     folders = {module_name(path) for path in FILES if path.name == "__init__.py"}
+    plugins = PACKAGE.parent / "hydra_plugins"  # a namespace: no __init__ of its own
+    folders |= {
+        ".".join(path.parent.relative_to(PACKAGE.parent).parts) for path in plugins.rglob("__init__.py")
+    }
     listed = set(SETUP["options"]["packages"].split())
     assert listed == {*folders, "t2v_lightning.configs"}
 

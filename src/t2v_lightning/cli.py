@@ -31,6 +31,9 @@ from t2v_lightning.task2vec import Task2Vec
 
 log = logging.getLogger(__name__)
 
+# The launchers' options are written out in configs/hydra/launcher; that their packages check them is welcome.
+warnings.filterwarnings("ignore", message="\\s*'hydra/launcher/.*' is validated against ConfigStore schema")
+
 _PACKAGED = Path(__file__).parent / "configs"
 CONFIGS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "configs"
 """The folder of configurations: inside the package once installed, at the top of a checkout."""

@@ -1,6 +1,7 @@
 """A job's folder: what an earlier run left in it, and how the job failed."""
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ _ONLY_SPEED = ("batch_size", "num_workers", "pin_memory", "persistent_workers", 
 def started_outside() -> bool:
     """Whether torchrun, srun or a Trainer has started this process as one rank of several."""
     environments = (TorchElasticEnvironment, SLURMEnvironment, LSFEnvironment)
-    return "LOCAL_RANK" in os.environ or any(environment.detect() for environment in environments)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's advice to use srun, where Slurm is installed
+        return "LOCAL_RANK" in os.environ or any(environment.detect() for environment in environments)
 
 
 def is_first_rank() -> bool:

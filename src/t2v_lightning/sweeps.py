@@ -54,6 +54,7 @@ class SweepReport(Callback):
         self._jobs = planned_jobs(config)
         for reason in (
             _missing_launcher(config),
+            _devices_for_slurm(config),
             _unknown_distance(config),
             _folders_apart(config),
             _mixed_processes(config_name, self._jobs or []),
@@ -149,6 +150,20 @@ def _missing_launcher(config: DictConfig) -> str | None:
     module, extra = _EXTRAS.get(name, ("hydra", ""))
     if not _is_installed(module):
         return f"hydra/launcher={name} needs a package that is not installed: pip install 't2v-lightning[{extra}]'"
+    return None
+
+
+def _devices_for_slurm(config: DictConfig) -> str | None:
+    launcher, devices = config.hydra.launcher, config.trainer.devices
+    if (
+        config.hydra.runtime.choices["hydra/launcher"] == "submitit_slurm"
+        and OmegaConf.is_interpolation(launcher, "tasks_per_node")
+        and not isinstance(devices, int)
+    ):
+        return (
+            f"Got trainer.devices={devices} with hydra/launcher=submitit_slurm: allowed is a whole number, as Slurm "
+            "starts a process for each device. Give trainer.devices, and hydra.launcher.gpus_per_node for GPUs."
+        )
     return None
 
 
