@@ -14,7 +14,8 @@ from t2v_lightning.functional.distances import DISTANCES
 from t2v_lightning.report.comparison import compare
 from t2v_lightning.report.files import find_embeddings, load_embeddings
 from t2v_lightning.report.tables import print_table
-from t2v_lightning.report.writing import write_comparison
+from t2v_lightning.report.taxonomy import find_icons, with_taxa
+from t2v_lightning.report.writing import write_comparison, write_taxonomy
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -37,11 +38,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--alpha", type=float, help="of the distance `asymmetric`, 0.15 by default")
     parser.add_argument("--trivial", type=Path, help="embedding of the trivial task of `asymmetric`")
     parser.add_argument("--max-tasks", type=int, help="report on so many tasks alone, the first ones")
+    taxonomy = parser.add_argument_group("tasks of CUB-200 and iNaturalist")
+    taxonomy.add_argument("--taxonomy", action="store_true", help="compare distances with those of the taxa")
+    taxonomy.add_argument("--data-root", type=Path, metavar="FOLDER",
+                          help="folder of inat2018/categories.json, for embeddings without their taxon")  # fmt: skip
+    taxonomy.add_argument("--icons", type=Path, metavar="FOLDER",
+                          help="folder of <taxon>-200px.png for the diagonal; by default iconic_taxa, in the data "
+                          "root, static/ or here, where there is one")  # fmt: skip
     return parser
 
 
 def _run(options: argparse.Namespace) -> None:
+    if not options.taxonomy and (options.data_root or options.icons):
+        raise ValueError("--data-root and --icons belong to --taxonomy, which is not asked for.")
     embeddings = load_embeddings(find_embeddings(options.places))
+    if options.taxonomy:
+        embeddings = with_taxa(embeddings, options.data_root)
     if options.max_tasks is not None:
         if options.max_tasks < 2:
             raise ValueError(f"got --max-tasks {options.max_tasks}; distances need two tasks or more.")
@@ -50,7 +62,11 @@ def _run(options: argparse.Namespace) -> None:
     comparison = compare(embeddings, options.distance, **{k: v for k, v in extra.items() if v is not None})
     first = options.places[0]
     folder = options.output or (first if first.is_dir() else first.parent)
-    write_comparison(comparison, folder)
+    if options.taxonomy:
+        icons = find_icons(comparison.embeddings, options.icons, options.data_root)
+        write_taxonomy(comparison, folder, icons)
+    else:
+        write_comparison(comparison, folder)
     console = Console()
     print_table(embeddings, comparison.matrix, console)
     console.print(f"open {(folder / 'report.html').resolve()}", soft_wrap=True, highlight=False, markup=False)

@@ -7,6 +7,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from t2v_lightning.embedding import Embedding
 
@@ -39,13 +40,20 @@ def load_embeddings(paths: Iterable[Path]) -> list[Embedding]:
         embedding = Embedding.load(path)
         if not embedding.task_name:
             name = path.parent.name if path.stem == "embedding" else path.stem
-            arrays = {
-                key: getattr(embedding, key) for key in ("stderr", "layers", "group_sums", "group_weights")
-            }
-            meta = {**embedding.meta, "task_name": name}
-            embedding = Embedding(embedding.fisher, embedding.scale, meta=meta, **arrays)
+            embedding = with_meta(embedding, task_name=name)
         embeddings.append(embedding)
     return embeddings
+
+
+def with_meta(embedding: Embedding, **changes: Any) -> Embedding:
+    """The same embedding with other values in ``meta``.
+
+    >>> with_meta(Embedding([1.0], [1.0], meta={"seed": 0}), task_name="digits").meta
+    {'seed': 0, 'task_name': 'digits'}
+    """
+    names = ("fisher", "scale", "stderr", "layers", "group_sums", "group_weights")
+    arrays = {name: getattr(embedding, name) for name in names}
+    return Embedding(**arrays, meta={**embedding.meta, **changes})
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:

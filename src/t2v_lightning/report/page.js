@@ -37,7 +37,7 @@ const percent = (value) => (value === null ? "" : (100 * value).toFixed(1) + " %
 const share = (value) => (value - low) / (high - low || 1);
 const isNear = (i, j) => tasks[i].floor !== null && matrix[i][j] <= Math.max(tasks[i].floor, tasks[j].floor);
 const neighbours = (i) => everyone.filter((j) => j !== i).sort((a, b) => matrix[i][a] - matrix[i][b] || a - b);
-const arrow = data.symmetric ? " \u2013 " : " \u2192 ";
+const arrow = data.symmetric ? " and " : " \u2192 ";
 
 // --- the matrix ----------------------------------------------------------------------------------------------
 

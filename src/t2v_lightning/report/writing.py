@@ -17,6 +17,12 @@ from t2v_lightning.report.figures import draw_figures, save_figure
 from t2v_lightning.report.files import write_whole
 from t2v_lightning.report.page import build_page
 from t2v_lightning.report.tables import write_csv
+from t2v_lightning.report.taxonomy import (
+    chance,
+    neighbourhood_curve,
+    plot_neighbourhoods,
+    taxonomic_distances,
+)
 
 
 def write_report(
@@ -69,6 +75,29 @@ def write_comparison(
     page = build_page(comparison, pictures)
     write_whole(folder / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
     _write_tensorboard(comparison, folder)
+
+
+def write_taxonomy(comparison: Comparison, folder: Path, icons: Sequence[Any] | None = None) -> None:
+    """A report on tasks that carry their taxon, with the curve ``taxonomy_curve`` (PNG, PDF, CSV) besides.
+
+    Args:
+        comparison: of embeddings with ``meta["taxon"]``, as :func:`with_taxa` makes them.
+        folder: made if it is not there.
+        icons: n pictures or None for the diagonal of the matrix.
+    """
+    taxonomic = taxonomic_distances([embedding.meta["taxon"] for embedding in comparison.embeddings])
+    curves = {
+        name: neighbourhood_curve(matrix, taxonomic)
+        for name, matrix in (("embedding", comparison.matrix), ("taxonomy", taxonomic))
+    }
+    by_chance = chance(taxonomic)
+    caption = "Taxonomic distance of the k nearest tasks: 0 same order, 1 class, 2 phylum, 3 kingdom, 4 none"
+    figure = plot_neighbourhoods(curves, by_chance)
+    write_comparison(comparison, folder, icons, [("taxonomy_curve", caption, figure)])
+    lines = ["k,embedding,taxonomy,chance"]
+    for k, values in enumerate(zip(*curves.values(), strict=True), start=1):
+        lines.append(",".join(map(str, (k, *values, by_chance))))
+    write_whole(folder / "taxonomy_curve.csv", lambda path: path.write_text("\n".join(lines) + "\n"))
 
 
 def _write_tensorboard(comparison: Comparison, folder: Path) -> None:
