@@ -8,8 +8,10 @@ from typing import Any
 import hydra
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer
@@ -146,9 +148,21 @@ def test_every_logger_is_made(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", names("experiment"))
 def test_every_experiment_names_tasks_that_exist(name: str) -> None:
     config = composed(f"experiment={name}", with_hydra=True)
-    swept = [task.strip() for task in config.hydra.sweeper.params["dataset.name"].split(",")]
+    names = config.hydra.sweeper.params.get("dataset.name", config.dataset.name)
+    swept = [task.strip() for task in names.split(",")]
     assert len(set(swept)) == len(swept)
     assert set(swept) <= set(list_datamodules())
+
+
+def test_the_meta_task_sweeps_its_first_fifty_tasks() -> None:
+    config = composed("experiment=cub_inat2018", with_hydra=True)
+    assert config.hydra.mode.name == "MULTIRUN"
+    assert config.dataset.name == "cub_inat2018"
+    overrides = OverridesParser.create().parse_overrides(
+        [f"{key}={value}" for key, value in config.hydra.sweeper.params.items()]
+    )
+    (jobs,) = BasicSweeper.split_arguments(overrides, None)
+    assert jobs == [[f"dataset.task_id={number}"] for number in range(50)]
 
 
 def test_the_tour_visits_every_built_in_task_without_being_told_to_sweep() -> None:

@@ -237,9 +237,10 @@ def test_nothing_overflows_the_window_and_figures_open(show: Page, tmp_path: Pat
         browser.set_window_size(width, 900)
         overflow = browser.execute_script("return document.documentElement.scrollWidth - innerWidth")
         assert overflow <= 0, width
-    browser.set_window_size(1400, 1000)
+    browser.set_window_size(600, 900)
     picture = browser.find_element(By.CSS_SELECTOR, "figure img")
     height = picture.size["height"]
     assert 100 < height <= 900
     browser.execute_script("arguments[0].click()", picture)
     assert picture.size["height"] > height
+    browser.set_window_size(1400, 1000)
