@@ -1,5 +1,8 @@
 """The site: `sphinx-build -W docs site`. Formulas become MathML, which browsers draw without a script."""
 
+import re
+from pathlib import Path
+
 from docutils.nodes import Element, SkipNode
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
@@ -34,6 +37,18 @@ napoleon_use_rtype = False
 napoleon_use_ivar = True
 
 
+README = Path(__file__).parents[1] / "README.md"
+
+
+def readme_as_home(app: Sphinx, page: str, source: list[str]) -> None:
+    """Puts the README before what index.md has, its links as seen from this folder."""
+    if page == "index":
+        app.env.note_dependency(README)
+        text = re.sub(r"\]\((?!https?:|docs/)(\w+/)", r"](../\1", README.read_text())
+        text = re.sub(r"\]\(([A-Z]+\.md)\)", lambda link: f"]({link[1].lower()})", text)
+        source[0] = text.replace("](docs/", "](") + source[0]
+
+
 def formula_in_text(html: HTML5Translator, node: Element) -> None:
     html.body.append(tex2mathml(node.astext()))
     raise SkipNode
@@ -47,3 +62,4 @@ def formula_of_its_own(html: HTML5Translator, node: Element) -> None:
 def setup(app: Sphinx) -> None:
     app.add_html_math_renderer("mathml", (formula_in_text, None), (formula_of_its_own, None))
     app.config.html_math_renderer = "mathml"  # type: ignore[attr-defined]
+    app.connect("source-read", readme_as_home)

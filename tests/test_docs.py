@@ -80,15 +80,15 @@ def test_commands_in_the_pages_use_settings_that_exist(page: Path) -> None:
 
     from t2v_lightning.cli import CONFIGS
 
-    commands = re.findall(r"^python train\.py ?(.*?)$", page.read_text(), flags=re.MULTILINE)
+    commands = re.findall(
+        r"^[^|`\n]*train\.py\b(.*?)$", page.read_text().replace("\\\n", " "), flags=re.MULTILINE
+    )
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         for command in commands:
-            line = re.sub(r"`seq -s , (\d+) \d+`|'[\w.]+=range\((\d+),.*?\)'", r"\1", command)
-            for value in shlex.split(line.replace("$", ""), comments=True):
-                key, equals, choice = value.partition("=")
-                if equals and not key.startswith("-"):
-                    compose("config", [f"{key}={choice.split(',')[0]}"])
+            line = re.sub(r"`seq -s , (\d+) \d+`|range\((\d+),\d+\)", "0", command)
+            words = [word for word in shlex.split(line.replace("$", ""), comments=True) if "=" in word]
+            compose("config", [re.sub(r",.*", "", word) for word in words if not word.startswith("-")])
 
 
 def test_python_names_in_the_page_for_newcomers_exist() -> None:
