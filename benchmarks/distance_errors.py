@@ -1,6 +1,6 @@
 """How often two standard errors of a distance cover what disjoint images of the same tasks say.
 
-    python benchmarks/coverage.py [--subsets 64 128 256] [--distances cosine jsd] [--images 768] [--size 64]
+    python benchmarks/distance_errors.py [--subsets 64 128 256] [--distances cosine jsd] [--images 768] [--size 64]
 
 For each of six built-in tasks the head is fitted once, to all images, and every image's Fisher entries are taken
 once (`sign`, one pass). Then, many times over, the images of each task are dealt into disjoint subsets, class by
