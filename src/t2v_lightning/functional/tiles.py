@@ -33,7 +33,8 @@ def fill_distances(out: Matrix, kind: Distance, a: Rows, b: Rows | None, advance
     if kind.fused is not None and out.size * a.fisher.shape[1] > WORTHWHILE and is_available():
         formula, threaded = kind.fused, True
     if kind.prepare is not None:
-        a, columns = kind.prepare(a), kind.prepare(columns)
+        a = kind.prepare(a)
+        columns = a if b is None else kind.prepare(columns)
 
     def fill_strip(start: int) -> None:
         rows = slice(start, start + kind.tile[0])
