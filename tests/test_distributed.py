@@ -27,7 +27,8 @@ trainer.fit(module, DataLoader(striped({images}, min(3, {images})), batch_size=4
 assert torch.distributed.get_world_size() == 2
 module.embedding.save({folder!r} + f"/rank{{trainer.global_rank}}.safetensors")
 if trainer.global_rank == 0:  # what one process does for itself must not wait for the other
-    alone = Task2Vec(small_probe(), head="lbfgs", {options}).embed(striped({images}, min(3, {images})), progress=False)
+    alone = Task2Vec(small_probe(), head="lbfgs", {options})
+    alone = alone.embed(striped({images}, min(3, {images})), batch_size=8, progress=False)
     alone.save({folder!r} + "/alone.safetensors")
 """
 
