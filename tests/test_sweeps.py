@@ -121,6 +121,8 @@ def test_a_sweep_that_cannot_work_is_refused_before_it_starts(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    if "hydra/launcher=submitit_slurm" in overrides:
+        pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs the extra submitit")
     assert train(monkeypatch, "dataset.name=digits,textures", *overrides) == 1
     shown = capsys.readouterr().out
     assert text in shown
