@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from t2v_lightning.functional import filterwise_fisher
+from t2v_lightning.functional.persample import PerSampleFisher
 
 LAYERS = ["0", "3"]
 
@@ -122,3 +123,19 @@ def test_parameters_changed_between_two_calls_count() -> None:
     fresh.load_state_dict(model.state_dict())
     for layer in LAYERS:
         assert torch.equal(filterwise_fisher(model, x)[layer], filterwise_fisher(fresh, x)[layer])
+
+
+def test_a_network_that_takes_another_way_than_for_the_example_is_an_error() -> None:
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.other, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            way = self.one if x.sum() > -1e3 else self.other
+            result: Tensor = self.head(way(x).tanh())
+            return result
+
+    engine = PerSampleFisher(Branches().eval(), torch.randn(2, 4))
+    with pytest.raises(RuntimeError, match="'one' another number of times"):
+        engine(torch.full((2, 4), -1e3), lambda outputs: [torch.ones_like(outputs)])

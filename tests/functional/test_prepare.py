@@ -1,5 +1,6 @@
 """Folding BatchNorm into the convolution before it: the same numbers, and only where it is right."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -121,3 +122,51 @@ def test_convolution_in_one_dimension_and_three_before_batch_norm() -> None:
     check(Flat(nn.Conv3d(4, 6, 2), nn.BatchNorm3d(6), nn.Tanh(), x=x), x, "weights")
     x = torch.randn(3, 4, 5, 4, dtype=torch.float64)
     check(Flat(nn.ConvTranspose2d(4, 6, 2), nn.BatchNorm2d(6), nn.Tanh(), x=x), x, "weights")
+
+
+def scripted(y: Tensor) -> Tensor:
+    return torch.sin(y)
+
+
+READERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "chunk": lambda y: torch.cat(y.chunk(2, 1)[::-1], 1),
+    "unbind": lambda y: y.unbind(1)[0][:, None],
+    "max": lambda y: y.max(1, keepdim=True).values,
+    "scripted": torch.jit.script(scripted),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_batch_norm_whose_input_is_also_read_in_ways_that_are_hard_to_see(reader: str) -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+
+        def forward(self, x: Tensor) -> Any:
+            y = self.conv(x)
+            return torch.tanh(self.norm(y)) + READERS[reader](y)
+
+    x = torch.randn(3, 4, 6, 5, dtype=torch.float64)
+    check(Flat(Both(), x=x), x, "weights")
+
+
+def test_a_network_that_views_what_a_convolution_gives() -> None:
+    """Channels-last is the engine's own idea, and `view` does not take it."""
+
+    class Viewed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm, self.head = nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.Linear(6 * 12, 3)
+
+        def forward(self, x: Tensor) -> Any:
+            return self.head(torch.tanh(self.norm(self.conv(x))).view(len(x), -1))
+
+    x = torch.randn(3, 4, 6, 5, dtype=torch.float64)
+    check(Viewed().double().eval(), x, "weights")
+
+
+def test_a_tiny_gamma_in_half_precision_keeps_its_filter() -> None:
+    x = torch.randn(3, 4, 6, 5)
+    model = Flat(*convolution_with_norm(gamma=1e-4), nn.Tanh(), x=x.double()).half()
+    assert (filterwise_fisher(model, x.half())["layers.0"] > 0).all()

@@ -165,3 +165,53 @@ def test_outputs_must_be_one_row_a_sample(returned: str) -> None:
 
     with pytest.raises(ValueError, match=r"one row of outputs a sample, a tensor \[N, C\]; got"):
         filterwise_fisher(Returns().double(), images(3))
+
+
+def test_dropout_too_rare_to_be_seen_in_an_output_is_refused() -> None:
+    model, x = network(), images()
+    model[2] = nn.Dropout(1e-9).train()
+    with pytest.raises(ValueError, match=r"random numbers.*model\.eval\(\)"):
+        filterwise_fisher(model, x)
+
+
+@pytest.mark.parametrize("learned", [1, 2, 3])
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_tokens_that_are_learned_do_not_pass_for_a_sample(learned: int, batch_first: bool) -> None:
+    """Of [T, N, E] with T / 2 learned tokens those that come from the image look like the second of two samples."""
+
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tokens = nn.Parameter(torch.randn(1, learned, 4))
+            self.attention = nn.MultiheadAttention(4, 2, batch_first=batch_first)
+            self.head = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.cat([self.tokens.expand(len(x), -1, -1), x], 1)
+            x = x if batch_first else x.transpose(0, 1)
+            y = self.attention(x, x, x, need_weights=False)[0].tanh()
+            result: Tensor = self.head(y.mean(1 if batch_first else 0))
+            return result
+
+    model = Tokens().double().eval()
+    x = torch.randn(3, 2, 4, dtype=torch.float64)
+    name = "attention.in_proj_weight"
+    expected = network_fisher(model, x, [name])[name]
+    assert relative_error(filterwise_fisher(model, x)[name], expected) < 1e-9
+
+
+def test_a_network_that_takes_another_way_for_another_input_is_refused() -> None:
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.other, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Any:
+            ways = [self.one(r) if r.sum() > 0 else self.other(r) for r in x]
+            return self.head(torch.stack(ways).tanh())
+
+    generator = torch.Generator().manual_seed(0x5EED_0F_7A5C)  # the change that the inspection makes
+    change = torch.randn(1, 4, generator=generator, dtype=torch.float64)
+    x = -change.sign() * 1e-3 - change / 2  # so that the sum turns round
+    with pytest.raises(ValueError, match="differently from one input to the next"):
+        filterwise_fisher(Branches().double().eval(), x)

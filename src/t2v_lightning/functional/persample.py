@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from t2v_lightning.functional.fallback import fallback_squares
 from t2v_lightning.functional.layers import RULES, Call, LayerRule, filter_means
-from t2v_lightning.functional.prepare import PreparedNetwork, channels_last, find_folds
+from t2v_lightning.functional.prepare import PreparedNetwork, find_folds
 from t2v_lightning.functional.weights import (
     Include,
     RowOrder,
@@ -127,7 +127,9 @@ class PerSampleFisher:
             )
         folds = find_folds(model, example, usages)
         self.prepared = PreparedNetwork(
-            model, {conv: fold for conv, fold in folds.items() if fold.norm_weight not in self._slices}
+            model,
+            {conv: fold for conv, fold in folds.items() if fold.norm_weight not in self._slices},
+            example,
         )
 
     def features(self, part: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -143,6 +145,10 @@ class PerSampleFisher:
 
         Returns:
             [N, D], float32, or float64 for a network in float64.
+
+        Raises:
+            RuntimeError: the network hides a layer from the backward pass (checkpointing, no_grad), changes a layer's
+                input in place, or takes another way than for the example.
         """
         samples, x = len(x), x.clone() if x.is_inference() else x.detach()
         self.prepared.refresh()
@@ -168,6 +174,8 @@ class PerSampleFisher:
             tied = _Start.apply(whole, token)
             factor = self.prepared.square_factor(call.weight)
             seen[name] = seen.get(name, -1) + 1
+            if seen[name] == len(self._usages[name].rules):
+                raise _other_way(name)
             use = _Use(name, rule, self._usages[name].orders[seen[name]], call, call.input._version, factor)
             tied.register_hook(lambda grad: square(use, grad.view(shape)))
             return tied.view(shape) if whole is not y else tied
@@ -205,7 +213,10 @@ class PerSampleFisher:
             ),
         ):
             with Watcher(watch):
-                outputs = self.model(channels_last(x))
+                outputs = self.model(self.prepared.lay_out(x))
+            for name, usage in self._usages.items():
+                if seen.get(name, -1) + 1 != len(usage.rules):
+                    raise _other_way(name)
             dtype = torch.float64 if outputs.dtype == torch.float64 else torch.float32
             values = torch.zeros(samples, self.size, device=x.device, dtype=dtype)
             sequence = iter(vectors(outputs.detach()))
@@ -227,6 +238,13 @@ class PerSampleFisher:
                         values[:, self._slices[name]] += squares
                 vector = following
         return values
+
+
+def _other_way(name: str) -> RuntimeError:
+    return RuntimeError(
+        f"the forward pass uses layer {layer_name(name)!r} another number of times for these inputs than for the one "
+        "that the network was looked at with; a network that takes another way for another input is not supported"
+    )
 
 
 def _left_out(name: str, parameter: Tensor, usage: Usage, include: Include) -> str | None:

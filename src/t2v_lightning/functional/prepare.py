@@ -6,7 +6,7 @@ in the network is changed: a `Watcher` hands the arranged weights to the convolu
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -43,7 +43,7 @@ def find_folds(model: nn.Module, x: Tensor, usages: Mapping[str, Usage]) -> dict
 
     def note(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = func(*args, **kwargs)
-        if not isinstance(result, Tensor):
+        if not any(True for _ in tensors_in([result])):
             return result  # a question about a tensor, such as its shape
         for tensor in tensors_in([args, kwargs]):
             if id(tensor) in readers:
@@ -94,8 +94,8 @@ def _folded(weight: Tensor, fold: Fold, tensors: Mapping[str, Tensor]) -> _Arran
     if fold.norm_bias is not None:
         shift += exact(fold.norm_bias)
     scaled = weight.double() * scale.view(-1, *[1] * (weight.dim() - 1))
-    weight, bias, square = (t.to(weight.dtype) for t in (scaled, shift, scale.square()))
-    return _Arranged(channels_last(weight), bias, square)
+    square = scale.square().to(torch.promote_types(weight.dtype, torch.float32))  # float16 ends at 6e-8
+    return _Arranged(scaled.to(weight.dtype), shift.to(weight.dtype), square)
 
 
 class PreparedNetwork:
@@ -104,13 +104,35 @@ class PreparedNetwork:
     Args:
         model: in eval mode. Its weights may move or change between calls; they are then arranged anew.
         folds: as `find_folds` gives them.
+        example: inputs [N, ...] of which the first is used to try the arrangement: what the network's own code
+            does not take (channels-last by `x.view(len(x), -1)`), or gives another output in, is given up.
     """
 
-    def __init__(self, model: nn.Module, folds: Mapping[str, Fold]) -> None:
+    def __init__(self, model: nn.Module, folds: Mapping[str, Fold], example: Tensor) -> None:
         self.model, self.folds = model, dict(folds)
+        self.channels_last = True
         self._state: tuple[Any, ...] = ()
         self._arranged: dict[Tensor, _Arranged] = {}
         self._skipped: set[Tensor] = set()
+        self._try(example[:1].clone() if example.is_inference() else example[:1].detach())
+
+    def _try(self, x: Tensor) -> None:
+        with torch.no_grad():
+            plain = self.model(x)
+        try:
+            self(self.model, x)
+        except RuntimeError:
+            self.channels_last = False
+            self._state = ()
+        largest = float(plain.abs().amax())
+        if self.folds and not torch.allclose(self(self.model, x), plain, rtol=1e-2, atol=1e-2 * largest):
+            self.folds = {}
+            self._state = ()
+
+    def lay_out(self, x: Tensor) -> Tensor:
+        """Images or convolution weights in channels-last where they run faster in it."""
+        wanted = self.channels_last and x.dim() == 4 and channels_last_is_faster(x.device)
+        return x.contiguous(memory_format=torch.channels_last) if wanted else x
 
     def refresh(self) -> None:
         """Arranges the weights if they are not those of the last call."""
@@ -126,10 +148,11 @@ class PreparedNetwork:
             for name, parameter in self.model.named_parameters():
                 fold = self.folds.get(name)
                 if fold is not None:
-                    self._arranged[parameter] = _folded(parameter, fold, tensors)
+                    folded = _folded(parameter, fold, tensors)
+                    self._arranged[parameter] = replace(folded, weight=self.lay_out(folded.weight))
                     self._skipped.add(tensors[fold.norm_weight])
                 elif parameter.dim() == 4:
-                    self._arranged[parameter] = _Arranged(channels_last(parameter.detach()))
+                    self._arranged[parameter] = _Arranged(self.lay_out(parameter.detach()))
         self._state = state
 
     def square_factor(self, weight: Tensor) -> Tensor | None:
@@ -156,10 +179,4 @@ class PreparedNetwork:
         """module(x) without gradients, for the model or a part of it."""
         self.refresh()
         with torch.no_grad(), Watcher(self.call):
-            return module(channels_last(x))
-
-
-def channels_last(x: Tensor) -> Tensor:
-    """Images or convolution weights in channels-last where they run faster in it."""
-    wanted = x.dim() == 4 and channels_last_is_faster(x.device)
-    return x.contiguous(memory_format=torch.channels_last) if wanted else x
+            return module(self.lay_out(x))

@@ -2,8 +2,8 @@
 
 A `TorchFunctionMode` sees every torch function that a forward pass calls with a parameter, whatever module it
 sits in: `nn.Conv2d`, a subclass that pads by itself, `F.linear` on a bare parameter, attention's packed
-projection. Two passes that differ in one of two samples tell which rows of a layer's input belong to which
-sample, and that samples do not mix.
+projection. Passes that change the one, then the other of two samples tell which rows of a layer's input belong to
+which sample, and that samples do not mix.
 """
 
 import types
@@ -149,13 +149,15 @@ def inspect_network(model: nn.Module, x: Tensor) -> dict[str, Usage]:
     other = _other_input(first)
     usages, inputs, output = _watch_forward(model, torch.cat([first, first]), names)
     changed_usages, changed_inputs, changed_output = _watch_forward(model, torch.cat([first, other]), names)
+    _, swapped_inputs, _ = _watch_forward(model, torch.cat([other, first]), names)
     for name, usage in usages.items():
-        for before, after in zip(inputs.get(name, []), changed_inputs.get(name, []), strict=False):
-            order = _row_order(before, after)
+        if (changed_usages[name].rules, changed_usages[name].other) != (usage.rules, usage.other):
+            raise ValueError(f"the forward pass uses {name!r} differently from one input to the next")
+        seen = (found.get(name, []) for found in (inputs, changed_inputs, swapped_inputs))
+        for before, after, swapped in zip(*seen, strict=False):
+            order = _row_order(before, after, swapped)
             if order is not None:
                 usage.orders.append(order)
-        if changed_usages[name].other != usage.other:
-            raise ValueError(f"the forward pass uses {name!r} differently from one input to the next")
     if not torch.allclose(output[0], changed_output[0], rtol=1e-3, atol=1e-5):
         raise ValueError(
             "the output for one sample changes with the other samples of its batch (a layer in train mode, "
@@ -220,8 +222,15 @@ def _watch_forward(
                 usage.other.append(getattr(func, "__name__", str(func)))
         return result
 
+    device = x.device if x.device.type == "cuda" else None
+    state = _random_state(device)
     with torch.no_grad(), Watcher(note):
         output = model(x)
+    if any(not torch.equal(a, b) for a, b in zip(state, _random_state(device), strict=True)):
+        raise ValueError(
+            "the forward pass draws random numbers (dropout or stochastic depth in train mode), so that the Fisher "
+            "information would be another one each time; call model.eval() first"
+        )
     if not isinstance(output, Tensor) or output.dim() != 2 or len(output) != len(x):
         got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise ValueError(f"the network must return one row of outputs a sample, a tensor [N, C]; got {got}")
@@ -230,19 +239,34 @@ def _watch_forward(
     return usages, inputs, output
 
 
-def _row_order(before: Tensor, after: Tensor) -> RowOrder | None:
-    """The order in which sample 0 kept its rows and sample 1 did not; None if there is no such order.
+def _random_state(device: torch.device | None) -> list[Tensor]:
+    return [torch.get_rng_state(), *([] if device is None else [torch.cuda.get_rng_state(device)])]
 
-    Not by a threshold alone: a network may damp what tells two images apart down to the rounding errors.
+
+def _row_order(before: Tensor, after: Tensor, swapped: Tensor) -> RowOrder | None:
+    """The order in which the rows of the changed sample alone are other ones; None if there is no such order.
+
+    Not by a threshold alone: a network may damp what tells two images apart down to the rounding errors. And not
+    by one change alone: where half the rows of [T, N, ...] are learned tokens, the others look like sample 1.
+
+    Args:
+        before: a layer's input of two equal samples.
+        after: the same with another sample 1.
+        swapped: the same with another sample 0.
     """
-    if before.shape != after.shape:
+    if not before.shape == after.shape == swapped.shape:
         return None
     rounding = 64 * torch.finfo(before.dtype).eps * _largest(before) if before.is_floating_point() else 0.0
+
+    def fits(order: RowOrder, change: Tensor, which: int) -> bool:
+        parts = order.samples_first(change, 2).chunk(2)
+        kept, changed = _largest(parts[1 - which]), _largest(parts[which])
+        return kept <= rounding and changed > 16 * kept
+
     for order in _ORDERS:
-        if before.dim() > order.dim and before.shape[order.dim] % 2 == 0:
-            kept, changed = order.samples_first(after - before, 2).chunk(2)
-            if _largest(kept) <= rounding and _largest(changed) > 16 * _largest(kept):
-                return order
+        even = before.dim() > order.dim and before.shape[order.dim] % 2 == 0
+        if even and fits(order, after - before, 1) and fits(order, swapped - before, 0):
+            return order
     return None
 
 

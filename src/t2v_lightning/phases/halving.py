@@ -67,7 +67,7 @@ class Halving:
                     raise torch.OutOfMemoryError(
                         f"a single image does not fit into the memory of {images.device} in the "
                         f"{self.title} phase: take smaller images (input_size of the probe), a higher skip_layers, "
-                        f"precision='bf16-mixed', or free the memory that others hold. {error}"
+                        f"or free the memory that others hold. {error}"
                     ) from error
                 self.limit = (stop - start + 1) // 2
             else:

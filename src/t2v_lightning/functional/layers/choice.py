@@ -5,8 +5,8 @@ For a layer with C input channels, F filters, kernel volume K and T output posit
 - direct: form the per-sample gradient (C K x F) and square it, T C K F multiplications;
 - Gram: ||g A^T||^2 = diag(g (A^T A) g^T), with the Gram matrix of the input positions, about T^2 (C + F).
 
-The constants were read off timings of single layers on one CPU thread (benchmarks/forms.py prints them): a Gram
-needs two passes over its T x T matrix besides the multiplications, so it must save a third of them to win.
+The constants were read off timings of single layers on one CPU thread: a Gram needs two passes over its T x T
+matrix besides the multiplications, so it must save a third of them to win.
 Temporary buffers of a block of samples stay in a core's cache on a CPU, where larger ones were up to ten times
 slower; a GPU wants them as large as its memory comfortably allows.
 """
