@@ -11,6 +11,8 @@ from torch import nn
 
 from t2v_lightning.functional import filterwise_fisher
 from t2v_lightning.functional.layers import choice, conv
+from t2v_lightning.functional.layers.choice import gram_is_cheaper
+from t2v_lightning.functional.layers.matrix import matrix_squares
 
 FORMS: dict[str, dict[str, Any]] = {
     "direct": {"GRAM_ADVANTAGE": 0.0},
@@ -60,3 +62,15 @@ def test_float32_keeps_its_digits_where_sums_cancel(form: str, monkeypatch: pyte
     for layer in expected:
         assert relative_error(got[layer], expected[layer]) < 1e-5
         assert bool((got[layer] >= 0).all())
+
+
+def test_gram_of_a_matrix_is_as_exact_as_the_gradient() -> None:
+    """In float32, with inputs far from zero and output gradients that sum to zero over the positions."""
+    generator = torch.Generator().manual_seed(0)
+    a = 30 + torch.randn(3, 40, 512, generator=generator)
+    g = torch.randn(3, 40, 256, generator=generator)
+    g -= g.mean(1, keepdim=True)
+    assert gram_is_cheaper(40**2 * (512 + 256), 40 * 512 * 256)
+    exact = (g.double().mT @ a.double()).square().mean(2)
+    plain = relative_error((g.mT @ a).square().mean(2), exact)
+    assert relative_error(matrix_squares(a, g), exact) < 2 * plain

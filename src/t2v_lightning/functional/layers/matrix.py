@@ -26,11 +26,25 @@ def matrix_squares(a: Tensor, g: Tensor) -> Tensor:
         return g[:, 0].square() * a[:, 0].square().mean(1, keepdim=True)
     if gram_is_cheaper(positions**2 * (inputs + g.shape[2]), positions * inputs * g.shape[2]):
         size = positions**2
-        parts = [gram_diagonal(product_rows(a[b]), g[b]) for b in blocks(samples, size, a.device)]
+        parts = [_centred_squares(a[b], g[b]) for b in blocks(samples, size, a.device)]
     else:
         size = inputs * g.shape[2]
         parts = [(g[b].mT @ a[b]).square().sum(2) for b in blocks(samples, size, a.device)]
     return torch.cat(parts) / inputs
+
+
+def _centred_squares(a: Tensor, g: Tensor) -> Tensor:
+    """||g^T a||^2 row by row [n, F], from the Gram matrix of a - m, m its mean over positions.
+
+    Behind a normalisation the rows of g sum to nearly zero, and g^T (1 m^T) nearly vanishes; but in g^T a a^T g its
+    large terms would cancel, and take the digits of the rest with them.
+    """
+    mean = a.mean(1, keepdim=True)
+    rest = a - mean
+    sums = g.sum(1)
+    crossed = ((rest @ mean.mT).mT @ g).squeeze(1)
+    offset = sums * (2 * crossed + mean.square().sum(2) * sums)
+    return (gram_diagonal(product_rows(rest), g) + offset).clamp_min(0)
 
 
 def gram_diagonal(rows: GramRows, g: Tensor) -> Tensor:
