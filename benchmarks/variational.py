@@ -40,7 +40,7 @@ from t2v_lightning import ProbeNetwork, get_probe
 from t2v_lightning.data import get_datamodule
 from t2v_lightning.functional.layers import RULES
 from t2v_lightning.functional.likelihood import cotangents, get_likelihood
-from t2v_lightning.functional.weights import Watcher
+from t2v_lightning.functional.watcher import Watcher
 from t2v_lightning.loading import IndexedDataset
 from t2v_lightning.phases import (
     FeaturesPhase,

@@ -30,7 +30,7 @@ def test_bare_parameters_are_measured_when_all_is_asked_for(sampling: Any) -> No
         torch.randn(7, 4, dtype=torch.float64),
         torch.rand(7, dtype=torch.float64),
     )
-    assert list(filterwise_fisher(model, x)) == ["body"]
+    assert list(filterwise_fisher(model, x)) == ["matrix", "body"]
     names = ["token", "gain", "matrix", "body.weight"]
     got = filterwise_fisher(
         model, x, sampling, "softmax", weights, include="all", passes=1 if sampling == "exact" else 2

@@ -88,6 +88,32 @@ def test_a_compiled_network_gives_what_the_plain_one_gives() -> None:
         assert torch.equal(got[layer], expected[layer])
 
 
+def test_a_compiled_part_gives_what_the_plain_one_gives() -> None:
+    model, x = network(), images()
+    expected = filterwise_fisher(model, x)
+    model[0].compile()
+    model[1].compile()
+    got = filterwise_fisher(model, x)
+    for layer in LAYERS:
+        assert torch.equal(got[layer], expected[layer])
+
+
+def test_layers_inside_vmap_are_measured() -> None:
+    class EachAlone(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network()
+
+        def forward(self, x: Tensor) -> Any:
+            y = torch.vmap(lambda image: self.network[:4](image[None])[0])(x)
+            return self.network[4:](y)
+
+    model, x = EachAlone(), images()
+    expected, got = filterwise_fisher(model.network, x), filterwise_fisher(model, x)
+    for layer in LAYERS:
+        assert relative_error(got[f"network.{layer}"], expected[layer]) < 1e-12
+
+
 @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
 def test_a_network_in_half_precision_is_squared_in_float32(half: torch.dtype) -> None:
     model, x = network().to(half).float(), images().to(half).float()

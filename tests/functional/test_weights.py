@@ -1,5 +1,6 @@
 """Finding out what a network does with its weights, and that its samples do not mix."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -45,6 +46,33 @@ def test_every_parameter_has_its_use() -> None:
     assert usages["scale"].other == ["mul"]
     assert not usages["spare.weight"].rules
     assert not usages["spare.weight"].other
+
+
+MATRICES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "operator, transposed": lambda x, kernel: x @ kernel.t(),
+    "operator": lambda x, kernel: x @ kernel,
+    "from the left": lambda x, kernel: (kernel @ x.T).T,
+    "einsum": lambda x, kernel: torch.einsum("nc,dc->nd", x, kernel),
+    "bmm": lambda x, kernel: torch.bmm(x[:, None], kernel.expand(len(x), -1, -1))[:, 0],
+}
+
+
+@pytest.mark.parametrize("how", MATRICES)
+def test_a_matrix_is_a_weight_whatever_its_name_and_a_table_is_not(how: str) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.kernel, self.table = nn.Parameter(torch.randn(4, 4)), nn.Parameter(torch.randn(1, 4))
+            self.head = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Any:
+            return self.head(torch.tanh(MATRICES[how](x + self.table, self.kernel)))
+
+    model, x = Net().double(), torch.randn(3, 4, dtype=torch.float64)
+    got, expected = filterwise_fisher(model, x), network_fisher(model, x, ["kernel"])
+    assert list(got) == ["kernel"]
+    assert relative_error(got["kernel"], expected["kernel"]) < 1e-12
+    assert list(filterwise_fisher(model, x, include="all")) == ["kernel", "table"]
 
 
 def test_looking_leaves_the_network_and_the_random_numbers_alone() -> None:

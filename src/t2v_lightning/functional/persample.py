@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from t2v_lightning.functional.fallback import fallback_squares
 from t2v_lightning.functional.layers import RULES, Call, LayerRule, filter_means
 from t2v_lightning.functional.prepare import PreparedNetwork, find_folds
+from t2v_lightning.functional.watcher import Watcher
 from t2v_lightning.functional.weights import (
     Include,
     RowOrder,
     Usage,
-    Watcher,
     check_include,
     eager,
     frozen,
@@ -70,9 +70,9 @@ class PerSampleFisher:
     Args:
         model: in eval mode; it is left as it is.
         example: inputs [N, ...] of which the first is used to find out how the network uses its weights.
-        include: "weights" (convolution, linear and embedding weights), "weights+norm" (affine weights of
-            normalisation layers too) or "all" (bare parameters too). Biases and the head, which is the layer
-            that makes the network's output, are left out.
+        include: "weights" (of convolutions, linear layers, embeddings and matrix products), "weights+norm" (affine
+            weights of normalisation layers too) or "all" (bare parameters too). Biases and the head, which is
+            the layer that makes the network's output, are left out.
         candidates: names of the parameters to consider; all when None.
         prefix: taken off the front of the layers' names.
 
@@ -259,6 +259,8 @@ def _left_out(name: str, parameter: Tensor, usage: Usage, include: Include) -> s
     kinds = {rule.kind for rule in usage.rules}
     if not kinds and "weight" in name:
         kinds = {"weights" if parameter.dim() > 1 else "norm"}
+    if usage.in_product and parameter.dim() > 1:
+        kinds = {"weights"}
     if "weights" in kinds or include == "all" or ("norm" in kinds and include == "weights+norm"):
         return None
     return "normalisation weight" if kinds else "bare parameter"

@@ -5,6 +5,7 @@ of its bias. With W' = s W the output is the same, and the gradient in W is s ti
 in the network is changed: a `Watcher` hands the arranged weights to the convolutions that ask for theirs.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +18,10 @@ from t2v_lightning.functional.layers import RULES, Call
 from t2v_lightning.functional.layers.choice import channels_last_is_faster
 from t2v_lightning.functional.layers.conv import ConvRule
 from t2v_lightning.functional.layers.norm import BatchNormRule
-from t2v_lightning.functional.weights import Usage, Watcher, tensors_in
+from t2v_lightning.functional.watcher import Watcher, tensors_in
+from t2v_lightning.functional.weights import Usage
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,8 @@ class PreparedNetwork:
     """Calls parts of a network with arranged weights.
 
     Args:
-        model: in eval mode. Its weights may move or change between calls; they are then arranged anew.
+        model: in eval mode. Its weights may move or change between calls; they are then arranged anew, unless
+            they change through `.data`, which leaves no trace.
         folds: as `find_folds` gives them.
         example: inputs [N, ...] of which the first is used to try the arrangement: what the network's own code
             does not take (channels-last by `x.view(len(x), -1)`), or gives another output in, is given up.
@@ -124,10 +129,14 @@ class PreparedNetwork:
         except RuntimeError:
             self.channels_last = False
             self._state = ()
+            log.info("channels-last does not suit this network, whose own layout is kept; that takes longer")
         largest = float(plain.abs().amax())
         if self.folds and not torch.allclose(self(self.model, x), plain, rtol=1e-2, atol=1e-2 * largest):
             self.folds = {}
             self._state = ()
+            log.info(
+                "folding BatchNorm would change this network's output, so it is not folded; that takes longer"
+            )
 
     def lay_out(self, x: Tensor) -> Tensor:
         """Images or convolution weights in channels-last where they run faster in it."""

@@ -23,7 +23,8 @@ from t2v_lightning.functional.layers import RULES
 from t2v_lightning.functional.layers.conv import ConvRule
 from t2v_lightning.functional.layers.linear import LinearRule
 from t2v_lightning.functional.noisy_output import noisy_output
-from t2v_lightning.functional.weights import RowOrder, Usage, Watcher, eager, inspect_network, layer_name
+from t2v_lightning.functional.watcher import Watcher
+from t2v_lightning.functional.weights import RowOrder, Usage, eager, inspect_network, layer_name
 
 Epsilon = Callable[[int, Tensor, int], Tensor]
 """Takes the number of a noisy call, the draws [N] and a size; gives standard normal numbers, float32 [N, size]."""

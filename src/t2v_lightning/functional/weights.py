@@ -1,52 +1,31 @@
 """What a network does with each of its weights, found by watching a forward pass.
 
-A `TorchFunctionMode` sees every torch function that a forward pass calls with a parameter, whatever module it
-sits in: `nn.Conv2d`, a subclass that pads by itself, `F.linear` on a bare parameter, attention's packed
-projection. Passes that change the one, then the other of two samples tell which rows of a layer's input belong to
-which sample, and that samples do not mix.
+A `Watcher` sees every torch function that a forward pass calls with a parameter, whatever module it sits in:
+`nn.Conv2d`, a subclass that pads by itself, `F.linear` on a bare parameter, attention's packed projection. Passes
+that change the one, then the other of two samples tell which rows of a layer's input belong to which sample, and
+that samples do not mix.
 """
 
-import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
-from torch.overrides import TorchFunctionMode
 
 from t2v_lightning.functional.layers import RULES, LayerRule
+from t2v_lightning.functional.watcher import Watcher, is_transformed, tensors_in
 
 Include = Literal["weights", "weights+norm", "all"]
-WatchedCall = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
-# torch runs the body of this function, written in Python, out of a mode's sight; a copy that skips the
-# dispatch keeps the linear layers inside it visible
-_ATTENTION = types.FunctionType(
-    F.multi_head_attention_forward.__code__,
-    {**F.multi_head_attention_forward.__globals__, "has_torch_function": lambda tensors: False},
-    "multi_head_attention_forward",
-    F.multi_head_attention_forward.__defaults__,
-)
-
-
-class Watcher(TorchFunctionMode):
-    """Hands every torch function call inside it to `handle`, looking into multi-head attention."""
-
-    def __init__(self, handle: WatchedCall) -> None:
-        super().__init__()
-        self.handle = handle
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func is F.multi_head_attention_forward:
-            with self:
-                return _ATTENTION(*args, **kwargs or {})
-        return self.handle(func, args, kwargs or {})
+# what multiplies rows of inputs by a matrix, whatever the network calls that matrix
+_PRODUCTS = {
+    *(torch.matmul, torch.mm, torch.bmm, torch.addmm, torch.baddbmm, torch.einsum, torch.tensordot),
+    *(Tensor.matmul, Tensor.mm, Tensor.bmm, Tensor.addmm, Tensor.baddbmm),
+    *(Tensor.__matmul__, Tensor.__rmatmul__),
+}
 
 
 @dataclass(frozen=True)
@@ -77,6 +56,7 @@ class Usage:
     other: list[str] = field(default_factory=list)  # functions for which there is no closed form
     filter_dim: int = 0
     makes_output: bool = False  # the network's output comes straight out of this layer
+    in_product: bool = False  # it, or a view of it, is a factor of a matrix product
 
     @property
     def used_once(self) -> bool:
@@ -109,17 +89,6 @@ def frozen(module: nn.Module) -> Iterator[None]:
     finally:
         for p, flag in flags.items():
             p.requires_grad_(flag)
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """All tensors in nested lists, tuples and dicts."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from tensors_in(item)
-    elif isinstance(value, dict):
-        yield from tensors_in(list(value.values()))
 
 
 def _other_input(x: Tensor) -> Tensor:
@@ -183,7 +152,7 @@ def _find_unseen(model: nn.Module, x: Tensor, usages: dict[str, Usage]) -> None:
     unseen = {n: p for n, p in model.named_parameters() if usages[n] == Usage()}
     if not unseen:
         return
-    with frozen(model), torch.enable_grad():
+    with frozen(model), torch.enable_grad(), torch.compiler.set_stance("force_eager"):
         for parameter in unseen.values():
             parameter.requires_grad_()
         output = model(x)
@@ -200,17 +169,27 @@ def _watch_forward(
     usages = {name: Usage() for name in names.values()}
     inputs: dict[str, list[Tensor]] = {}
     makers: list[tuple[Tensor, str]] = []  # layers with outputs of the network's form, [N, C]
+    owners = {p.untyped_storage().data_ptr(): name for p, name in names.items() if p.numel()}
 
     def note(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = func(*args, **kwargs)
+        if func in _PRODUCTS:
+            for factor in tensors_in([args, kwargs]):
+                owner = None if is_transformed(factor) else owners.get(factor.untyped_storage().data_ptr())
+                if owner is not None:
+                    usages[owner].in_product = True
         used = [t for t in tensors_in([args, kwargs]) if t in names]
         if not used or not any(True for t in tensors_in([result]) if t not in names):
             return result  # no parameter involved, or only a question about one (its shape, say)
         rule = RULES.get(func)
         call = rule.bind(args, kwargs) if rule is not None else None
+        transformed = any(map(is_transformed, tensors_in([result])))
         for parameter in used:
             usage = usages[names[parameter]]
-            if call is not None and rule is not None and parameter is call.weight:
+            if transformed:
+                usage.other.append("a function transform such as vmap")
+                usage.filter_dim = rule.filter_dim(call) if rule is not None and call is not None else 0
+            elif call is not None and rule is not None and parameter is call.weight:
                 usage.rules.append(rule)
                 usage.filter_dim = rule.filter_dim(call)
                 inputs.setdefault(names[parameter], []).append(call.input.detach().clone())
