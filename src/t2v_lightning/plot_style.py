@@ -120,7 +120,7 @@ def add_family_legend(ax: Axes, colours: dict[str, tuple[float, float, float]], 
 
 
 def place_labels(ax: Axes, positions: NDArray[np.float64], names: Sequence[str], points: float) -> None:
-    """Write ``names`` beside ``positions`` [n, 2], away from each other and from the points.
+    """Write ``names`` beside ``positions`` [n, 2], away from each other, from the points and from other text.
 
     Greedy: each label in turn takes the free place nearest to its point, out of sixteen directions at
     growing distance, or else the one that hides least. Call it last, on a settled figure.
@@ -131,6 +131,9 @@ def place_labels(ax: Axes, positions: NDArray[np.float64], names: Sequence[str],
     sizes = [text_size(name, points) for name in names]
     # Points count as obstacles of their own size; boxes are (left, bottom, right, top).
     obstacles = np.concatenate([anchors - points * 0.35, anchors + points * 0.35], axis=1)
+    if ax.texts:
+        texts = [np.array(text.get_window_extent().extents) * scale for text in ax.texts]
+        obstacles = np.concatenate([obstacles, texts])
     crowd = ((anchors[:, None] - anchors[None]) ** 2).sum(-1)
     hardest_first = np.argsort(np.sort(crowd, axis=1)[:, 1 : min(len(names), 6)].sum(1))
     for i in hardest_first:

@@ -172,5 +172,7 @@ def _umap(distances: Matrix, seed: int) -> tuple[Matrix, str]:
     except ImportError as error:
         raise ImportError("method='umap' needs the package umap-learn: pip install umap-learn.") from error
     neighbours = min(15, len(distances) - 1)
-    mapper = UMAP(n_neighbors=neighbours, metric="precomputed", random_state=seed, init="random")
+    mapper = UMAP(  # points of a neighbourhood well apart, as each has a name beside it
+        n_neighbors=neighbours, min_dist=1, spread=1.5, metric="precomputed", random_state=seed, init="random"
+    )
     return np.asarray(mapper.fit_transform(distances), dtype=np.float64), f"UMAP, {neighbours} neighbours"

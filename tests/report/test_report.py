@@ -13,6 +13,8 @@ from rich.console import Console
 from t2v_lightning import Embedding
 from t2v_lightning.functional.distances import pdist
 from t2v_lightning.report import print_table, task_names, write_report
+from t2v_lightning.report.comparison import compare
+from t2v_lightning.report.figures import draw_figures
 
 
 def test_files_and_distances(tmp_path: Path) -> None:
@@ -37,6 +39,15 @@ def test_files_and_distances(tmp_path: Path) -> None:
     vectors = np.array([[float(x) for x in line.split("\t")] for line in points])
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
     assert not [path for path in folder.iterdir() if ".tmp" in path.name]
+
+
+def test_the_profiles_of_many_tasks_are_drawn_by_family(tmp_path: Path) -> None:
+    names = [f"{family} {number}" for family in ("birds", "plants") for number in range(8)]
+    figures = draw_figures(compare(embeddings(*names), "cosine"))
+    profile = {name: figure for name, _, figure in figures}["stage_profile"]
+    legend = profile.axes[0].get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["b", "p"]
 
 
 def test_a_report_can_be_written_again(tmp_path: Path) -> None:

@@ -18,9 +18,6 @@ DPI = 150
 LONGEST_NAME = 60
 """Characters of a name that a figure shows."""
 
-MAX_PROFILES = 12
-"""Most tasks whose profiles over the layers can be told apart in one figure."""
-
 
 def draw_figures(
     comparison: Comparison, icons: Sequence[Any] | None = None
@@ -51,11 +48,13 @@ def draw_figures(
             "Map of tasks, near where their distances are small",
             plot_task_map(matrix, names, families=families),
         )
-    if len(names) <= MAX_PROFILES and all(e.layers for e in comparison.embeddings):
+    if all(e.layers for e in comparison.embeddings):
         yield (
             "stage_profile",
             "Fisher information from input to output",
-            plot_stage_profile(comparison.embeddings, [_plain(name, 30) for name in comparison.names]),
+            plot_stage_profile(
+                comparison.embeddings, [_plain(name, 30) for name in comparison.names], families=families
+            ),
         )
 
 

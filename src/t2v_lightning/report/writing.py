@@ -31,8 +31,8 @@ def write_report(
     """Writes a page, figures, distances and a TensorBoard log into a folder.
 
     ``report.html`` needs nothing beside it. ``distances.csv`` has the distances to the last digit;
-    ``distance_matrix``, ``dendrogram``, ``task_map`` (of three tasks or more) and ``stage_profile`` (of a
-    few) are PNG and PDF files; ``tensorboard/sweep`` holds the projector.
+    ``distance_matrix``, ``dendrogram``, ``task_map`` (of three tasks or more) and ``stage_profile`` are PNG and
+    PDF files; ``tensorboard/sweep`` holds the projector.
 
     Args:
         embeddings: at least two, of one method, probe and layout.
