@@ -203,7 +203,7 @@ def plot_dendrogram(
     # SciPy puts leaf i at 5 + 10 i, and a join as four corners.
     corners = np.stack([np.array(tree["dcoord"]), (np.array(tree["icoord"]) - 5) / 10], axis=-1)
     ax.add_collection(LineCollection(list(corners), colors=ACCENT, linewidths=1.2, capstyle="round"))
-    ax.set(xlim=(float(corners[..., 0].max()) * 1.03, 0), ylim=(count - 0.5, -0.5))
+    ax.set(xlim=(float(corners[..., 0].max()) * 1.03 or 1, 0), ylim=(count - 0.5, -0.5))
     ax.yaxis.tick_right()
     ax.set_yticks(range(count), [str(names[i]) for i in order], fontsize=points, color=INK)
     ax.tick_params(axis="y", length=0)
