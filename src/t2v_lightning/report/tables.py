@@ -49,7 +49,7 @@ def task_rows(embeddings: Sequence[Embedding], matrix: NDArray[np.float64]) -> l
 
 def print_table(embeddings: Sequence[Embedding], matrix: NDArray[np.float64], console: Console) -> None:
     """One line a task: classes K, images, accuracy of the head, norm, relative standard error, nearest neighbour."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)  # columns apart by one character
     for column in ("task", "K", "images", "accuracy", "norm", "stderr", "nearest", "distance"):
         is_name = column in ("task", "nearest")
         table.add_column(column, justify="left" if is_name else "right", no_wrap=True)
