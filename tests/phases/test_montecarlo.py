@@ -63,6 +63,22 @@ def test_batches_order_and_padding_do_not_matter(sampling: str) -> None:
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-15, msg=name)
 
 
+@pytest.mark.parametrize("target_stderr", [None, 0.5])
+def test_a_share_that_is_padding_alone_counts_for_nothing(target_stderr: float | None) -> None:
+    """Of a process among more processes than there are images, before it has seen any image and after."""
+    probe, task, images = prepared()
+    engine = fisher_of_filters(probe, 0, "weights")
+    metric = FilterwiseFisher(engine.size)
+    phase = MonteCarloPhase(task, engine, metric, target_stderr=target_stderr)
+    padding = torch.tensor([14, 20])
+    if target_stderr is None:
+        assert phase.step(images[:2], padding) == {}
+        assert metric.samples == 0
+    before = phase.step(images[:5], torch.arange(5))
+    assert phase.step(images[:2], padding) == before
+    assert metric.samples == 5
+
+
 def test_random_numbers_belong_to_the_datasets_items_and_not_to_positions() -> None:
     """The random vector of an image is the same in a subset as in the whole dataset."""
     items, probe = striped(14), small_probe()

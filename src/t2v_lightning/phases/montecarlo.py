@@ -63,6 +63,8 @@ class MonteCarloPhase(Phase):
         targets = task.targets[where % count].to(images.device)
         values = torch.cat(self.halving(self._squares, images, index, targets))
         self.accumulator.update(values, weights, index)
+        if self.target_stderr is None and int(self.accumulator.samples) == 0:  # a share that is padding alone
+            return {}
         # a decision to stop must be the same on all processes, so it takes the sums of all
         estimate = self.accumulator.estimate() if self.target_stderr is None else self.accumulator.compute()
         if self.target_stderr is not None and int(estimate.samples) >= LEAST_IMAGES:
