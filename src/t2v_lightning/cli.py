@@ -83,13 +83,14 @@ def run(config: DictConfig, folder: Path) -> Embedding:
     if trainer.is_global_zero:
         embedding.save(folder / EMBEDDING_FILE)
         remove_checkpoints(folder)
+        stderr = embedding.relative_stderr
         log.info(
-            "%s: %d images, head accuracy %.1f %%, norm %.3g, stderr %.1f %%",
+            "%s: %d images, head accuracy %.1f %%, norm %.3g%s",
             embedding.task_name,
             embedding.meta["samples"],
             100 * embedding.meta["head"]["accuracy"],
             embedding.norm,
-            100 * (embedding.relative_stderr or 0.0),
+            "" if stderr is None else f", stderr {100 * stderr:.1f} %",
         )
     return embedding
 
