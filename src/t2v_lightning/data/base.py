@@ -22,6 +22,7 @@ from t2v_lightning.data.dataset import TaskDataset, collate_images
 from t2v_lightning.data.errors import MissingDataError, UnknownTaskError
 from t2v_lightning.data.readable import leave_out_unreadable
 from t2v_lightning.data.task import Task
+from t2v_lightning.data.workers import default_workers
 
 __all__ = ["OnError", "Split", "TaskDataModule", "Transform"]
 
@@ -42,14 +43,18 @@ class TaskDataModule(LightningDataModule):
         transform: RGB PIL image -> float tensor [C, H, W], applied by the datasets. With None they yield PIL
             images (Task2Vec then applies the probe's own transform), and the loaders make float32 in 0..1.
         batch_size: images a batch of the loaders.
-        num_workers: processes that load images; 0 loads in the main process.
+        num_workers: processes that load images; 0 loads in the main process. None takes what suits the Trainer
+            and the CPUs, see :func:`~t2v_lightning.data.workers.default_workers`, and 0 where :attr:`in_memory`.
         on_error: ``"raise"`` stops at an image that cannot be read, with an error that names it; ``"skip"``
             opens every image once in :meth:`setup` and leaves out, names and counts those that cannot
             (:attr:`skipped`). No image ever stands in for another.
+        pin_memory: put batches where a GPU copies them from quickly; None where the Trainer has a CUDA device.
+        prefetch_factor: batches that each worker reads ahead; None is PyTorch's 2. Without workers nothing is.
 
     Raises:
         UnknownTaskError: ``task_id`` is out of range.
-        ValueError: ``batch_size`` is below 1, ``num_workers`` below 0, or ``on_error`` something else.
+        ValueError: ``batch_size`` or ``prefetch_factor`` is below 1, ``num_workers`` below 0, or ``on_error``
+            something else.
     """
 
     name: str
@@ -57,6 +62,8 @@ class TaskDataModule(LightningDataModule):
     open_image: Callable[[Any], Image.Image]
     """One sample of :meth:`load_task` -> RGB PIL image. A plain function (``staticmethod`` in a class body):
     a bound method would send the whole datamodule, and the trainer it knows, to every loader worker."""
+    in_memory: ClassVar[bool] = False
+    """Whether the images are few and in memory, so that starting workers for them would take longer than reading."""
     likelihood: str = "softmax"
     """Output distribution that suits the labels: ``softmax``, ``bernoulli`` or ``gaussian``."""
     remedy: str = "pass root=<the folder that holds it>"
@@ -76,20 +83,29 @@ class TaskDataModule(LightningDataModule):
         task_id: Any = None,
         transform: Transform | None = None,
         batch_size: int = 64,
-        num_workers: int = 0,
+        num_workers: int | None = None,
         on_error: OnError = "raise",
+        pin_memory: bool | None = None,
+        prefetch_factor: int | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"Got batch_size={batch_size}: allowed are whole numbers from 1.")
-        if num_workers < 0:
-            raise ValueError(f"Got num_workers={num_workers}: allowed are whole numbers from 0.")
+        if num_workers is not None and num_workers < 0:
+            raise ValueError(
+                f"Got num_workers={num_workers}: allowed are whole numbers from 0, and None for what suits."
+            )
+        if prefetch_factor is not None and prefetch_factor < 1:
+            raise ValueError(
+                f"Got prefetch_factor={prefetch_factor}: allowed are whole numbers from 1, and None for 2."
+            )
         if on_error not in ("raise", "skip"):
             raise ValueError(f"Got on_error={on_error!r}: allowed are raise and skip.")
         self.root = None if root is None else Path(root).expanduser()
         self.transform = transform
         self.batch_size = batch_size
-        self.num_workers = num_workers
+        self.num_workers = 0 if num_workers is None and self.in_memory else num_workers
+        self.pin_memory, self.prefetch_factor = pin_memory, prefetch_factor
         self.on_error = on_error
         self.skipped: dict[Split, list[str]] = {}
         self._loaded: dict[Split, Task[Any]] = {}
@@ -189,12 +205,16 @@ class TaskDataModule(LightningDataModule):
         return TaskDataset(self._task(split), self.open_image, self.transform)
 
     def _dataloader(self, dataset: TaskDataset[Any], shuffle: bool) -> DataLoader[Any]:
+        trainer = self.trainer
+        workers = default_workers(trainer) if self.num_workers is None else self.num_workers
+        to_cuda = trainer.strategy.root_device.type == "cuda" if trainer else torch.cuda.is_available()
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
             shuffle=shuffle,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            prefetch_factor=self.prefetch_factor if workers else None,
+            pin_memory=to_cuda if self.pin_memory is None else self.pin_memory,
             collate_fn=collate_images,
         )

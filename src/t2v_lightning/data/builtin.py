@@ -93,6 +93,7 @@ class BuiltinDataModule(TaskDataModule):
     (10, 'digits', 400, (8, 8))
     """
 
+    in_memory = True
     remedy = "use one of the built-in tasks, which need no folder"
 
     def __init__(

@@ -1,0 +1,135 @@
+"""How many workers read, where their batches lie, and that none of it changes an embedding."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pytorch_lightning import Trainer
+from pytorch_lightning.accelerators import CPUAccelerator, CUDAAccelerator
+from torch import nn
+
+from t2v_lightning import Embedding, ProbeNetwork, Task2Vec
+from t2v_lightning.data import get_datamodule
+from t2v_lightning.data.workers import MOST_WORKERS, default_workers
+
+
+def trainer(accelerator: Any, devices: int = 1) -> Any:
+    """What the datamodule asks a Trainer of that many devices on this node."""
+    place = torch.device("cuda" if accelerator is CUDAAccelerator else "cpu")
+    return SimpleNamespace(
+        num_devices=devices, accelerator=accelerator(), strategy=SimpleNamespace(root_device=place)
+    )
+
+
+@pytest.fixture
+def cpus(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Sets how many CPUs this process may use."""
+    return lambda number: monkeypatch.setattr(
+        "os.sched_getaffinity", lambda _: set(range(number)), raising=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "number", "devices", "expected"),
+    [
+        (CPUAccelerator, 1, 1, 0),
+        (CPUAccelerator, 2, 1, 1),
+        (CPUAccelerator, 2, 2, 0),
+        (CPUAccelerator, 2, 3, 0),
+        (CPUAccelerator, 16, 2, 4),
+        (CPUAccelerator, 64, 1, MOST_WORKERS),
+        (CUDAAccelerator, 1, 1, 1),
+        (CUDAAccelerator, 2, 4, 1),
+        (CUDAAccelerator, 16, 1, 15),
+        (CUDAAccelerator, 64, 8, 7),
+        (CUDAAccelerator, 128, 2, MOST_WORKERS),
+    ],
+)
+def test_the_cpus_of_a_process_decide(
+    accelerator: Any, number: int, devices: int, expected: int, cpus: Any
+) -> None:
+    cpus(number)
+    assert default_workers(trainer(accelerator, devices)) == expected
+
+
+def test_a_real_trainer_says_how_many_processes_share_the_cpus(cpus: Any) -> None:
+    cpus(16)
+    two = Trainer(accelerator="cpu", devices=2, strategy="ddp", logger=False, enable_checkpointing=False)
+    assert default_workers(two) == 4
+    assert default_workers() == 8
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Noise in JPEG files of several sizes, two classes."""
+    folder = tmp_path_factory.mktemp("photographs")
+    generator = np.random.default_rng(0)
+    for number in range(14):
+        pixels = generator.integers(0, 256, (12 + number, 30, 3), dtype=np.uint8)
+        path = folder / f"class{number % 2}" / f"{number}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    return folder
+
+
+def loader_of(photographs: Path, of: Any = None, **options: Any) -> Any:
+    datamodule = get_datamodule("image_folder", root=photographs, **options)
+    datamodule.setup()
+    datamodule.trainer = of
+    return datamodule.train_dataloader()
+
+
+def test_files_are_read_by_workers_and_built_in_images_are_not(photographs: Path, cpus: Any) -> None:
+    cpus(8)
+    loader = loader_of(photographs, trainer(CPUAccelerator, 2))
+    assert (loader.num_workers, loader.prefetch_factor, loader.pin_memory) == (2, 2, False)
+    assert loader_of(photographs, trainer(CUDAAccelerator, 2)).num_workers == 3
+    digits = get_datamodule("digits")
+    digits.setup()
+    assert digits.train_dataloader().num_workers == 0
+
+
+def test_batches_are_pinned_for_a_cuda_device_alone(photographs: Path) -> None:
+    assert loader_of(photographs, trainer(CUDAAccelerator)).pin_memory is True
+    assert loader_of(photographs, trainer(CPUAccelerator)).pin_memory is False
+    assert loader_of(photographs, trainer(CUDAAccelerator), pin_memory=False).pin_memory is False
+    assert loader_of(photographs, trainer(CPUAccelerator), pin_memory=True).pin_memory is True
+
+
+def test_everything_can_be_said(photographs: Path) -> None:
+    loader = loader_of(photographs, num_workers=5, prefetch_factor=7)
+    assert (loader.num_workers, loader.prefetch_factor) == (5, 7)
+    loader = loader_of(photographs, num_workers=0, prefetch_factor=7)  # no worker that could read ahead
+    assert (loader.num_workers, loader.prefetch_factor) == (0, None)
+    with pytest.raises(ValueError, match="Got prefetch_factor=0: allowed are whole numbers from 1"):
+        get_datamodule("digits", prefetch_factor=0)
+    with pytest.raises(ValueError, match="Got num_workers=-1: allowed are whole numbers from 0, and None"):
+        get_datamodule("digits", num_workers=-1)
+
+
+def embedded(photographs: Path, method: str, **options: Any) -> Embedding:
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        layers = [nn.Conv2d(3, 4, 3), nn.Tanh(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 9)]
+    probe = ProbeNetwork.from_module(nn.Sequential(*layers), input_size=(3, 16, 16))
+    draws: Any = {"num_samples": 30} if method == "variational" else {}
+    module = Task2Vec(probe, method, head="lbfgs", **draws)  # type: ignore[arg-type]
+    fit = Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False,
+    )  # fmt: skip
+    fit.fit(module, datamodule=get_datamodule("image_folder", root=photographs, batch_size=4, **options))
+    assert module.loader_options.num_workers == options["num_workers"]
+    assert module.embedding is not None
+    return module.embedding
+
+
+@pytest.mark.parametrize("method", ["montecarlo", "variational"])
+def test_workers_change_no_digit_of_an_embedding(method: str, photographs: Path) -> None:
+    alone = embedded(photographs, method, num_workers=0)
+    for options in ({"num_workers": 1, "prefetch_factor": 1}, {"num_workers": 2}):
+        assert embedded(photographs, method, **options) == alone
