@@ -11,6 +11,7 @@ import torch
 from small_probe import small_probe, striped
 from test_distributed import run_two
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 
 from t2v_lightning import ProbeNetwork, Task2Vec, embed
@@ -151,3 +152,69 @@ def test_two_processes_give_the_embedding_of_one_with_the_doubled_batch(tmp_path
         np.testing.assert_allclose(together.fisher, alone.fisher, rtol=1e-6)
         np.testing.assert_allclose(together.scale, alone.scale, rtol=1e-6)
         assert together.meta["variational"]["loss"] == pytest.approx(alone.meta["variational"]["loss"])
+
+
+class Stem(nn.Module):
+    """Two convolutions, of which the first may be hidden from the backward pass; images standardised at will."""
+
+    def __init__(self, how: str = "plain") -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.aside, self.head, self.how = nn.BatchNorm2d(4), nn.Linear(4, 5), how
+
+    def forward(self, x: torch.Tensor) -> Any:
+        if self.how == "standardised":
+            x = (x - x.mean((1, 2, 3), keepdim=True)) / x.std((1, 2, 3), keepdim=True)
+        if self.how == "no_grad":
+            with torch.no_grad():
+                y = self.first(x)
+        elif self.how == "checkpoint":
+            y = checkpoint(self.first, x, use_reentrant=False)
+        else:
+            y = self.first(x)
+        if self.how == "aside":
+            self.aside(y)
+        return self.head(torch.tanh(self.second(torch.tanh(y))).mean((2, 3)))
+
+
+def stem_module(how: str = "plain", **options: Any) -> Task2Vec:
+    probe = ProbeNetwork.from_module(Stem(how).double().eval(), input_size=(1, 8, 8))
+    return Task2Vec(probe, **SHORT | options)
+
+
+@pytest.mark.parametrize("how", ["no_grad", "checkpoint"])
+def test_a_layer_hidden_from_the_backward_pass_is_an_error(how: str) -> None:
+    with pytest.raises(RuntimeError, match=r"'first' runs without gradients.*no_grad|checkpointing off"):
+        stem_module(how).embed(striped(12), progress=False)
+
+
+def test_the_network_is_looked_at_with_an_image_of_the_task() -> None:
+    """One of zeros has no standard deviation."""
+    assert list(stem_module("standardised").embed(striped(12), progress=False).layers) == ["first", "second"]
+
+
+def test_a_norm_that_does_not_reach_the_output_stays_as_it_is() -> None:
+    t2v = stem_module("aside", update_norm=True)
+    t2v.embed(striped(12), progress=False)
+    assert [p.detach().unique().tolist() for p in t2v.noise.affine] == [[1.0], [0.0]]
+
+
+@pytest.mark.parametrize("factor", [0.0, 1e-8])
+def test_a_layer_of_no_weight_does_not_count_as_drowned(factor: float) -> None:
+    t2v = stem_module()
+    with torch.no_grad():
+        t2v.probe.get_parameter("backbone.second.weight").mul_(factor)
+    assert np.isfinite(t2v.embed(striped(12), progress=False).fisher).all()
+
+
+def test_a_probe_in_half_precision_is_an_error() -> None:
+    probe = small_probe().bfloat16()
+    with pytest.raises(ValueError, match=r"probe is in bfloat16.*probe.float\(\)"):
+        Task2Vec(probe, **SHORT).embed(striped(12, double=False), progress=False)
+
+
+def test_a_head_that_diverges_is_an_error_and_a_poor_one_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(FloatingPointError, match=r"diverged.*head_lr \(now 10000\)"):
+        module(head_lr=1e4).embed(striped(12), progress=False)
+    module(head_lr=100.0).embed(striped(12), progress=False)
+    assert "no better than chance" in caplog.text

@@ -1,6 +1,7 @@
 """The command line: Hydra composes the settings, Lightning runs them."""
 
 import logging
+import re
 import signal
 import sys
 import warnings
@@ -155,12 +156,24 @@ def job(config: DictConfig) -> None:
             Console().print(f"the embedding and its logs are in {folder}", soft_wrap=True, highlight=False)
 
 
+def _with_presets(arguments: list[str]) -> list[str]:
+    """`task2vec.method=<name>` chooses the preset of that name, whose options can then be set.
+
+    >>> _with_presets(["task2vec.method=variational", "task2vec.epochs=3"])
+    ['task2vec=variational', 'task2vec.epochs=3']
+    """
+    if any(argument.startswith("task2vec=") for argument in arguments):
+        return arguments
+    return [re.sub("^task2vec.method=", "task2vec=", argument) for argument in arguments]
+
+
 _run_with_hydra = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(job)
 
 
 def main() -> None:
     """Embeds one task, or every task of a sweep (`-m`); exits with 1 where one failed."""
     SweepReport.current = None
+    sys.argv[1:] = _with_presets(sys.argv[1:])
     try:
         _run_with_hydra()
     except (SystemExit, KeyboardInterrupt) as leaving:

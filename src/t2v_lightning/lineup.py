@@ -26,7 +26,7 @@ def line_up(module: "Task2Vec", example: Tensor) -> list[Phase]:
         module: its task is set.
         example: an image [C, H, W] with which the network is looked at.
     """
-    return _montecarlo(module, example) if module.method == "montecarlo" else _variational(module)
+    return _montecarlo(module, example) if module.method == "montecarlo" else _variational(module, example)
 
 
 def _montecarlo(module: "Task2Vec", example: Tensor) -> list[Phase]:
@@ -45,9 +45,9 @@ def _montecarlo(module: "Task2Vec", example: Tensor) -> list[Phase]:
     return [features, fisher]
 
 
-def _variational(module: "Task2Vec") -> list[Phase]:
+def _variational(module: "Task2Vec", example: Tensor) -> list[Phase]:
     options = module.variational_options
-    network = noisy_filters(module.probe, module.skip_layers, module.seed, options.update_norm)
+    network = noisy_filters(module.probe, module.skip_layers, module.seed, options.update_norm, example)
     module.noise = network.noise
     features = _features(module, module.probe.features)
     head = None if module.head_options.method == "keep" else module.probe.head

@@ -346,6 +346,24 @@ def test_other_weights_stay_noise_free_and_are_named() -> None:
     assert network.noise_free == {"0.weight": "used by ConvTranspose"}
 
 
+def test_a_weight_that_no_image_reaches_says_so() -> None:
+    class Token(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.token, self.mlp = nn.Parameter(torch.randn(1, 4)), nn.Linear(4, 4)
+            self.body, self.head = nn.Linear(4, 4), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Any:
+            return self.head(torch.tanh(self.body(x) + self.mlp(self.token)))
+
+    network = NoisyNetwork(frozen(Token()), torch.randn(2, 4, dtype=torch.float64), ones)
+    assert list(network.noise.layers) == ["body"]
+    assert network.noise_free == {
+        "token": "used by linear",
+        "mlp.weight": "its input does not depend on the image",
+    }
+
+
 def test_a_network_with_nothing_to_put_noise_on_is_an_error_that_says_so() -> None:
     model = frozen(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)))
     with pytest.raises(ValueError, match="no convolution or linear weight before its head"):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from t2v_lightning.functional.fallback import fallback_squares
 from t2v_lightning.functional.layers import RULES, Call, LayerRule, filter_means
 from t2v_lightning.functional.prepare import PreparedNetwork, find_folds
-from t2v_lightning.functional.watcher import Watcher
+from t2v_lightning.functional.watcher import RECOMPUTES, Watcher, hidden_layer
 from t2v_lightning.functional.weights import (
     Include,
     RowOrder,
@@ -165,11 +165,7 @@ class PerSampleFisher:
             if rule is None or call is None or name is None:
                 return y
             if not torch.is_grad_enabled():
-                raise RuntimeError(
-                    f"layer {layer_name(name)!r} runs without gradients inside the network's forward pass "
-                    "(under torch.no_grad, or in a checkpointed block); switch that off, or leave its stage "
-                    "out with skip_layers"
-                )
+                raise hidden_layer(layer_name(name))
             shape, whole = y.shape, _whole(y)
             tied = _Start.apply(whole, token)
             factor = self.prepared.square_factor(call.weight)
@@ -207,10 +203,7 @@ class PerSampleFisher:
             frozen(self.model),
             torch.enable_grad(),
             torch.compiler.set_stance("force_eager"),
-            torch.autograd.graph.disable_saved_tensors_hooks(
-                "the network recomputes activations (gradient checkpointing), which hides its layers from the "
-                "Fisher information; switch checkpointing off for the probe"
-            ),
+            torch.autograd.graph.disable_saved_tensors_hooks(RECOMPUTES),
         ):
             with Watcher(watch):
                 outputs = self.model(self.prepared.lay_out(x))

@@ -23,7 +23,7 @@ from t2v_lightning.functional.layers import RULES
 from t2v_lightning.functional.layers.conv import ConvRule
 from t2v_lightning.functional.layers.linear import LinearRule
 from t2v_lightning.functional.noisy_output import noisy_output
-from t2v_lightning.functional.watcher import Watcher
+from t2v_lightning.functional.watcher import RECOMPUTES, Watcher, hidden_layer
 from t2v_lightning.functional.weights import RowOrder, Usage, eager, inspect_network, layer_name
 
 Epsilon = Callable[[int, Tensor, int], Tensor]
@@ -120,10 +120,11 @@ class NoiseParameters(nn.Module):
 
     @torch.no_grad()
     def relative_noise(self) -> Tensor:
-        """Mean noise variance over mean square of the weights of each layer: float64 [layers]."""
+        """Mean noise variance over mean square of the weights, and 1e-8, of each layer: float64 [layers]."""
         zeros = torch.zeros_like(self.squared_norms, dtype=torch.float64)
-        noise = self.filter_sizes * self.log_variance.double().exp()
-        return zeros.index_add(0, self.layer_of, noise) / self.squared_norms.double().clamp_min(1e-30)
+        numbers = zeros.index_add(0, self.layer_of, self.filter_sizes.double())
+        noise = zeros.index_add(0, self.layer_of, self.filter_sizes * self.log_variance.double().exp())
+        return noise / (self.squared_norms.double() + 1e-8 * numbers)
 
 
 class NoisyNetwork:
@@ -194,7 +195,11 @@ class NoisyNetwork:
             x: inputs [N, ...].
             draws: int64 [N], the samples' own numbers, which fix their noise.
             observe: called with the name and the output of each noisy layer.
+
+        Raises:
+            RuntimeError: the network hides a layer from the backward pass (checkpointing, no_grad).
         """
+        learning = torch.is_grad_enabled()
         log_variances = dict(zip(self._orders, self.noise.log_variance.split(self._sizes), strict=True))
         names = dict(zip(self._orders, self.noise.layers, strict=True))
         uses = dict.fromkeys(self._orders, 0)
@@ -215,6 +220,8 @@ class NoisyNetwork:
             weight = call.weight
             if weight is None or weight not in log_variances:
                 return y
+            if learning and not torch.is_grad_enabled():
+                raise hidden_layer(names[weight])
             number, order = calls, self._orders[weight][uses[weight]]
             calls, uses[weight] = calls + 1, uses[weight] + 1
             noisy = noisy_output(
@@ -227,7 +234,7 @@ class NoisyNetwork:
                 observe(names[weight], noisy)
             return noisy
 
-        with Watcher(watch):
+        with Watcher(watch), torch.autograd.graph.disable_saved_tensors_hooks(RECOMPUTES):
             output: Tensor = self.model(x)
         return output
 
@@ -241,6 +248,8 @@ def _takes_noise(usage: Usage) -> bool:
 
 
 def _reason(usage: Usage) -> str:
+    if usage.rules and not usage.other and not usage.as_bias and len(usage.orders) < len(usage.rules):
+        return "its input does not depend on the image"
     kinds = {type(rule).__name__.removesuffix("Rule") for rule in usage.rules}
     return f"used by {', '.join(sorted(kinds | set(usage.other)))}"
 

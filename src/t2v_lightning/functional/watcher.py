@@ -9,6 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+RECOMPUTES = (
+    "the network recomputes activations (gradient checkpointing), which hides its layers; switch checkpointing off "
+    "for the probe"
+)
+"""Said by `torch.autograd.graph.disable_saved_tensors_hooks`, which checkpointing needs."""
+
 WatchedCall = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
 # torch runs the body of this function, written in Python, out of a mode's sight; a copy that skips the
@@ -61,3 +67,11 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 def is_transformed(x: Tensor) -> bool:
     """Whether x lives inside `vmap` or another function transform, where hooks and storages are out of reach."""
     return bool(torch._C._functorch.is_functorch_wrapped_tensor(x))
+
+
+def hidden_layer(layer: str) -> RuntimeError:
+    """Of a layer that must take part in the backward pass and cannot."""
+    return RuntimeError(
+        f"layer {layer!r} runs without gradients inside the network's forward pass (under torch.no_grad, or in a "
+        "checkpointed block); switch that off, or leave its stage out with skip_layers"
+    )

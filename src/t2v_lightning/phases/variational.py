@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import ClassVar
 
 import torch
@@ -14,6 +14,8 @@ from t2v_lightning.functional.random import random_bits
 from t2v_lightning.functional.variational import NoisyNetwork
 from t2v_lightning.phases.base import LogMetrics, Metrics, Phase, State
 from t2v_lightning.phases.halving import Halving
+from t2v_lightning.phases.head import constant_loss
+from t2v_lightning.phases.variational_options import VariationalFit, VariationalOptions
 from t2v_lightning.probes import ProbeNetwork
 from t2v_lightning.selection import Selection
 
@@ -22,52 +24,8 @@ log_text = logging.getLogger(__name__)
 DROWNED = 1e6
 """Noise variance over mean square of the weights of a layer at which the training counts as diverged."""
 
-
-@dataclass(frozen=True)
-class VariationalOptions:
-    """How the noise is learned.
-
-    Attributes:
-        epochs: of `num_samples` draws each.
-        beta: weight of the KL divergence against the cross-entropy.
-        noise_lr: learning rate (Adam) of log-variances and log lambda^2.
-        head_lr: learning rate (Adam) of the head, and of what `update_norm` adds.
-        num_samples: draws with replacement that make an epoch, however many images there are.
-        update_norm: learn the affine parameters of normalisation layers along, in copies.
-
-    Raises:
-        ValueError: an option is out of range.
-
-    >>> VariationalOptions(epochs=0)
-    Traceback (most recent call last):
-    ...
-    ValueError: epochs=0; it must be above 0
-    """
-
-    epochs: int = 2
-    beta: float = 1e-7
-    noise_lr: float = 1e-2
-    head_lr: float = 5e-4
-    num_samples: int = 10_000
-    update_norm: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "beta", "noise_lr", "head_lr", "num_samples"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)}; it must be above 0")
-
-
-@dataclass(frozen=True)
-class VariationalFit:
-    """Means over the draws of the last epoch, under noise, and the KL divergence at its end.
-
-    `loss` is cross_entropy + beta * kl, where cross_entropy stands for the negative log-likelihood.
-    """
-
-    loss: float
-    cross_entropy: float
-    kl: float
-    accuracy: float
+LOST = 100.0
+"""Times the loss of a constant guess: the mean loss of the last epoch at which the training counts as diverged."""
 
 
 class VariationalPhase(Phase):
@@ -92,7 +50,8 @@ class VariationalPhase(Phase):
         optimizer: holds log-variances and log lambda^2, then affine parameters and the head.
 
     Raises:
-        FloatingPointError: in `step`, when loss or gradients are not finite, or a layer is drowned in noise.
+        FloatingPointError: in `step`, when loss or gradients are not finite, or a layer is drowned in noise; in
+            `finish`, when the loss is beyond all guessing.
     """
 
     title: ClassVar[str] = "variational"
@@ -150,7 +109,7 @@ class VariationalPhase(Phase):
         cross_entropy, accuracy = (totals[:2] / totals[2]).tolist()
         noise = self.network.noise
         if not bool(torch.isfinite(sums).all()) or bool(noise.relative_noise().max() > DROWNED):
-            raise FloatingPointError(self._diagnosis(images, draws, cross_entropy))
+            raise FloatingPointError(self._diagnosis(cross_entropy, images, draws))
         kl = self._adam_step(sums[:-3] / sums[-1])
         if self.seen % self.length == 0:
             self._totals.zero_()
@@ -170,6 +129,19 @@ class VariationalPhase(Phase):
         if self.seen != self.epochs * self.length:
             raise RuntimeError(f"{self.seen} draws were counted where there are {self.epochs * self.length}")
         cross_entropy, accuracy = (self._totals[:2] / self._totals[2]).tolist()
+        guess = constant_loss(self.task)
+        if cross_entropy > LOST * guess > 0:
+            raise FloatingPointError(self._diagnosis(cross_entropy))
+        if not cross_entropy < guess:
+            log_text.warning(
+                "under its noise the network is no better than chance: cross-entropy %.4f in the last epoch, while a "
+                "constant guess has %.4f, so that the embedding says little about the task. Try more epochs, or a "
+                "lower head_lr (now %g) or beta (now %g)",
+                cross_entropy,
+                guess,
+                self.options.head_lr,
+                self.options.beta,
+            )
         with torch.no_grad():
             kl = float(self.network.noise.kl())
         self.fit = VariationalFit(cross_entropy + self.options.beta * kl, cross_entropy, kl, accuracy)
@@ -198,7 +170,9 @@ class VariationalPhase(Phase):
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
         with torch.autocast(images.device.type, enabled=False):
             losses = likelihood.loss(outputs, targets)
-            gradients = torch.autograd.grad(losses.sum(), self._learned_from_data)
+            gradients = torch.autograd.grad(
+                losses.sum(), self._learned_from_data, allow_unused=True, materialize_grads=True
+            )
             accuracies = likelihood.accuracy(outputs.detach(), targets)
         numbers = torch.stack([losses.detach(), accuracies, torch.ones_like(losses)]).double().sum(1)
         return torch.cat([part.flatten().double() for part in (*gradients, numbers)])
@@ -227,9 +201,11 @@ class VariationalPhase(Phase):
         return kl.item()
 
     @torch.no_grad()
-    def _diagnosis(self, images: Tensor, draws: Tensor, cross_entropy: float) -> str:
-        """Where the noise went wrong, and what to do about it."""
-        relative = self.network.noise.relative_noise().nan_to_num(torch.inf)
+    def _diagnosis(
+        self, cross_entropy: float, images: Tensor | None = None, draws: Tensor | None = None
+    ) -> str:
+        """Where the noise went wrong, if need be in these images, and what to do about it."""
+        relative = self.network.noise.relative_noise().nan_to_num(torch.inf, torch.inf)
         names = list(self.network.noise.layers)
         layer, what = names[int(relative.argmax())], "bears the most noise"
         broken: list[str] = []
@@ -238,7 +214,7 @@ class VariationalPhase(Phase):
             if not bool(torch.isfinite(output).all()):
                 broken.append(name)
 
-        if len(images):
+        if images is not None and draws is not None and len(images):
             self.network(images, draws, observe)
         if broken:
             layer, what = broken[0], "is the first with an output that is not finite"
@@ -251,12 +227,33 @@ class VariationalPhase(Phase):
 
 
 def noisy_filters(
-    probe: ProbeNetwork, skip_layers: int = 0, seed: int = 0, update_norm: bool = False
+    probe: ProbeNetwork,
+    skip_layers: int = 0,
+    seed: int = 0,
+    update_norm: bool = False,
+    example: Tensor | None = None,
 ) -> NoisyNetwork:
-    """The probe with noise on its filters from stage `skip_layers` on; says which weights bear none."""
+    """The probe with noise on its filters from stage `skip_layers` on; says which weights bear none.
+
+    Args:
+        probe: in float32 or float64.
+        skip_layers: first stage that bears noise.
+        seed: of the noise.
+        update_norm: learn the affine parameters of normalisation layers along.
+        example: an image [C, H, W] with which the network is looked at; a black one when None.
+
+    Raises:
+        ValueError: a probe in half precision, or one that `NoisyNetwork` does not take.
+    """
+    weight = probe.head.weight
+    if weight.dtype in (torch.float16, torch.bfloat16):
+        raise ValueError(
+            f"the probe is in {str(weight.dtype).removeprefix('torch.')}, in which steps of the learning round to "
+            "nothing; call probe.float(), and choose precision='bf16-mixed' for speed"
+        )
     network = NoisyNetwork(
         probe,
-        probe.head.weight.new_zeros(1, *probe.input_size),
+        weight.new_zeros(1, *probe.input_size) if example is None else example[None].to(weight),
         NormalTable(seed).read,
         candidates={probe.layer_prefix + name for name in probe.stage_parameters(skip_layers)},
         prefix=probe.layer_prefix,
