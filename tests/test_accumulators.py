@@ -173,6 +173,18 @@ def test_reset_forgets_everything() -> None:
     close(metric.compute(), filled(values, weights, index).compute())
 
 
+def test_it_may_be_reset_in_inference_mode_and_go_on_outside() -> None:
+    """As a metric of somebody's module is after the Trainer's validation."""
+    values, weights, index = samples()
+    metric = filled(values, weights, index)
+    with torch.inference_mode():
+        metric.reset()
+        metric.update(values[:50], weights[:50], index[:50])
+    metric.update(values[50:100], weights[50:100], index[50:100])
+    metric(values[100:], weights[100:], index[100:])
+    close(metric.compute(), filled(values, weights, index, batch=50).compute())
+
+
 def test_sums_of_two_processes_add_up() -> None:
     values, weights, index = samples()
     first, second = (filled(values[p], weights[p], index[p]) for p in (slice(0, 80), slice(80, 200)))

@@ -114,13 +114,14 @@ class FilterwiseFisher(Metric):
                 f"squared gradients of sample(s) {bad[:5]} are not finite; check the images and weights"
             )
         group = random_bits(0, 0, index.to(values.device), 1)[:, 0] & (GROUPS - 1)
-        self.group_sums.index_add_(0, group, w[:, None] * v)
-        self.group_weights.index_add_(0, group, w)
-        self.sum_w2v2 += w.square() @ v.square()
-        self.sum_w2v += w.square() @ v
-        self.sum_w2 += w.square().sum()
-        self.samples += (w > 0).sum()
-        self.seen += len(w)
+        # not in place: a metric that a Trainer's validation has reset holds tensors of inference mode
+        self.group_sums = self.group_sums.index_add(0, group, w[:, None] * v)
+        self.group_weights = self.group_weights.index_add(0, group, w)
+        self.sum_w2v2 = self.sum_w2v2 + w.square() @ v.square()
+        self.sum_w2v = self.sum_w2v + w.square() @ v
+        self.sum_w2 = self.sum_w2 + w.square().sum()
+        self.samples = self.samples + (w > 0).sum()
+        self.seen = self.seen + len(w)
 
     def forward(
         self, values: Tensor, weights: Tensor | None = None, index: Tensor | None = None

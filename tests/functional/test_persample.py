@@ -6,10 +6,12 @@ import pytest
 import torch
 from oracles import relative_error
 from small_networks import images, network
+from small_probe import small_module
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from t2v_lightning.functional import filterwise_fisher
+from t2v_lightning.functional.likelihood import cotangents, get_likelihood
 from t2v_lightning.functional.persample import PerSampleFisher
 
 LAYERS = ["0", "3"]
@@ -33,6 +35,26 @@ def test_gradients_of_the_caller_do_not_matter(case: str) -> None:
     for layer in LAYERS:
         assert torch.equal(got[layer], expected[layer])
         assert not got[layer].requires_grad
+
+
+def test_inference_mode_of_the_caller_does_not_matter() -> None:
+    """A Trainer validates in it: made, called or both there, and on images made there."""
+    model, x = small_module(), torch.randn(5, 1, 8, 8)
+
+    def vectors(outputs: Tensor) -> Any:
+        return cotangents(outputs, get_likelihood("softmax"), "exact")
+
+    expected = PerSampleFisher(model, x)(x, vectors)
+    assert expected.min() > 0
+    with torch.inference_mode():
+        made_inside = PerSampleFisher(model, x.clone())
+        assert torch.equal(made_inside(x.clone(), vectors), expected)
+        assert torch.equal(filterwise_fisher(model, x)["0"], expected.double().sum(0)[:4])
+        model[0].weight *= 1.0  # so that the weights are arranged anew
+        outside = PerSampleFisher(model, x)(x, vectors)
+    assert torch.equal(made_inside(x, vectors), expected)
+    assert torch.equal(outside, expected)
+    assert not torch.is_inference_mode_enabled()
 
 
 def test_something_else_with_gradients_inside_the_network_does_not_silence_it() -> None:

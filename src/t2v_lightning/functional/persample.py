@@ -86,6 +86,7 @@ class PerSampleFisher:
         ValueError: the network mixes samples, or has no weight to measure.
     """
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         model: nn.Module,
@@ -136,6 +137,7 @@ class PerSampleFisher:
         """A part of the network, without gradients and with the arranged weights of `PreparedNetwork`."""
         return partial(self.prepared, part)
 
+    @torch.inference_mode(False)  # in which a Trainer runs its validation
     def __call__(self, x: Tensor, vectors: Callable[[Tensor], Iterable[Tensor]]) -> Tensor:
         """Sum over vectors v of the squared gradients of <v, f(x_n)>, averaged within each filter.
 

@@ -153,7 +153,7 @@ class PreparedNetwork:
         if state == self._state:
             return
         self._arranged, self._skipped = {}, set()
-        with torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 fold = self.folds.get(name)
                 if fold is not None:
