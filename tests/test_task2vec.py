@@ -12,6 +12,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from oracles import network_fisher
 from PIL import Image
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
+from pytorch_lightning.utilities.combined_loader import CombinedLoader
 from small_probe import small_module, small_probe, striped
 from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset
@@ -497,6 +498,33 @@ def test_a_loader_with_workers_and_a_batch_sampler() -> None:
     assert module.loader_options.batch_size == 4
 
 
+@pytest.mark.parametrize("run", ["embed", "fit"])
+@pytest.mark.parametrize("kind", ["loader", "batch sampler", "datamodule"])
+def test_a_loader_over_a_part_of_its_dataset(run: str, kind: str) -> None:
+    """The other part is often that for validation."""
+    items, part = task(40), list(range(0, 40, 2))
+    sampler = torch.utils.data.SubsetRandomSampler(part)
+    options: dict[str, Any] = {"sampler": sampler, "shuffle": None}
+    if kind == "batch sampler":
+        batches = torch.utils.data.BatchSampler(sampler, 4, drop_last=True)
+        options = {"batch_sampler": batches, "shuffle": None, "batch_size": 1}
+    data: Any = Plain(items, **options)
+    data.train = items
+    module = Task2Vec(small_probe(), **EXACT)
+    embedding = run_module(module, data if kind == "datamodule" else data.train_dataloader(), run)
+    assert embedding.meta["samples"] == 20
+    assert relative(embedding, embed(Subset(items, part), small_probe(), progress=False, **EXACT)) < 1e-9
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_images_come_to_the_precision_of_the_probe_either_way(dtype: torch.dtype) -> None:
+    items = [(x.to(dtype), y) for x, y in task()]
+    module = Task2Vec(small_probe(double=False), **EXACT)
+    assert (
+        relative(fit(module, items), embed(items, small_probe(double=False), progress=False, **EXACT)) < 1e-4
+    )
+
+
 def test_pil_images_get_the_probes_own_transform() -> None:
     class Pictures(Dataset[Any]):
         targets = [0, 1] * 4
@@ -690,6 +718,22 @@ class SizedStream(Stream):
 
 X = torch.zeros(1, 8, 8)
 
+
+class Labelled(Dataset[Any]):
+    """Its labels can be read without its items."""
+
+    targets = [0, 1] * 4
+
+    def __init__(self, item: Callable[[Tensor], Any]) -> None:
+        self.item = item
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> Any:
+        return self.item(X)
+
+
 BAD_DATA: dict[str, tuple[Any, type[Exception], str]] = {
     "stream": (Stream(), TypeError, r"must be map-style.*got Stream"),
     "stream with a length": (SizedStream(), TypeError, r"must be map-style.*got SizedStream"),
@@ -700,6 +744,17 @@ BAD_DATA: dict[str, tuple[Any, type[Exception], str]] = {
     "no targets": ([(X, None), (X, None)], TypeError, "cannot be read as numbers"),
     "NaN": ([(X, 0), (X / 0, 1)], ValueError, "image 1 of the dataset holds NaN"),
     "channels": ([(X.expand(3, 8, 8), 0), (X, 1)], ValueError, r"shape \(3, 8, 8\); the probe 'small' takes"),
+    "a dict an image": (
+        Labelled(lambda x: {"image": x, "label": 0}),
+        TypeError,
+        "item 0 of .* is a dict, not a pair",
+    ),
+    "three an image": (Labelled(lambda x: (x, 0, 7)), TypeError, "item 0 of .* is a tuple of 3, not a pair"),
+    "images alone": (
+        Labelled(lambda x: x),
+        TypeError,
+        r"item 0 of .* is a Tensor of shape \(1, 8, 8\), not a pair",
+    ),
     "bytes": ([(X.byte(), 0), (X.byte(), 1)], ValueError, "image 0 of the dataset is a torch.uint8"),
     "arrays": ([(X.numpy(), 0), (X.numpy(), 1)], TypeError, "PIL image, got ndarray"),
     "shapes": ([(X, 0), (torch.zeros(1, 9, 8), 1)], ValueError, "differ in shape"),
@@ -723,10 +778,43 @@ def test_a_trainer_tells_the_same(case: str) -> None:
         quietly().fit(Task2Vec(small_probe(double=False), head=QUICK), DataLoader(dataset, batch_size=2))
 
 
-def test_several_loaders_are_refused() -> None:
-    loader = DataLoader(task(double=False))
-    with pytest.raises(TypeError, match="one DataLoader"):
-        quietly().fit(Task2Vec(small_probe(double=False)), [loader, loader])
+LOADERS: dict[str, Callable[[DataLoader[Any]], Any]] = {
+    "list": lambda loader: [loader, loader],
+    "dict": lambda loader: {"one": loader},
+    "CombinedLoader": lambda loader: CombinedLoader([loader, loader], "sequential"),
+}
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+def test_several_loaders_are_refused(kind: str) -> None:
+    loaders = LOADERS[kind](DataLoader(task(double=False)))
+    with pytest.raises(TypeError, match=f"one DataLoader.*got {kind}"):
+        quietly().fit(Task2Vec(small_probe(double=False)), loaders)
+
+
+def test_a_fit_without_data_is_refused() -> None:
+    with pytest.raises(TypeError, match="given no data; pass datamodule="):
+        quietly().fit(Task2Vec(small_probe(double=False)))
+
+
+COLLATED: dict[str, tuple[Callable[[Tensor, Tensor], Any], str]] = {
+    "a dict": (lambda x, y: {"image": x, "label": y}, "6 items into a dict;"),
+    "images alone": (lambda x, y: x, "6 items into a Tensor;"),
+    "targets first": (lambda x, y: (y, x), r"6 items into a tuple of torch\.int64 \[6\];"),
+    "fewer images": (lambda x, y: (x[:2], y[:2]), r"6 items into a tuple of torch\.float32 \[2, 1, 8, 8\];"),
+}
+
+
+@pytest.mark.parametrize("case", COLLATED)
+def test_batches_of_another_form_are_refused(case: str) -> None:
+    make, text = COLLATED[case]
+
+    def collate(items: list[Any]) -> Any:
+        return make(*torch.utils.data.default_collate(items))
+
+    loader = DataLoader(task(double=False), batch_size=6, collate_fn=collate)
+    with pytest.raises(TypeError, match=text):
+        quietly().fit(Task2Vec(small_probe(double=False), head=QUICK), loader)
 
 
 def test_labels_beyond_the_head() -> None:
@@ -773,7 +861,7 @@ def test_options_that_make_no_sense_are_told_at_once(case: str) -> None:
 def test_a_network_that_is_no_classifier() -> None:
     with pytest.raises(ValueError, match="no final Linear head"):
         Task2Vec(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()))
-    with pytest.raises(TypeError, match="takes a network"):
+    with pytest.raises(TypeError, match=r"not the name 'resnet18': get_probe\('resnet18'\) makes one"):
         Task2Vec("resnet18")  # type: ignore[arg-type]
 
 

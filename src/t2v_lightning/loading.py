@@ -7,7 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    Subset,
+    SubsetRandomSampler,
+    default_collate,
+)
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +41,7 @@ class IndexedDataset(Dataset[tuple[Any, Any, int]]):
 
     def __getitem__(self, position: int) -> tuple[Any, Any, int]:
         item = int(self.chosen[position % len(self.chosen)])
-        image, target = self.dataset[item]
+        image, target = as_pair(self.dataset[item], item)
         if not isinstance(image, Tensor):
             if self.transform is None:
                 raise TypeError(
@@ -52,6 +59,18 @@ class IndexedDataset(Dataset[tuple[Any, Any, int]]):
                 f"image {item} of the dataset holds NaN or infinite values; repair or leave it out"
             )
         return image, target, position
+
+
+def as_pair(item: Any, number: int) -> tuple[Any, Any]:
+    """An item of a dataset as (image, target); TypeError for anything else."""
+    if isinstance(item, (tuple, list)) and len(item) == 2:
+        return item[0], item[1]
+    shape = f" of shape {tuple(item.shape)}" if isinstance(item, Tensor) else ""
+    length = f" of {len(item)}" if isinstance(item, (tuple, list)) else ""
+    raise TypeError(
+        f"item {number} of the dataset is a {type(item).__name__}{shape}{length}, not a pair (image, target); a task "
+        "is a labelled dataset: return the label beside the image"
+    )
 
 
 class ShardedSampler(DistributedSampler[Any]):
@@ -151,14 +170,22 @@ class _Collate:
     def __call__(self, items: list[tuple[Any, Any, int]]) -> Batch:
         positions = torch.tensor([position for _, _, position in items])
         if self.collate is not default_collate:
-            return self.collate([(image, target) for image, target, _ in items])[0], positions
-        images = [image for image, _, _ in items]
-        shapes = sorted({tuple(image.shape) for image in images})
+            batch = self.collate([(image, target) for image, target, _ in items])
+            images = batch[0] if isinstance(batch, (tuple, list)) and batch else None
+            if not isinstance(images, Tensor) or len(images) != len(items) or not images.is_floating_point():
+                got = f" of {images.dtype} {list(images.shape)}" if isinstance(images, Tensor) else ""
+                raise TypeError(
+                    f"the loader's collate function makes {len(items)} items into a {type(batch).__name__}{got}; "
+                    "needed is (images, targets), a float image for each item. A dataset can go without a loader"
+                )
+            return images, positions
+        singles = [image for image, _, _ in items]
+        shapes = sorted({tuple(image.shape) for image in singles})
         if len(shapes) > 1:
             raise ValueError(
                 f"images of a batch differ in shape, {shapes[0]} and {shapes[1]}; resize them to one size"
             )
-        return default_collate(images), positions
+        return default_collate(singles), positions
 
 
 def one_loader(loader: Any) -> DataLoader[Any]:
@@ -168,6 +195,15 @@ def one_loader(loader: Any) -> DataLoader[Any]:
             f"Task2Vec needs one DataLoader over a map-style dataset for training, got {type(loader).__name__}"
         )
     return loader
+
+
+def dataset_of(loader: DataLoader[Any]) -> Any:
+    """A loader's dataset, or the part of it that a `SubsetRandomSampler` restricts the loader to."""
+    sampler = getattr(loader.batch_sampler, "sampler", loader.sampler)
+    sampler = getattr(getattr(sampler, "dataset", None), "_sampler", sampler)  # inside Lightning's for DDP
+    if isinstance(sampler, SubsetRandomSampler):
+        return Subset(loader.dataset, [int(index) for index in sampler.indices])
+    return loader.dataset
 
 
 def loader_options(loader: DataLoader[Any]) -> LoaderOptions:

@@ -20,6 +20,7 @@ from t2v_lightning.loading import (
     LoaderOptions,
     PhaseLoader,
     ShardedSampler,
+    dataset_of,
     loader_options,
     one_loader,
 )
@@ -103,12 +104,17 @@ class PhasedFit(LightningModule):
         if stage != "fit":
             raise RuntimeError(f"Task2Vec runs through Trainer.fit alone, not through Trainer.{stage}")
         trainer = self.trainer
+        if trainer.fit_loop._data_source.instance is self:
+            raise TypeError(
+                "Trainer.fit was given no data; pass datamodule= (a LightningDataModule) or train_dataloaders= (a "
+                "DataLoader)"
+            )
         check_trainer(trainer)
         self.run_folder = _local_folder(trainer.default_root_dir)
         self._dtype_before = next(self.parameters()).dtype
         self._user_source = trainer.fit_loop._data_source.instance
         loader = one_loader(trainer.fit_loop._data_source.dataloader())
-        source = trainer.datamodule if trainer.datamodule is not None else loader.dataset  # type: ignore[attr-defined]
+        source = trainer.datamodule if trainer.datamodule is not None else dataset_of(loader)  # type: ignore[attr-defined]
         self.position, self._resumed = (0, 0), None
         self.prepare(source, loader_options(loader), trainer.world_size)
         trainer.fit_loop._data_source.instance = self
@@ -162,7 +168,7 @@ class PhasedFit(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         images, positions = batch
         phase, epoch = self.phase_at(self.current_epoch)
-        metrics = phase.step(images, positions)
+        metrics = phase.step(images.to(next(self.parameters()).dtype), positions)
         self.position = (self.current_epoch, batch_idx + 1)
         self._count_step()
         self.log_dict(metrics, prog_bar=True, logger=False)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDataset
 
 from t2v_lightning.functional.likelihood import LikelihoodName
+from t2v_lightning.loading import as_pair
 
 log = logging.getLogger(__name__)
 
@@ -141,13 +142,7 @@ def find_targets(dataset: Any) -> Any:
     )
     targets = []
     for i in range(len(dataset)):
-        item = dataset[i]
-        if not isinstance(item, (tuple, list)) or len(item) != 2:
-            raise TypeError(
-                f"item {i} of the dataset is {_describe(item)}, not a pair (image, target); a task is a labelled "
-                "dataset: return the label beside the image"
-            )
-        targets.append(item[1])
+        targets.append(as_pair(dataset[i], i)[1])
     return targets
 
 
@@ -157,12 +152,6 @@ def _transformed(values: Any, transform: Any) -> Any:
         return values
     plain = values.tolist() if isinstance(values, Tensor) and values.dim() == 1 else values
     return [transform(value) for value in plain]
-
-
-def _describe(item: Any) -> str:
-    shape = f" of shape {tuple(item.shape)}" if isinstance(item, Tensor) else ""
-    length = f" of {len(item)}" if isinstance(item, (tuple, list)) else ""
-    return f"a {type(item).__name__}{shape}{length}"
 
 
 def _stack(raw: Any) -> Tensor:

@@ -22,7 +22,13 @@ from t2v_lightning.functional.persample import PerSampleFisher
 from t2v_lightning.functional.variational import NoiseParameters
 from t2v_lightning.functional.weights import Include, check_include
 from t2v_lightning.lineup import first_image, line_up
-from t2v_lightning.loading import IndexedDataset, LoaderOptions, one_loader, warn_random_transforms
+from t2v_lightning.loading import (
+    IndexedDataset,
+    LoaderOptions,
+    dataset_of,
+    one_loader,
+    warn_random_transforms,
+)
 from t2v_lightning.phased_fit import PhasedFit
 from t2v_lightning.phases import HeadOptions, VariationalOptions
 from t2v_lightning.plain_loop import run_phases
@@ -165,7 +171,7 @@ class Task2Vec(PhasedFit):
         """
         self.processes = processes
         dataset = (
-            one_loader(source.train_dataloader()).dataset
+            dataset_of(one_loader(source.train_dataloader()))
             if isinstance(source, LightningDataModule)
             else source
         )
@@ -244,7 +250,7 @@ class Task2Vec(PhasedFit):
             dataset.setup("fit")
             options.collate_fn = one_loader(dataset.train_dataloader()).collate_fn
         elif isinstance(dataset, DataLoader):
-            options.collate_fn, dataset = dataset.collate_fn, dataset.dataset
+            options.collate_fn, dataset = dataset.collate_fn, dataset_of(dataset)
         with torch.inference_mode(False):
             self.prepare(dataset, options)
             where = torch.device(_pick_device() if device == "auto" else device)

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.functional.distances import DISTANCES, pdist
-from t2v_lightning.loading import loader_options, one_loader, warn_random_transforms
+from t2v_lightning.loading import dataset_of, loader_options, one_loader, warn_random_transforms
 from t2v_lightning.network_copy import copy_network
 from t2v_lightning.plain_loop import run_phases
 from t2v_lightning.probes import ProbeNetwork
@@ -83,6 +83,8 @@ class Task2VecCallback(Callback):
         self.embedding: Embedding | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
         self.embedding = None
         strategy = trainer.strategy
         whole = isinstance(strategy, (SingleDeviceStrategy, DDPStrategy))
@@ -156,7 +158,8 @@ class Task2VecCallback(Callback):
         module.prepare(self._images, options, trainer.world_size)
         names = {"dataset": "name", "task_name": "task_name", "family": "family"}
         known = {key: getattr(self._images.owner, name, None) for key, name in names.items()}
-        module.task_meta = {"dataset": type(self._images.source).__name__} | {
+        source = self._images.source
+        module.task_meta = {"dataset": type(getattr(source, "dataset", source)).__name__} | {
             key: value for key, value in known.items() if isinstance(value, str)
         }
         return module
@@ -178,8 +181,8 @@ class _Images:
 
     def __init__(self, loader: DataLoader[Any], owner: Any) -> None:
         check_map_style(loader.dataset)
-        self.loader, self.source, self.owner = loader, loader.dataset, owner
-        self.targets = find_targets(loader.dataset)
+        self.loader, self.source, self.owner = loader, dataset_of(loader), owner
+        self.targets = find_targets(self.source)
 
     def __len__(self) -> int:
         return len(self.targets)

@@ -87,6 +87,10 @@ class ProbeNetwork(nn.Module):
             ValueError: no final Linear head, or the module fails on ``input_size``; the text says what
                 was found.
         """
+        if isinstance(module, str):
+            raise TypeError(
+                f"from_module takes a network, not the name {module!r}: get_probe({module!r}) makes one"
+            )
         if not isinstance(module, nn.Module) or isinstance(module, ProbeNetwork):
             raise TypeError(f"from_module takes a network (nn.Module, not yet a probe), got {type(module)}")
         return cls.from_owned(copy.deepcopy(_unwrapped(module)), input_size, transform, name)
