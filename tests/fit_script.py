@@ -1,10 +1,12 @@
 """A fit in a process of its own: ``python fit_script.py FOLDER SETTINGS``, SETTINGS being JSON.
 
-Every rank writes its embedding to FOLDER/rank<r>.safetensors, and FOLDER/reached.txt grows by a line a batch.
+Every rank writes its embedding to FOLDER/rank<r>of<n>.safetensors, and the positions that it was given, epoch by
+epoch, to FOLDER/visits<r>.json; FOLDER/reached.txt grows by a line a batch.
 """
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -32,9 +34,13 @@ class Run:
         path = self.folder / "reached.txt"
         return len(path.read_text().split()) if path.exists() else 0
 
-    def end(self) -> tuple[int, str, str]:
-        """Exit code, standard output and standard error."""
-        output, errors = self.process.communicate(timeout=300)
+    def end(self, seconds: float = 300.0) -> tuple[int, str, str]:
+        """Exit code, standard output and standard error; a run that hangs is killed, and fails."""
+        try:
+            output, errors = self.process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            raise AssertionError(f"the run hung:\n{self.process.communicate()[1][-3000:]}") from None
         return self.process.returncode, output, errors
 
 
@@ -75,15 +81,20 @@ def main(
 ) -> None:
     """One fit; `pause` seconds after each batch, other settings are those of the Trainer."""
     import torch
-    from pytorch_lightning import Callback, Trainer
+    from pytorch_lightning import Callback, LightningModule, Trainer
     from small_probe import small_probe, striped
     from torch.utils.data import DataLoader
 
     from t2v_lightning import Task2Vec
     from t2v_lightning.batch_checkpoint import BatchCheckpoint
 
+    visits: dict[int, list[int]] = {}
+
     class Reached(Callback):
-        def on_train_batch_end(self, trainer: Trainer, *rest: Any) -> None:
+        def on_train_batch_end(
+            self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        ) -> None:
+            visits.setdefault(trainer.current_epoch, []).extend(batch[1].tolist())
             if trainer.is_global_zero:
                 with (folder / "reached.txt").open("a") as file:
                     file.write("batch\n")
@@ -104,7 +115,12 @@ def main(
     task = striped(images, classes, double=double)
     made.fit(module, DataLoader(task, batch_size=batch_size, num_workers=workers), ckpt_path=resume)
     assert module.embedding is not None
-    module.embedding.save(folder / f"rank{made.global_rank}of{made.world_size}.safetensors")
+    several = torch.distributed.is_initialized()
+    processes = torch.distributed.get_world_size() if several else 1
+    module.embedding.save(folder / f"rank{made.global_rank}of{processes}.safetensors")
+    (folder / f"visits{made.global_rank}.json").write_text(
+        json.dumps({"process": os.getpid(), "visits": visits})
+    )
 
 
 if __name__ == "__main__":

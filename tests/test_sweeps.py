@@ -258,6 +258,15 @@ def command(*words: str, folder: Path) -> "subprocess.Popen[str]":
     )  # fmt: skip
 
 
+def end(process: "subprocess.Popen[str]", seconds: float = 600.0) -> str:
+    """What a command has shown once it has ended; one that hangs is told to stop, with all it started, and fails."""
+    try:
+        return process.communicate(timeout=seconds)[0]
+    except subprocess.TimeoutExpired:
+        process.terminate()  # which it sends on
+        raise AssertionError(f"the command hung:\n{process.communicate(timeout=60)[0][-3000:]}") from None
+
+
 @pytest.mark.slow
 def test_ranks_of_a_sweep_share_its_folders_and_give_the_embeddings_of_one_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -267,7 +276,7 @@ def test_ranks_of_a_sweep_share_its_folders_and_give_the_embeddings_of_one_proce
         str(ROOT / "train.py"), "-m", *sweep, "trainer=ddp", "trainer.devices=2",
         'hydra.sweep.dir="two ranks/${now:%H-%M-%S-%f}"', folder=tmp_path,
     )  # fmt: skip
-    shown, _ = two.communicate(timeout=600)
+    shown = end(two)
     assert two.returncode == 1, shown
     assert shown.count("GLOBAL_RANK: 1, MEMBER: 2/2") == 2, "two jobs of two ranks"
     assert "job 1 (dataset.name=digit) failed: Got dataset 'digit'" in shown
@@ -285,11 +294,11 @@ def test_ranks_of_a_sweep_share_its_folders_and_give_the_embeddings_of_one_proce
 @pytest.mark.slow
 def test_ranks_that_torchrun_starts_go_through_a_sweep_together(tmp_path: Path) -> None:
     process = command(
-        "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", str(ROOT / "train.py"), "-m", *TINY,
+        "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", str(ROOT / "train.py"), "-m", *TINY,
         "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "dataset.name=digits_low,textures",
         folder=tmp_path,
     )  # fmt: skip
-    shown, _ = process.communicate(timeout=600)
+    shown = end(process)
     assert process.returncode == 0, shown
     assert shown.count("2 of 2 embeddings") == 1
     folder = tmp_path / "multirun" / "montecarlo"
