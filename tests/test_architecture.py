@@ -31,6 +31,7 @@ PARTS = {
     "embedding_files": "embedding", "reference_pickle": "embedding", "plot_style": "plots", "task_plots": "plots",
     "profile_plots": "plots",
     "assembly": "task2vec", "lineup": "task2vec", "plain_loop": "task2vec", "trainer_settings": "task2vec",
+    "example_images": "callbacks", "run_summary": "callbacks", "tensorboard_pages": "callbacks",
     "batch_checkpoint": "callbacks", "checkpoint_files": "task2vec", "checkpointing": "task2vec",
     "phased_fit": "task2vec", "stopping": "task2vec", "run_checkpoints": "cli",
     "jobs": "sweeps", "own_process": "sweeps",

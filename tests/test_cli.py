@@ -11,6 +11,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
+from PIL import Image
 
 from t2v_lightning import Embedding
 from t2v_lightning.cli import CONFIGS, main, run
@@ -44,7 +45,9 @@ def test_one_task_is_embedded(tmp_path: Path) -> None:
     assert embedding.meta["probe"] == "efficientnet_lite0"
     assert (embedding.meta["samples"], embedding.meta["num_classes"], embedding.meta["seed"]) == (20, 10, 3)
     assert embedding.norm > 0
-    assert any(folder.glob("tensorboard/**/events.out.*"))
+    assert len(list((folder / "tensorboard" / "digits").glob("events.out.*"))) == 1
+    with Image.open(folder / "tensorboard" / "digits" / "thumbnail.png") as picture:
+        assert picture.size == (96, 96)
     assert "20 images" in done.stdout
     assert str(folder) in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
@@ -125,6 +128,20 @@ def test_no_logger_is_fine(tmp_path: Path) -> None:
     embedding = run(config, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["embedding.safetensors"]
     assert Embedding.load(tmp_path / "embedding.safetensors") == embedding
+
+
+@pytest.mark.usefixtures("configs")
+def test_a_new_run_in_an_old_folder_starts_its_log_afresh(tmp_path: Path) -> None:
+    old = tmp_path / "tensorboard" / "digits" / "events.out.tfevents.1.host"
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"of an earlier run")
+    (tmp_path / "mine").mkdir()
+    kept = (tmp_path / "mine" / old.name, old.with_name("notes.txt"))
+    for path in kept:
+        path.write_bytes(b"somebody's own")
+    run(tiny("~logger", "dataset=textures_ground", "trainer.accelerator=cpu"), tmp_path)
+    assert not old.exists()
+    assert all(path.exists() for path in kept)
 
 
 @pytest.mark.usefixtures("configs")

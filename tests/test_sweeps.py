@@ -197,6 +197,19 @@ def test_the_report_counts_jobs_that_failed_died_or_never_started(
     assert (folder / "distances.csv").exists()
 
 
+def test_the_projector_has_the_pictures_that_the_jobs_have_left(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    jobs = make_sweep(folder, "a", "killed", "b", "c")
+    for job, colour in ((jobs[0], "red"), (jobs[3], "blue")):
+        log = job / "tensorboard" / "task"
+        log.mkdir(parents=True)
+        Image.new("RGB", (96, 96), colour).save(log / "thumbnail.png")
+    report_on(folder, planned=4)
+    with Image.open(next(folder.glob("tensorboard/sweep/**/sprite.png"))) as picture:
+        found = [picture.convert("RGB").getpixel(place) for place in ((5, 5), (101, 5), (5, 101))]
+    assert found == [(255, 0, 0), (211, 211, 211), (0, 0, 255)]
+
+
 def test_a_report_without_distances_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "sweep"
     jobs = make_sweep(folder, "a", "b")

@@ -1,18 +1,13 @@
-"""Progress bars and TensorBoard pages of an embedding."""
+"""Progress bars of an embedding."""
 
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.callbacks.progress.rich_progress import RichProgressBarTheme
-from pytorch_lightning.loggers import TensorBoardLogger
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
-if TYPE_CHECKING:
-    from t2v_lightning.task2vec import Task2Vec
 
 
 class EmbedProgress(Progress):
@@ -91,21 +86,3 @@ class PhaseProgressBar(RichProgressBar):
         if "fisher/relative_stderr" in trainer.progress_bar_metrics:
             shown["stderr"] = trainer.progress_bar_metrics["fisher/relative_stderr"]
         return shown
-
-
-class TensorBoardSummary(Callback):
-    """Writes what a person looks for after a fit: settings, and the embedding layer by layer."""
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        module: Task2Vec = pl_module  # type: ignore[assignment]
-        embedding = module.embedding
-        for logger in trainer.loggers:
-            if not isinstance(logger, TensorBoardLogger) or embedding is None or not trainer.is_global_zero:
-                continue
-            writer = logger.experiment
-            rows = "\n".join(f"| {name} | {value} |" for name, value in embedding.meta.items())
-            writer.add_text("task", f"| | |\n|---|---|\n{rows}")
-            for number, (name, where) in enumerate(embedding.layers.items()):
-                entries = torch.as_tensor(embedding.fisher[where]).clamp_min(1e-30).log10()
-                writer.add_histogram(f"log10 fisher by layer/{number:03d} {name}", entries)
-            writer.flush()

@@ -26,7 +26,7 @@ from t2v_lightning.own_process import command_of, needs_own_process, run_apart
 from t2v_lightning.phases import HeadOptions
 from t2v_lightning.probes import get_probe
 from t2v_lightning.report import EMBEDDING_FILE
-from t2v_lightning.run_checkpoints import CHECKPOINTS, checkpoint_to_resume, remove_checkpoints
+from t2v_lightning.run_checkpoints import CHECKPOINTS, checkpoint_to_resume, remove_checkpoints, remove_logs
 from t2v_lightning.sweeps import SweepReport
 from t2v_lightning.task2vec import Task2Vec
 
@@ -78,6 +78,8 @@ def run(config: DictConfig, folder: Path) -> Embedding:
         max_epochs=-1,  # Task2Vec sets the real number, which depends on its phases
     )
     resume = checkpoint_to_resume(config.resume, folder)
+    if resume is None and is_first_rank():
+        remove_logs(folder)
     trainer.fit(module, datamodule=datamodule, ckpt_path=resume)
     embedding = module.embedding
     assert embedding is not None

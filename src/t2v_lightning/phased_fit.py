@@ -10,7 +10,6 @@ from pytorch_lightning import Callback, LightningModule
 from torch import Tensor
 
 from t2v_lightning.batch_checkpoint import checkpoint_for, save_by_the_clock
-from t2v_lightning.callbacks import TensorBoardSummary
 from t2v_lightning.checkpoint_files import SafeCheckpointIO
 from t2v_lightning.checkpointing import read_state, write_state
 from t2v_lightning.embedding import Embedding
@@ -26,6 +25,7 @@ from t2v_lightning.loading import (
 )
 from t2v_lightning.phases import Metrics, Phase, State
 from t2v_lightning.stopping import StopSignals
+from t2v_lightning.tensorboard_pages import TensorBoardSummary, last_steps
 from t2v_lightning.trainer_settings import check_trainer
 
 log = logging.getLogger(__name__)
@@ -40,6 +40,7 @@ class PhasedFit(LightningModule):
         processes: how many share the work.
         run_folder: where a fit may put large files; None without a Trainer.
         embedding: the result, once there is one.
+        logged: for each logger, what its log had from before the fit was resumed: names with their last steps.
     """
 
     dataset: IndexedDataset
@@ -54,6 +55,7 @@ class PhasedFit(LightningModule):
         self.position = (0, 0)
         self.processes = 1
         self.run_folder: Path | None = None
+        self.logged: list[dict[str, int]] = []
         self._resumed: State | None = None
         self._signals: StopSignals | None = None
 
@@ -145,6 +147,8 @@ class PhasedFit(LightningModule):
 
     def on_fit_start(self) -> None:
         """Takes on the state of a checkpoint, now that everything is on its device."""
+        resumed = self._resumed is not None
+        self.logged = [last_steps(logger) if resumed else {} for logger in self.loggers]
         if self._resumed is None:
             return
         state, self._resumed = self._resumed, None
@@ -167,14 +171,13 @@ class PhasedFit(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         images, positions = batch
-        phase, epoch = self.phase_at(self.current_epoch)
+        phase, _ = self.phase_at(self.current_epoch)
         metrics = phase.step(images.to(next(self.parameters()).dtype), positions)
         self.position = (self.current_epoch, batch_idx + 1)
         self._count_step()
         self.log_dict(metrics, prog_bar=True, logger=False)
         if metrics:
-            together = self.loader_options.batch_size * self.trainer.world_size
-            self.log_numbers(metrics, epoch * phase.length + min((batch_idx + 1) * together, phase.length))
+            self.log_numbers(metrics, phase.seen)
         if self._signals is not None:
             self._signals.heed()
 
@@ -188,9 +191,9 @@ class PhasedFit(LightningModule):
         save_by_the_clock(self.trainer, outputs, batch, batch_idx)
 
     def log_numbers(self, metrics: Metrics, step: int) -> None:
-        """Writes named numbers to every logger at that number of images or draws."""
-        for logger in self.loggers:
-            logger.log_metrics(metrics, step)
+        """Writes named numbers to every logger at that number of images or draws, but for what it has already."""
+        for logger, last in zip(self.loggers, self.logged, strict=True):
+            logger.log_metrics({k: v for k, v in metrics.items() if step > last.get(k, -1)}, step)
 
     def on_train_epoch_end(self) -> None:
         phase, epoch = self.phase_at(self.current_epoch)

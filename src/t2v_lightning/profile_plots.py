@@ -79,7 +79,7 @@ def plot_stage_profile(
     ax.set(xlim=(-0.5, len(layers) - 0.5), ylabel="mean Fisher of a filter")
     ax.tick_params(axis="y", which="both", labelsize=9, color=FAINT, labelcolor=INK)
     ax.spines[:].set_visible(False)
-    _draw_stages(ax, _stage_labels(list(layers), stages))
+    _draw_stages(ax, stage_labels(list(layers), stages))
     return settle(ax, title)
 
 
@@ -139,8 +139,12 @@ def _common_layers(embeddings: Sequence[Any]) -> dict[str, slice]:
     return layers[0]
 
 
-def _stage_labels(layers: Sequence[str], stages: Sequence[Sequence[str]] | None) -> list[str]:
-    """The stage of each layer."""
+def stage_labels(layers: Sequence[str], stages: Sequence[Sequence[str]] | None = None) -> list[str]:
+    """The name of the stage of each layer; see :func:`plot_stage_profile`.
+
+    >>> stage_labels(["conv1", "layer1.0.conv1", "layer1.0.conv2", "layer2.0.conv1"])
+    ['conv1', 'layer1', 'layer1', 'layer2']
+    """
     names = [layer.removeprefix("backbone.") for layer in layers]
     if stages is not None:
         heads = {module: stage[0] for stage in stages for module in stage}

@@ -1,8 +1,10 @@
-"""The checkpoints of a run in its folder: which one to go on from, and their end."""
+"""The checkpoints of a run in its folder: which one to go on from, and what goes when none is."""
 
 import logging
 import shutil
 from pathlib import Path
+
+from t2v_lightning.example_images import THUMBNAIL_FILE
 
 log = logging.getLogger(__name__)
 
@@ -48,3 +50,10 @@ def remove_checkpoints(folder: Path) -> None:
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     for path in checkpoints_of(folder):
         path.unlink(missing_ok=True)
+
+
+def remove_logs(folder: Path) -> None:
+    """Removes the TensorBoard log of an earlier run in the folder, whose curves would run into those of a new one."""
+    for name in ("events.out.tfevents.*", THUMBNAIL_FILE):
+        for path in (folder / "tensorboard").glob(f"**/{name}"):
+            path.unlink(missing_ok=True)

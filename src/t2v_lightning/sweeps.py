@@ -19,7 +19,7 @@ from rich.console import Console
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.functional.distances import DISTANCES
 from t2v_lightning.jobs import is_first_rank, reason_of_failure, started_outside
-from t2v_lightning.report import EMBEDDING_FILE, print_table, write_report
+from t2v_lightning.report import EMBEDDING_FILE, print_table, thumbnails_of, write_report
 
 log = logging.getLogger(__name__)
 
@@ -78,15 +78,19 @@ class SweepReport(Callback):
         self.ended = True
         console = Console()
         jobs = jobs_since(self._folder)
-        embeddings, failed = [], []
+        embeddings, files, failed = [], [], []
         for job in jobs:
             try:
                 embeddings.append(Embedding.load(job / EMBEDDING_FILE))
+                files.append(job / EMBEDDING_FILE)
             except (OSError, ValueError):
                 failed.append(job)
         if len(embeddings) > 1:
             try:
-                print_table(embeddings, write_report(embeddings, self._folder, self._distance), console)
+                matrix = write_report(
+                    embeddings, self._folder, self._distance, thumbnails=thumbnails_of(files)
+                )
+                print_table(embeddings, matrix, console)
             except ValueError as error:
                 _say(console, f"no distances: {error}")
         labels = labels_of(jobs)

@@ -9,6 +9,9 @@ import pytest
 from PIL import Image
 from report_examples import HOSTILE, LAYERS, embeddings
 from rich.console import Console
+from scipy.spatial.distance import pdist as euclidean
+from scipy.spatial.distance import squareform
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from t2v_lightning import Embedding
 from t2v_lightning.functional.distances import pdist
@@ -35,9 +38,11 @@ def test_files_and_distances(tmp_path: Path) -> None:
     assert any((folder / "tensorboard" / "sweep").glob("events.out.*"))
     points = next((folder / "tensorboard" / "sweep").glob("**/tensors.tsv")).read_text().splitlines()
     labels = next((folder / "tensorboard" / "sweep").glob("**/metadata.tsv")).read_text().splitlines()
-    assert labels == ["task\tfamily", "digits\td", "dogs\td", "faces\tf"]
+    assert [line.split("\t")[:2] for line in labels] == [
+        ["task", "family"], ["digits", "d"], ["dogs", "d"], ["faces", "f"]
+    ]  # fmt: skip
     vectors = np.array([[float(x) for x in line.split("\t")] for line in points])
-    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(squareform(euclidean(vectors)), matrix, atol=0.005)
     assert not [path for path in folder.iterdir() if ".tmp" in path.name]
 
 
@@ -48,6 +53,30 @@ def test_the_profiles_of_many_tasks_are_drawn_by_family(tmp_path: Path) -> None:
     legend = profile.axes[0].get_legend()
     assert legend is not None
     assert [text.get_text() for text in legend.get_texts()] == ["b", "p"]
+
+
+def test_tensorboard_has_the_figures_a_table_and_a_picture_of_each_task(tmp_path: Path) -> None:
+    red, broken = tmp_path / "red.png", tmp_path / "broken.png"
+    Image.new("RGB", (32, 20), "red").save(red)
+    broken.write_bytes(b"no picture")
+    write_report(embeddings("digits", "do|gs", "faces"), tmp_path, thumbnails=[red, broken, None])
+    log = EventAccumulator(str(tmp_path / "tensorboard" / "sweep"))
+    log.Reload()
+    shown = ("dendrogram", "distance_matrix", "stage_profile", "task_map")
+    assert sorted(log.Tags()["images"]) == [f"distances/{name}" for name in shown]
+    with (
+        Image.open(io.BytesIO(log.Images("distances/distance_matrix")[0].encoded_image_string)) as picture,
+        Image.open(tmp_path / "distance_matrix.png") as file,
+    ):
+        assert picture.size == file.size
+    (table,) = log.Tensors("overview/text_summary")
+    lines = table.tensor_proto.string_val[0].decode().splitlines()
+    assert lines[0].startswith("| task | family | K | images |")
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| digits", "| do&#124;gs", "| faces"]
+    with Image.open(next(tmp_path.glob("tensorboard/sweep/**/sprite.png"))) as sprite:
+        assert sprite.size == (192, 192)
+        found = [sprite.convert("RGB").getpixel(place) for place in ((48, 48), (144, 48), (48, 144))]
+    assert found == [(255, 0, 0), *[(211, 211, 211)] * 2]
 
 
 def test_a_report_can_be_written_again(tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ class Phase(ABC):
     epochs: int = 1
     done: bool = False
     """Whether the rest of the epoch may be left out."""
+    seen: int = 0
+    """Images or draws behind the numbers that `step` has returned last."""
     task: Selection
 
     @property

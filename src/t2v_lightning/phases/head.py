@@ -1,6 +1,7 @@
 """Fits a linear head on stored features."""
 
 import copy
+import itertools
 import logging
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -84,7 +85,7 @@ def fit_head(
     if options.method == "adam":
         _adam(fitted, features, targets, task, likelihood, options, seed, log)
     elif options.method == "lbfgs":
-        _lbfgs(fitted, features, targets, weights, likelihood, options)
+        _lbfgs(fitted, features, targets, weights, likelihood, options, log)
     head.load_state_dict(fitted.state_dict())
     fit = evaluate_head(fitted, features, targets, weights, likelihood)
     if not fit.loss < fit.constant_loss:
@@ -172,8 +173,9 @@ def _lbfgs(
     weights: Tensor,
     likelihood: Likelihood,
     options: HeadOptions,
+    log: LogMetrics,
 ) -> None:
-    """Minimises sum_n w_n loss_n + weight_decay / 2 (|W|^2 + |b|^2) in float64."""
+    """Minimises sum_n w_n loss_n + weight_decay / 2 (|W|^2 + |b|^2) in float64; logs each evaluation by its number."""
     whole = list(blocks(features))
     first = features[whole[0]].double()  # usually all there is
     parameters = [torch.zeros_like(p, dtype=torch.float64, requires_grad=True) for p in head.parameters()]
@@ -187,12 +189,18 @@ def _lbfgs(
         line_search_fn="strong_wolfe",
     )
 
+    evaluations = itertools.count(1)
+    sums = torch.zeros(2, dtype=torch.float64, device=weights.device)  # loss without the penalty, accuracy
+
     def loss_of(x: Tensor, block: slice) -> Tensor:
-        outputs = nn.functional.linear(x, *parameters)
-        return weights[block] @ likelihood.loss(outputs, targets[block])
+        outputs, y, w = nn.functional.linear(x, *parameters), targets[block], weights[block]
+        loss = w @ likelihood.loss(outputs, y)
+        sums.add_(torch.stack([loss.detach(), w @ likelihood.accuracy(outputs.detach(), y).to(w.dtype)]))
+        return loss
 
     def closure() -> Tensor:
         optimizer.zero_grad()
+        sums.zero_()
         loss = 0.5 * options.weight_decay * sum(p.square().sum() for p in parameters)
         for block in whole[1:]:
             part = loss_of(features[block].double(), block)
@@ -200,6 +208,7 @@ def _lbfgs(
             loss = loss + part.detach()
         loss = loss + loss_of(first, whole[0])
         loss.backward()
+        log({"head/loss": float(sums[0]), "head/accuracy": float(sums[1])}, next(evaluations))
         return loss
 
     optimizer.step(closure)

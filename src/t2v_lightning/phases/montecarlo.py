@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from t2v_lightning.accumulators import FilterwiseFisher
+from t2v_lightning.accumulators import FilterwiseFisher, FisherEstimate
 from t2v_lightning.functional.likelihood import Sampling, check_sampling, cotangents, get_likelihood
 from t2v_lightning.functional.persample import PerSampleFisher
 from t2v_lightning.functional.weights import Include
@@ -69,13 +69,20 @@ class MonteCarloPhase(Phase):
         estimate = self.accumulator.estimate() if self.target_stderr is None else self.accumulator.compute()
         if self.target_stderr is not None and int(estimate.samples) >= LEAST_IMAGES:
             self.done = estimate.relative_stderr <= self.target_stderr
+        return self._numbers(estimate)
+
+    def finish(self, log: LogMetrics) -> None:
+        """Logs what the images of all processes have come to; until now each has shown its own."""
+        before, numbers = self.seen, self._numbers(self.accumulator.compute())
+        if self.seen > before:
+            log(numbers, self.seen)
+
+    def _numbers(self, estimate: FisherEstimate) -> Metrics:
+        self.seen = int(estimate.samples)
         return {
             "fisher/norm": float(estimate.fisher.norm()),
             "fisher/relative_stderr": estimate.relative_stderr,
         }
-
-    def finish(self, log: LogMetrics) -> None:
-        pass
 
     def _squares(self, images: Tensor, index: Tensor, targets: Tensor) -> Tensor:
         """Each image's own Fisher information [N, D]."""

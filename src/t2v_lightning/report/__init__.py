@@ -4,7 +4,12 @@
 """
 
 from t2v_lightning.report.comparison import Comparison, compare, task_names
-from t2v_lightning.report.files import EMBEDDING_FILE, find_embeddings, load_embeddings
+from t2v_lightning.report.files import (
+    EMBEDDING_FILE,
+    find_embeddings,
+    load_embeddings,
+    thumbnails_of,
+)
 from t2v_lightning.report.tables import print_table
 from t2v_lightning.report.writing import write_report
 
@@ -16,5 +21,6 @@ __all__ = [
     "load_embeddings",
     "print_table",
     "task_names",
+    "thumbnails_of",
     "write_report",
 ]

@@ -12,7 +12,7 @@ from rich.console import Console
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.functional.distances import DISTANCES
 from t2v_lightning.report.comparison import compare
-from t2v_lightning.report.files import find_embeddings, load_embeddings
+from t2v_lightning.report.files import find_embeddings, load_embeddings, thumbnails_of
 from t2v_lightning.report.tables import print_table
 from t2v_lightning.report.taxonomy import find_icons, with_taxa
 from t2v_lightning.report.writing import write_comparison, write_taxonomy
@@ -51,22 +51,23 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> None:
     if not options.taxonomy and (options.data_root or options.icons):
         raise ValueError("--data-root and --icons belong to --taxonomy, which is not asked for.")
-    embeddings = load_embeddings(find_embeddings(options.places))
+    paths = find_embeddings(options.places)
+    embeddings, thumbnails = load_embeddings(paths), thumbnails_of(paths)
     if options.taxonomy:
         embeddings = with_taxa(embeddings, options.data_root)
     if options.max_tasks is not None:
         if options.max_tasks < 2:
             raise ValueError(f"got --max-tasks {options.max_tasks}; distances need two tasks or more.")
-        embeddings = embeddings[: options.max_tasks]
+        embeddings, thumbnails = embeddings[: options.max_tasks], thumbnails[: options.max_tasks]
     extra = {"alpha": options.alpha, "trivial": options.trivial and Embedding.load(options.trivial)}
     comparison = compare(embeddings, options.distance, **{k: v for k, v in extra.items() if v is not None})
     first = options.places[0]
     folder = options.output or (first if first.is_dir() else first.parent)
     if options.taxonomy:
         icons = find_icons(comparison.embeddings, options.icons, options.data_root)
-        write_taxonomy(comparison, folder, icons)
+        write_taxonomy(comparison, folder, icons, thumbnails)
     else:
-        write_comparison(comparison, folder)
+        write_comparison(comparison, folder, thumbnails=thumbnails)
     console = Console()
     print_table(embeddings, comparison.matrix, console)
     console.print(f"open {(folder / 'report.html').resolve()}", soft_wrap=True, highlight=False, markup=False)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from t2v_lightning.embedding import Embedding
+from t2v_lightning.example_images import THUMBNAIL_FILE
 
 EMBEDDING_FILE = "embedding.safetensors"
 _SUFFIXES = (".safetensors", ".npz", ".p", ".pkl", ".pickle")
@@ -27,6 +28,16 @@ def find_embeddings(places: Iterable[str | Path]) -> list[Path]:
         FileNotFoundError: a place is not there, or a folder holds no embedding.
     """
     return [path for place in places for path in _below(Path(place))]
+
+
+def thumbnails_of(paths: Iterable[Path]) -> list[Path | None]:
+    """For each file of an embedding the picture that its run has put into its TensorBoard log, if it has."""
+    return [
+        next(path.parent.glob(f"tensorboard/**/{THUMBNAIL_FILE}"), None)
+        if path.name == EMBEDDING_FILE
+        else None
+        for path in paths
+    ]
 
 
 def load_embeddings(paths: Iterable[Path]) -> list[Embedding]:

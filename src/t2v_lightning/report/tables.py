@@ -47,16 +47,13 @@ def task_rows(embeddings: Sequence[Embedding], matrix: NDArray[np.float64]) -> l
     return rows
 
 
-def print_table(embeddings: Sequence[Embedding], matrix: NDArray[np.float64], console: Console) -> None:
-    """One line a task: classes K, images, accuracy of the head, norm, relative standard error, nearest neighbour."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)  # columns apart by one character
-    for column in ("task", "K", "images", "accuracy", "norm", "stderr", "nearest", "distance"):
-        is_name = column in ("task", "nearest")
-        table.add_column(column, justify="left" if is_name else "right", no_wrap=True)
-    rows = task_rows(embeddings, matrix)
-    for row in rows:
-        cells = (
+def text_rows(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """The rows of :func:`task_rows` as texts below those of their header, empty where nothing is known."""
+    header = ["task", "family", "K", "images", "accuracy", "norm", "stderr", "nearest", "distance"]
+    texts = [
+        [
             row["name"],
+            row["family"],
             _text(row["classes"], "g"),
             _text(row["images"], "g"),
             _text(row["accuracy"], ".1%"),
@@ -64,8 +61,20 @@ def print_table(embeddings: Sequence[Embedding], matrix: NDArray[np.float64], co
             _text(row["stderr"], ".1%"),
             rows[row["nearest"]]["name"],
             _text(row["distance"], ".3f"),
-        )
-        table.add_row(*map(Text, cells))  # plain text: names may have square brackets
+        ]
+        for row in rows
+    ]
+    return [header, *texts]
+
+
+def print_table(embeddings: Sequence[Embedding], matrix: NDArray[np.float64], console: Console) -> None:
+    """One line a task: classes K, images, accuracy of the head, norm, relative standard error, nearest neighbour."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)  # columns apart by one character
+    for column in ("task", "K", "images", "accuracy", "norm", "stderr", "nearest", "distance"):
+        is_name = column in ("task", "nearest")
+        table.add_column(column, justify="left" if is_name else "right", no_wrap=True)
+    for name, _, *cells in text_rows(task_rows(embeddings, matrix))[1:]:
+        table.add_row(*map(Text, (name, *cells)))  # plain text: names may have square brackets
     console.print(table)
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.report.comparison import Comparison, compare
@@ -23,21 +21,28 @@ from t2v_lightning.report.taxonomy import (
     plot_neighbourhoods,
     taxonomic_distances,
 )
+from t2v_lightning.report.tensorboard import write_tensorboard
 
 
 def write_report(
-    embeddings: Sequence[Embedding], folder: str | Path, distance: str = "cosine", **options: Any
+    embeddings: Sequence[Embedding],
+    folder: str | Path,
+    distance: str = "cosine",
+    *,
+    thumbnails: Sequence[Path | None] | None = None,
+    **options: Any,
 ) -> NDArray[np.float64]:
     """Writes a page, figures, distances and a TensorBoard log into a folder.
 
     ``report.html`` needs nothing beside it. ``distances.csv`` has the distances to the last digit;
     ``distance_matrix``, ``dendrogram``, ``task_map`` (of three tasks or more) and ``stage_profile`` are PNG and
-    PDF files; ``tensorboard/sweep`` holds the projector.
+    PDF files; ``tensorboard/sweep`` holds the figures, a table and the projector.
 
     Args:
         embeddings: at least two, of one method, probe and layout.
         folder: made if it is not there.
         distance: one of `functional.distances.DISTANCES`.
+        thumbnails: for each task the file of a picture for the projector, or None.
         options: ``alpha`` and ``trivial`` of `functional.distances.pdist`.
 
     Returns:
@@ -47,7 +52,7 @@ def write_report(
         ValueError: fewer than two embeddings, or some that cannot be compared.
     """
     comparison = compare(embeddings, distance, **options)
-    write_comparison(comparison, Path(folder))
+    write_comparison(comparison, Path(folder), thumbnails=thumbnails)
     return comparison.matrix
 
 
@@ -56,6 +61,7 @@ def write_comparison(
     folder: Path,
     icons: Sequence[Any] | None = None,
     more_figures: Sequence[tuple[str, str, Any]] = (),
+    thumbnails: Sequence[Path | None] | None = None,
 ) -> None:
     """The files of :func:`write_report`.
 
@@ -64,26 +70,34 @@ def write_comparison(
         folder: made if it is not there.
         icons: n pictures or None for the diagonal of the matrix.
         more_figures: further figures, each with the name of its file and what it shows.
+        thumbnails: n files of pictures for the projector, or None where there is none.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(comparison.matrix, comparison.names, folder / "distances.csv")
-    pictures = {}
+    pictures, files = {}, {}
     for name, caption, figure in [*draw_figures(comparison, icons), *more_figures]:
         save_figure(figure, folder, name)
+        files[name] = folder / f"{name}.png"
         if name != "distance_matrix" or icons is not None:  # else the page's own matrix shows all of it
-            pictures[caption] = (folder / f"{name}.png").read_bytes()
+            pictures[caption] = files[name].read_bytes()
     page = build_page(comparison, pictures)
     write_whole(folder / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
-    _write_tensorboard(comparison, folder)
+    write_tensorboard(comparison, folder, files, thumbnails)
 
 
-def write_taxonomy(comparison: Comparison, folder: Path, icons: Sequence[Any] | None = None) -> None:
+def write_taxonomy(
+    comparison: Comparison,
+    folder: Path,
+    icons: Sequence[Any] | None = None,
+    thumbnails: Sequence[Path | None] | None = None,
+) -> None:
     """A report on tasks that carry their taxon, with the curve ``taxonomy_curve`` (PNG, PDF, CSV) besides.
 
     Args:
         comparison: of embeddings with ``meta["taxon"]``, as :func:`with_taxa` makes them.
         folder: made if it is not there.
         icons: n pictures or None for the diagonal of the matrix.
+        thumbnails: as for :func:`write_comparison`.
     """
     taxonomic = taxonomic_distances([embedding.meta["taxon"] for embedding in comparison.embeddings])
     curves = {
@@ -93,28 +107,8 @@ def write_taxonomy(comparison: Comparison, folder: Path, icons: Sequence[Any] | 
     by_chance = chance(taxonomic)
     caption = "Taxonomic distance of the k nearest tasks: 0 same order, 1 class, 2 phylum, 3 kingdom, 4 none"
     figure = plot_neighbourhoods(curves, by_chance)
-    write_comparison(comparison, folder, icons, [("taxonomy_curve", caption, figure)])
+    write_comparison(comparison, folder, icons, [("taxonomy_curve", caption, figure)], thumbnails)
     lines = ["k,embedding,taxonomy,chance"]
     for k, values in enumerate(zip(*curves.values(), strict=True), start=1):
         lines.append(",".join(map(str, (k, *values, by_chance))))
     write_whole(folder / "taxonomy_curve.csv", lambda path: path.write_text("\n".join(lines) + "\n"))
-
-
-def _write_tensorboard(comparison: Comparison, folder: Path) -> None:
-    from torch.utils.tensorboard import SummaryWriter  # slow to import, needed only here
-
-    log_folder = folder / "tensorboard" / "sweep"
-    shutil.rmtree(log_folder, ignore_errors=True)  # of an earlier sweep: the pages belong to these embeddings
-    embeddings = comparison.embeddings
-    with SummaryWriter(str(log_folder)) as writer:
-        with Image.open(folder / "distance_matrix.png") as picture:
-            writer.add_image("distance matrix", np.asarray(picture.convert("RGB")), dataformats="HWC")
-        # cosine distances live between normalised vectors, which is also what the projector's PCA should see
-        vectors = np.stack([e.fisher / max(e.norm, 1e-300) for e in embeddings])
-        header = ["task", "family"]
-        labels = comparison.families or [""] * len(embeddings)
-        # a table of lines and tabs, in which names must not have any
-        rows = [
-            [" ".join(text.split()) for text in row] for row in zip(comparison.names, labels, strict=True)
-        ]
-        writer.add_embedding(vectors, metadata=rows, metadata_header=header, tag="tasks")

@@ -1,0 +1,101 @@
+"""The tasks of a report in TensorBoard: figures, a table, and the projector with a picture of each task."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from math import ceil, sqrt
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from t2v_lightning.report.comparison import Comparison, Matrix
+from t2v_lightning.report.tables import task_rows, text_rows
+from t2v_lightning.run_summary import markdown_table
+
+_PICTURE = 96
+"""Pixels of a side of a task's picture in the projector."""
+
+_LARGEST_SPRITE = 8192
+"""Pixels of a side of all pictures together, more than which a browser would not draw."""
+
+
+def write_tensorboard(
+    comparison: Comparison,
+    folder: Path,
+    figures: Mapping[str, Path],
+    thumbnails: Sequence[Path | None] | None = None,
+) -> None:
+    """Writes ``tensorboard/sweep`` anew, inside the folder of a report.
+
+    Args:
+        comparison: what is shown.
+        folder: of the report.
+        figures: PNG files by their names.
+        thumbnails: for each task the file of a picture, or None.
+    """
+    from torch.utils.tensorboard import SummaryWriter  # slow to import, needed only here
+
+    log_folder = folder / "tensorboard" / "sweep"
+    shutil.rmtree(log_folder, ignore_errors=True)  # of an earlier sweep: the pages belong to these embeddings
+    rows = task_rows(comparison.embeddings, comparison.matrix)
+    header, *lines = text_rows(rows)
+    with SummaryWriter(str(log_folder)) as writer:
+        for name, path in figures.items():
+            with Image.open(path) as picture:
+                writer.add_image(f"distances/{name}", np.asarray(picture.convert("RGB")), dataformats="HWC")
+        writer.add_text("overview", markdown_table(header, lines, "llrrrrrlr"))
+        # a table of lines and tabs, in which names must not have any
+        metadata = [[" ".join(cell.split()) for cell in line] for line in lines]
+        writer.add_embedding(
+            points_apart(comparison.matrix),
+            metadata=metadata,
+            metadata_header=header,
+            label_img=_sprites(thumbnails),
+            tag="tasks",
+        )
+
+
+def points_apart(matrix: Matrix) -> Matrix:
+    """Points whose distances are those of a matrix, as nearly as space allows (Torgerson 1952).
+
+    So the neighbours that the projector shows are those of the report, for every kind of distance.
+
+    Args:
+        matrix: float64 [n, n]; the mean of both directions counts.
+
+    Returns:
+        float64 [n, max(n, 3)], coordinates of falling importance.
+
+    >>> points = points_apart(np.array([[0.0, 3, 4], [3, 0, 5], [4, 5, 0]]))
+    >>> [round(float(np.linalg.norm(points[i] - points[j])), 6) for i, j in ((0, 1), (0, 2), (1, 2))]
+    [3.0, 4.0, 5.0]
+    """
+    squared = ((matrix + matrix.T) / 2) ** 2
+    centred = -0.5 * (squared - squared.mean(0) - squared.mean(1)[:, None] + squared.mean())
+    values, vectors = np.linalg.eigh(centred)
+    points = (vectors * np.sqrt(values.clip(0)))[:, ::-1]
+    return np.pad(points, ((0, 0), (0, max(0, 3 - len(points)))))
+
+
+def _sprites(thumbnails: Sequence[Path | None] | None) -> Tensor | None:
+    """Pictures [n, 3, side, side] in 0..1, grey where there is none; None where no task has one."""
+    if thumbnails is None or not any(thumbnails):
+        return None
+    side = min(_PICTURE, _LARGEST_SPRITE // ceil(sqrt(len(thumbnails))))
+    pictures = np.stack([np.asarray(_picture(path, side)) for path in thumbnails])
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2) / 255
+
+
+def _picture(path: Path | None, side: int) -> Image.Image:
+    grey = Image.new("RGB", (side, side), "lightgrey")
+    if path is None:
+        return grey
+    try:
+        with Image.open(path) as picture:
+            return ImageOps.fit(picture.convert("RGB"), (side, side))
+    except (OSError, Image.DecompressionBombError):
+        return grey
