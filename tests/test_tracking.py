@@ -15,7 +15,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from small_probe import small_module, striped
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, SubsetRandomSampler
 
 from t2v_lightning import Embedding, ProbeNetwork, Task2VecCallback, embed
 from t2v_lightning.functional.distances import pdist
@@ -60,6 +60,7 @@ class Somebodys(LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         loss = nn.functional.cross_entropy(self(batch[0]), batch[1])
         self.losses.append(loss)
+        self.log("loss", loss, on_epoch=True)
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
@@ -92,10 +93,14 @@ def loader(dataset: Any = None, **options: Any) -> DataLoader[Any]:
     return DataLoader(Augmented() if dataset is None else dataset, batch_size=8, shuffle=True, **options)
 
 
+def seeded() -> None:
+    torch.manual_seed(5), random.seed(5), np.random.seed(5)  # noqa: NPY002
+
+
 def train(
     module: LightningModule, callbacks: list[Callback], epochs: int = 2, data: Any = None, **options: Any
 ) -> Trainer:
-    torch.manual_seed(5), random.seed(5), np.random.seed(5)  # noqa: NPY002
+    seeded()
     trainer = Trainer(
         max_epochs=epochs, accelerator="cpu", callbacks=callbacks, logger=False, enable_progress_bar=False,
         enable_model_summary=False,
@@ -115,6 +120,12 @@ def traces(module: Somebodys, trainer: Trainer) -> dict[str, Any]:
         "frozen": [p.requires_grad for p in module.parameters()],
         "hooks": [len(m._forward_hooks) for m in module.modules()],
         "passes": module.seen,
+        "losses": [float(loss.detach()) for loss in module.losses],
+        "logged": {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if not name.startswith("task2vec/")
+        },
         "random": (torch.rand(1).item(), random.random(), np.random.rand()),  # noqa: NPY002
         "grad mode": torch.is_grad_enabled(),
     }
@@ -133,6 +144,29 @@ def test_the_run_is_the_same_with_and_without(workers: int, method: str) -> None
     for name in found[0]:
         assert found[0][name] == found[1][name], name
     assert found[0]["passes"] == [8] * 6
+    assert found[0]["logged"].keys() == {"loss", "loss_step", "loss_epoch"}
+
+
+@pytest.mark.parametrize("joined", ["from the start", "after the resume"])
+def test_a_resumed_run_is_the_same_with_and_without(tmp_path: Path, joined: str) -> None:
+    """One epoch, a checkpoint, and two epochs more by a new module that only the checkpoint connects to the first."""
+    found = []
+    for name in ("without", "with"):
+        for epochs in (1, 3):
+            tracked = name == "with" and (epochs == 3 or joined == "from the start")
+            tracker = [Task2VecCallback(**QUICK)] if tracked else []
+            checkpoint = ModelCheckpoint(tmp_path / name, save_last=True)
+            module = Somebodys()
+            resumed = {"ckpt_path": str(tmp_path / name / "last.ckpt")} if epochs == 3 else {}
+            trainer = train(module, [*tracker, checkpoint], epochs, loader(), **resumed)
+        found.append(traces(module, trainer))
+        saved = torch.load(tmp_path / name / "last.ckpt", weights_only=True)
+        found[-1]["checkpoint"] = str(
+            {key: saved[key] for key in ("state_dict", "optimizer_states", "loops")}
+        )
+    assert found[0]["passes"] == [8] * 6  # of the two epochs after the resume
+    for part in found[0]:
+        assert found[0][part] == found[1][part], part
 
 
 def test_norm_and_drift_are_those_of_the_network_at_that_epoch() -> None:
@@ -196,6 +230,26 @@ def test_a_resumed_run_drifts_from_where_it_was(tmp_path: Path, validated: bool)
         assert second.numbers[1] == first.numbers[1]
 
 
+def test_the_last_embedding_outlives_a_test() -> None:
+    tracker = Task2VecCallback(**QUICK)
+    trainer = train(Somebodys(), [tracker], epochs=1)
+    embedding = tracker.embedding
+    assert embedding is not None
+    trainer.validate(Somebodys(), loader(), verbose=False)
+    assert tracker.embedding is embedding
+
+
+def test_a_loader_over_a_part_of_its_dataset() -> None:
+    items, part = striped(24, double=False), list(range(0, 24, 2))
+    module, tracker = Somebodys(), Task2VecCallback(head="lbfgs")
+    train(module, [tracker], 1, DataLoader(items, batch_size=4, sampler=SubsetRandomSampler(part)))
+    probe = ProbeNetwork.from_module(copy_network(module.net), input_size=(1, 8, 8))
+    expected = embed(Subset(items, part), probe, max_samples=1000, head="lbfgs", progress=False)
+    assert tracker.embedding is not None
+    assert tracker.embedding.meta["samples"] == 12
+    np.testing.assert_allclose(tracker.embedding.fisher, expected.fisher, rtol=1e-5)
+
+
 def test_the_state_goes_through_a_checkpoint_whole() -> None:
     tracker = Task2VecCallback(**QUICK)
     assert tracker.state_dict() == {}
@@ -213,30 +267,43 @@ sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
 from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
 from small_probe import striped
-from test_tracking import QUICK, Somebodys, loader
+from test_tracking import QUICK, Augmented, Somebodys, loader, seeded, traces
 from t2v_lightning import ProbeNetwork, Task2VecCallback, embed
+from t2v_lightning.functional.distances import pdist
 from t2v_lightning.network_copy import copy_network
 
-items, final = striped(15, double=False), dict()
-for name in ("with", "without"):
-    module, tracker = Somebodys(), Task2VecCallback(max_samples=None, head="lbfgs")
-    trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", max_epochs=2, logger=False,
-                      callbacks=[tracker] if name == "with" else [], enable_checkpointing=False,
-                      enable_progress_bar=False, enable_model_summary=False)
-    torch.manual_seed(5)
-    trainer.fit(module, loader(items))
+def run(data, epochs, tracker=None, **options):
+    callbacks = [ModelCheckpoint({folder!r}, save_last=True)] + ([tracker] if tracker else [])
+    trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", max_epochs=epochs, logger=False,
+                      callbacks=callbacks, enable_progress_bar=False, enable_model_summary=False)
+    module = Somebodys()
+    seeded()
+    trainer.fit(module, loader(data), **options)
     assert torch.distributed.get_world_size() == 2
-    final[name] = (torch.cat([v.flatten().float() for v in module.state_dict().values()]), torch.rand(1))
-    if name == "with":
-        tracker.embedding.save({folder!r} + f"/rank{{trainer.global_rank}}.safetensors")
-        drift = float(trainer.callback_metrics["task2vec/drift"])
-        assert drift > 0
-        if trainer.global_rank == 0:  # the network as the first process holds it, embedded by that one alone
-            probe = ProbeNetwork.from_module(copy_network(module.net), input_size=(1, 8, 8))
-            embed(items, probe, head="lbfgs", progress=False).save({folder!r} + "/alone.safetensors")
-for with_it, without in zip(final["with"], final["without"]):
-    assert torch.equal(with_it, without)
+    return module, trainer
+
+# the run itself, with dropout and augmented images
+with_it, without = (traces(*run(Augmented(15), 2, tracker)) for tracker in (Task2VecCallback(**QUICK), None))
+for name in with_it:
+    assert with_it[name] == without[name], name
+
+# the embedding, which the processes share
+items, tracker = striped(15, double=False), Task2VecCallback(max_samples=None, head="lbfgs")
+module, trainer = run(items, 2, tracker)
+tracker.embedding.save({folder!r} + f"/rank{{trainer.global_rank}}.safetensors")
+assert float(trainer.callback_metrics["task2vec/drift"]) > 0
+if trainer.global_rank == 0:  # the network as the first process holds it, embedded by that one alone
+    probe = ProbeNetwork.from_module(copy_network(module.net), input_size=(1, 8, 8))
+    embed(items, probe, head="lbfgs", progress=False).save({folder!r} + "/alone.safetensors")
+
+# drift goes on from where it was
+resumed = Task2VecCallback(max_samples=None, head="lbfgs")
+last = trainer.checkpoint_callback.last_model_path
+trainer = run(items, 3, resumed, ckpt_path=trainer.strategy.broadcast(last))[1]
+distance = pdist([tracker.embedding.fisher, resumed.embedding.fisher])[0, 1]
+assert abs(float(trainer.callback_metrics["task2vec/drift"]) - distance) < 1e-6 * distance
 """
 
 
