@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import ModelCheckpoint, StochasticWeightAveraging
 from small_probe import small_module, striped
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, SubsetRandomSampler
@@ -98,13 +99,18 @@ def seeded() -> None:
 
 
 def train(
-    module: LightningModule, callbacks: list[Callback], epochs: int = 2, data: Any = None, **options: Any
+    module: LightningModule,
+    callbacks: list[Callback],
+    epochs: int = 2,
+    data: Any = None,
+    settings: dict[str, Any] | None = None,
+    **options: Any,
 ) -> Trainer:
     seeded()
     trainer = Trainer(
         max_epochs=epochs, accelerator="cpu", callbacks=callbacks, logger=False, enable_progress_bar=False,
         enable_model_summary=False,
-        **{"enable_checkpointing": any(isinstance(c, ModelCheckpoint) for c in callbacks)},
+        **{"enable_checkpointing": any(isinstance(c, ModelCheckpoint) for c in callbacks)} | (settings or {}),
     )  # fmt: skip
     trainer.fit(module, loader() if data is None else data, **options)
     return trainer
@@ -145,6 +151,43 @@ def test_the_run_is_the_same_with_and_without(workers: int, method: str) -> None
         assert found[0][name] == found[1][name], name
     assert found[0]["passes"] == [8] * 6
     assert found[0]["logged"].keys() == {"loss", "loss_step", "loss_epoch"}
+
+
+class ByHand(Somebodys):
+    """Steps its optimizer itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        optimizer: Any = self.optimizers()
+        optimizer.zero_grad()
+        loss = super().training_step(batch, batch_idx)
+        self.manual_backward(loss)
+        optimizer.step()
+        return loss
+
+
+RUNS: dict[str, tuple[type[Somebodys], dict[str, Any], Callable[[], list[Callback]]]] = {
+    "bfloat16": (Somebodys, {"precision": "bf16-mixed"}, list),
+    "clipped": (Somebodys, {"accumulate_grad_batches": 2, "gradient_clip_val": 0.1}, list),
+    "validated at every batch": (Somebodys, {"val_check_interval": 1}, list),
+    "by hand": (ByHand, {}, list),
+    "averaged weights": (Somebodys, {}, lambda: [StochasticWeightAveraging(0.01, swa_epoch_start=1)]),
+}
+
+
+@pytest.mark.parametrize("case", RUNS)
+def test_a_run_of_another_kind_is_the_same_with_and_without(case: str) -> None:
+    kind, settings, callbacks = RUNS[case]
+    found = []
+    for tracker in ([], [Task2VecCallback(**QUICK)]):
+        module, validation = kind(), loader(striped(8, double=False))
+        trainer = train(module, [*tracker, *callbacks()], 3, loader(), settings, val_dataloaders=validation)
+        found.append(traces(module, trainer))
+    for name in found[0]:
+        assert found[0][name] == found[1][name], name
 
 
 @pytest.mark.parametrize("joined", ["from the start", "after the resume"])
