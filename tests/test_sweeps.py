@@ -16,7 +16,7 @@ from PIL import Image
 from t2v_lightning import Embedding, sweeps
 from t2v_lightning.cli import main
 from t2v_lightning.functional.distances import pdist
-from t2v_lightning.sweeps import MARKER, SweepReport, jobs_since, labels_of
+from t2v_lightning.sweeps import MARKER, SweepReport, _prefer_command_line, jobs_since, labels_of
 
 ROOT = Path(__file__).parents[1]
 TINY = [
@@ -258,6 +258,18 @@ def test_a_broken_launcher_and_a_stopped_sweep_still_say_what_there_is(
             main()
         assert leaving.value.code == code
         assert text in capsys.readouterr().out
+
+
+def test_the_command_line_takes_the_place_of_an_experiments_list() -> None:
+    hydra = {
+        "overrides": {"task": ["experiment=tour", "dataset.name=digits,faces", "seed=1"]},
+        "sweeper": {"params": {"dataset.name": "digits,photos,medical", "seed": "1,2", "probe.name": "a,b"}},
+    }
+    config = OmegaConf.create({"hydra": hydra})
+    OmegaConf.set_readonly(config, True)
+    _prefer_command_line(config)
+    assert config.hydra.sweeper.params == {"probe.name": "a,b"}
+    assert OmegaConf.is_readonly(config)
 
 
 # --- several processes ---------------------------------------------------------------------------------------

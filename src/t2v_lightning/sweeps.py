@@ -13,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 from rich.console import Console
 
 from t2v_lightning.embedding import Embedding
@@ -51,6 +51,7 @@ class SweepReport(Callback):
 
     def on_multirun_start(self, config: DictConfig, config_name: str | None = None, **kwargs: Any) -> None:
         """Raises `SystemExit` where a setting makes the whole sweep useless."""
+        _prefer_command_line(config)
         self._jobs = planned_jobs(config)
         for reason in (
             _missing_launcher(config),
@@ -117,6 +118,16 @@ class SweepReport(Callback):
             f"stopped: {done} of {planned} embeddings are in {self._folder.resolve()}; "
             "the same command with resume=auto goes on",
         )
+
+
+def _prefer_command_line(config: DictConfig) -> None:
+    """Takes out of the lists of an experiment what the command line sets; Hydra would run both, multiplied."""
+    params = config.hydra.sweeper.get("params")
+    with read_write(config), open_dict(config):
+        for word in config.hydra.overrides.task:
+            key = word.partition("=")[0].lstrip("+")
+            if params and key in params:
+                del params[key]
 
 
 def planned_jobs(config: DictConfig) -> list[list[str]] | None:
