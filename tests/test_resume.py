@@ -9,6 +9,7 @@ import pytest
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
+from runs import KillAfter, Killed
 from small_probe import small_probe, striped
 from torch.utils.data import DataLoader
 
@@ -22,24 +23,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "variational": {"method": "variational", "num_samples": 24},
 }
 HEAD = HeadOptions(epochs=2, num_samples=64)
-
-
-class Killed(Exception):
-    pass
-
-
-class KillAfter(Callback):
-    """Stands for a kill: nothing of the fit runs after it. Comes before callbacks that save."""
-
-    def __init__(self, batches: int) -> None:
-        self.left = batches
-
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        if self.left == 0:
-            raise Killed
-        self.left -= 1
 
 
 def fit(

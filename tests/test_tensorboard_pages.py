@@ -1,9 +1,6 @@
 """What a fit leaves in TensorBoard, read as TensorBoard reads it."""
 
 import io
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
+from pytorch_lightning import Callback, Trainer, seed_everything
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from runs import KillAfter, Killed, run_script
 from small_probe import small_probe, striped
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader, Dataset
@@ -160,22 +158,6 @@ def test_looking_on_changes_nothing(tmp_path: Path) -> None:
     assert found[0] == found[1] == found[2]
 
 
-class Killed(Exception):
-    pass
-
-
-class KillAfter(Callback):
-    def __init__(self, batches: int) -> None:
-        self.left = batches
-
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        if self.left == 0:
-            raise Killed
-        self.left -= 1
-
-
 @pytest.mark.filterwarnings("ignore:.*there is no last checkpoint available")
 @pytest.mark.parametrize(("every", "kills"), [(1, [2, 6]), (3, [9, 1])], ids=str)
 @pytest.mark.parametrize("options", [{}, VARIATIONAL], ids=["montecarlo", "variational"])
@@ -209,6 +191,7 @@ import torch
 from pathlib import Path
 torch.set_num_threads(1)
 sys.path.insert(0, {tests!r})
+from runs import Killed, KillAfter, run_script
 from small_probe import small_probe, striped
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -227,13 +210,7 @@ if trainer.is_global_zero:
 
 @pytest.mark.slow
 def test_two_processes_write_one_log_that_ends_at_all_images(tmp_path: Path) -> None:
-    script = tmp_path / "fit.py"
-    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent), folder=str(tmp_path)))
-    done = subprocess.run(
-        [sys.executable, script], capture_output=True, text=True, timeout=300, check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_script(SCRIPT, tmp_path)
     assert len(list(tmp_path.glob("events.out.*"))) == 1
     embedding, events = Embedding.load(tmp_path / "embedding.safetensors"), log_of(tmp_path)
     assert steps(events, "fisher/norm") == [4, 8, 12, 23]  # the first process's own images, then all

@@ -1,10 +1,7 @@
 """The callback measures a training run and leaves it as it was."""
 
 import json
-import os
 import random
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ import pytest
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint, StochasticWeightAveraging
+from runs import run_script
 from small_probe import small_module, striped
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, SubsetRandomSampler
@@ -352,13 +350,7 @@ assert abs(float(trainer.callback_metrics["task2vec/drift"]) - distance) < 1e-6 
 
 def test_two_processes_share_the_images_and_go_on_as_before(tmp_path: Path) -> None:
     """Fifteen images, so that their shares differ; BatchNorm's statistics differ between the processes."""
-    script = tmp_path / "fit.py"
-    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent), folder=str(tmp_path)))
-    done = subprocess.run(
-        [sys.executable, script], capture_output=True, text=True, timeout=300, check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_script(SCRIPT, tmp_path)
     one, two, alone = (Embedding.load(tmp_path / f"{n}.safetensors") for n in ("rank0", "rank1", "alone"))
     assert one == two
     assert one.meta["samples"] == 15
