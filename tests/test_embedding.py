@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -231,3 +232,26 @@ def test_npz_with_objects_or_without_a_fisher(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_bytes(b"hello")
     with pytest.raises(ValueError, match=r"text\.npz is not an embedding that can be read"):
         Embedding.load(tmp_path / "text.npz")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("embedding.p", b"\x80\x04ctask2vec\nEmbedding\n)\x81."),
+        ("embedding.p", b"\x80\x04cnumpy._core.multiarray\nscalar\n)\x81."),
+        ("embedding.npz", b"PK\x03\x04 no archive at all"),
+    ],
+)
+def test_hostile_files_end_in_an_error_that_names_them(name: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name} is not an embedding"):
+        Embedding.load(tmp_path / name)
+
+
+def test_an_npz_of_a_broken_header_or_of_no_real_numbers(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "broken.npz", "w") as archive:
+        archive.writestr("fisher.npy", b"\x93NUMPY\x01\x00\x10\x00{'descr': (3,    \n")
+    np.savez(tmp_path / "complex.npz", fisher=np.ones(3, complex))
+    for name in ("broken", "complex"):
+        with pytest.raises(ValueError, match=f"{name}.npz is not an embedding"):
+            Embedding.load(tmp_path / f"{name}.npz")

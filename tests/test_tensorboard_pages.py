@@ -191,7 +191,6 @@ import torch
 from pathlib import Path
 torch.set_num_threads(1)
 sys.path.insert(0, {tests!r})
-from runs import Killed, KillAfter, run_script
 from small_probe import small_probe, striped
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import TensorBoardLogger

@@ -68,7 +68,12 @@ def read_fields(path: str | os.PathLike[str]) -> Fields:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no embedding file at {path}.")
-    return _READERS.get(path.suffix.lower(), _read_safetensors)(path)
+    try:
+        return _READERS.get(path.suffix.lower(), _read_safetensors)(path)
+    except (ValueError, OSError):
+        raise
+    except Exception as error:  # a damaged file makes readers raise almost anything
+        raise ValueError(f"damaged ({type(error).__name__}: {error}).") from None
 
 
 def _read_safetensors(path: Path) -> Fields:
@@ -103,9 +108,10 @@ def _read_safetensors(path: Path) -> Fields:
 
 def _read_npz(path: Path) -> Fields:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("a single array; an .npz file with `fisher` is expected.")
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise ValueError("a single array; an .npz file with `fisher` is expected.")
+        with file:
             held = {name: file[name] for name in file.files}
     except (zipfile.BadZipFile, EOFError, OSError) as error:
         raise ValueError(f"truncated, or not an .npz file ({error}).") from None
@@ -114,6 +120,9 @@ def _read_npz(path: Path) -> Fields:
         raise ValueError(f"it has neither `fisher` nor `hessian`; it holds {sorted(held)[:5]}.")
     fields: Fields = {"fisher": fisher, "scale": held.get("scale", np.ones(fisher.shape))}
     fields |= {name: held[name] for name in _OPTIONAL if name in held}
+    for name, array in fields.items():
+        if array.dtype.kind not in "biuf":
+            raise ValueError(f"{name} is {array.dtype}; expected real numbers.")
     return fields | _read_header({name: str(held[name]) for name in ("layers", "meta") if name in held})
 
 

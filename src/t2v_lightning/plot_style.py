@@ -160,7 +160,7 @@ def place_labels(ax: Axes, positions: NDArray[np.float64], names: Sequence[str],
 
 def text_size(text: str, points: float) -> NDArray[np.float64]:
     """Width and height of a line of text, in points."""
-    width = TextPath((0, 0), text or " ", size=points).get_extents().width
+    width = TextPath((0, 0), text, size=points).get_extents().width if text.strip() else 0.0
     return np.array([width + 0.2 * points, 1.15 * points])
 
 

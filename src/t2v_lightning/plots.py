@@ -153,9 +153,10 @@ def plot_distance_matrix(
             )
     if floors is not None:
         floors = floors[order]
-        near = np.argwhere(shown <= np.maximum.outer(floors, floors))
+        near = np.argwhere(shown <= np.fmax.outer(floors, floors))
         ax.scatter(near[:, 1], near[:, 0] + (0.3 if count <= 12 else 0), s=points, color=INK, lw=0)
-        bar.ax.axhline(float(floors.max()), color=INK, lw=1)
+        if low <= (largest := float(np.nanmax(floors, initial=-np.inf))) <= high:
+            bar.ax.axhline(largest, color=INK, lw=1)
     if icons is not None:
         for i, which in enumerate(order):
             if icons[which] is not None:

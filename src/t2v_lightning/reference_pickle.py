@@ -169,7 +169,10 @@ def _plain(value: Any, budget: list[int], depth: int) -> Any:
     if budget[0] < 0 or depth > _MAX_META_DEPTH:
         raise ValueError("its meta is nested too deeply or too large.")
     if isinstance(value, _Array):
-        return _plain(value.resolve().tolist(), budget, depth)
+        array = value.resolve()
+        if math.prod(max(1, n) for n in array.shape) > budget[0]:
+            raise ValueError("its meta is too large.")
+        return _plain(array.tolist(), budget, depth)
     if isinstance(value, dict):
         return {
             str(_plain(key, budget, depth + 1)): _plain(item, budget, depth + 1)

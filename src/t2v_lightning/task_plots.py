@@ -162,7 +162,7 @@ def _mds(distances: Matrix) -> tuple[Matrix, str]:
     start = vectors[:, -2:] * np.sqrt(values[-2:].clip(min=1e-12))
     positions, _ = smacof(distances, n_components=2, init=start, n_init=1, random_state=0)
     apart = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
-    stress = float(np.sqrt(((apart - distances) ** 2).sum() / (distances**2).sum()))
+    stress = float(np.sqrt(((apart - distances) ** 2).sum() / max((distances**2).sum(), 1e-300)))
     return positions, f"MDS, stress {stress:.2f}"
 
 

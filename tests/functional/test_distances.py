@@ -445,3 +445,47 @@ class TestUncertainty:
     def test_more_images_lower_the_floor(self) -> None:
         few, many = (noise_floor([with_groups(correlated_task(1, n))])[0] for n in (200, 20_000))
         assert many < few / 20
+
+
+def test_a_correlation_keeps_its_digits_beside_a_left_out_entry() -> None:
+    common = np.array([[1e-4, 2e-4, 3e-4, 5e-4], [1e-4, 2.5e-4, 2e-4, 6e-4]])
+    expected = 1 - np.corrcoef(1 / common)[0, 1]
+    for tiny in (1e-10, 1e-14, 1e-20, 1e-100):
+        pair = np.column_stack([[tiny, 0.0], common])
+        with pytest.warns(UserWarning, match="dead"):
+            assert pdist(pair, "correlation")[0, 1] == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("distance", ["cosine", "jsd"])
+def test_views_in_any_order_of_memory(distance: str) -> None:
+    rows = np.random.default_rng(0).random((4, 6)) * 1e12
+    np.testing.assert_allclose(pdist(rows[::-1], distance), pdist(rows, distance)[::-1, ::-1], rtol=1e-6)
+    np.testing.assert_allclose(pdist(rows[:, ::-1], distance), pdist(rows, distance), rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", [1e200, 1e-200])
+def test_entries_that_have_no_square_are_an_error(value: float) -> None:
+    with pytest.raises(ValueError, match=r"largest Fisher entry of embeddings\[1\] is 1e[+-]200"):
+        pdist([[1.0, 2.0], [value, value / 2]])
+
+
+def test_what_was_measured_differently_does_not_compare() -> None:
+    def made(**meta: Any) -> Embedding:
+        return Embedding([1.0, 2.0], [1.0, 1.0], meta=meta)
+
+    ours = made(method="montecarlo", sampling="sign")
+    pdist([ours, made(method="montecarlo", sampling="exact")])
+    with pytest.raises(ValueError, match="their Fisher differs"):
+        pdist([ours, made(method="montecarlo", sampling="empirical")])
+    with pytest.raises(ValueError, match="their method differs"):
+        pdist([ours, made(task2vec={"method": "variational"})])
+
+
+def test_information_in_one_group_alone_is_an_error_and_not_nan() -> None:
+    sums = np.zeros((16, 3))
+    sums[0] = 1.0
+    lonely = Embedding([1.0, 1, 1], [1.0, 1, 1], group_sums=sums, group_weights=np.ones(16))
+    with pytest.raises(ValueError, match="one group of its images holds all"):
+        noise_floor([lonely])
+    with pytest.raises(ValueError, match="one group of an embedding's images"):
+        pdist([lonely, lonely], return_stderr=True)

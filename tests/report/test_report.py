@@ -11,6 +11,7 @@ from report_examples import HOSTILE, LAYERS, embeddings
 from rich.console import Console
 from scipy.spatial.distance import pdist as euclidean
 from scipy.spatial.distance import squareform
+from scipy.stats import spearmanr
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from t2v_lightning import Embedding
@@ -18,6 +19,8 @@ from t2v_lightning.functional.distances import pdist
 from t2v_lightning.report import print_table, task_names, write_report
 from t2v_lightning.report.comparison import compare
 from t2v_lightning.report.figures import draw_figures
+from t2v_lightning.report.files import with_meta
+from t2v_lightning.report.tensorboard import points_apart
 
 
 def test_files_and_distances(tmp_path: Path) -> None:
@@ -165,3 +168,35 @@ def test_names_in_brackets_are_whole_in_the_terminal() -> None:
     group = embeddings("[iNat] Fabales (magnoliopsida)", "[CUB] Corvidae (aves)")
     print_table(group, pdist(group), Console(file=text, width=200))
     assert text.getvalue().count("[iNat] Fabales (magnoliopsida)") == 2
+
+
+def test_floors_are_known_task_by_task_and_never_of_asymmetric_distances() -> None:
+    group = embeddings("digits", "dogs", "faces", grouped=True)
+    few = with_meta(group[1])
+    few.group_weights[1:] = 0
+    floors = compare([group[0], few, group[2]]).floors
+    assert floors is not None
+    assert np.isnan(floors).tolist() == [False, True, False]
+    assert compare(group, "asymmetric", trivial=group[0]).floors is None
+    assert compare(embeddings("a", "b")).floors is None
+
+
+def test_points_of_the_projector_keep_the_neighbours_of_a_matrix_below_zero() -> None:
+    generator = np.random.default_rng(0)
+    matrix = generator.random((6, 6)) - 0.3
+    mean = (matrix + matrix.T) / 2
+    points = points_apart(matrix)
+    apart = np.linalg.norm(points[:, None] - points, axis=-1)
+    for distances in (apart, mean):
+        np.fill_diagonal(distances, np.inf)
+    upper = np.triu_indices(6, 1)
+    assert spearmanr(apart[upper], mean[upper]).statistic > 0.95
+
+
+def test_names_that_nobody_sees_or_a_terminal_obeys(tmp_path: Path) -> None:
+    group = embeddings("digits", " ", "\x1b[31mred", "half \ud800", grouped=True)
+    matrix = write_report(group, tmp_path)
+    text = io.StringIO()
+    print_table(group, matrix, Console(file=text, width=80))
+    assert "\x1b" not in text.getvalue()
+    assert (tmp_path / "report.html").exists()

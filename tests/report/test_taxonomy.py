@@ -21,6 +21,7 @@ from t2v_lightning.report.taxonomy import (
     load_icons,
     neighbourhood_curve,
     plot_neighbourhoods,
+    task_order,
     taxonomic_distances,
     with_taxa,
 )
@@ -43,7 +44,8 @@ def test_taxonomic_distances() -> None:
 
 def test_a_rank_that_is_not_known_is_shared_with_nobody() -> None:
     classless = {"kingdom": "Animalia", "phylum": "Chordata"}
-    assert taxonomic_distances([classless, classless, {}])[0].tolist() == [0, 2, 4]
+    nameless = {**classless, "class": ""}
+    assert taxonomic_distances([classless, classless, nameless, nameless, {}])[2].tolist() == [2, 2, 0, 2, 4]
 
 
 def test_curves_are_averages_over_the_nearest() -> None:
@@ -108,6 +110,12 @@ def test_names_are_looked_up_where_the_taxon_is_not_carried(root: Path) -> None:
     ]
     assert found[1].meta["taxon"]["order"] == "Passeriformes"
     assert [e.meta["family"] for e in found] == ["Aves", "Aves", "Magnoliopsida"]
+
+
+def test_the_order_of_tasks_is_that_of_their_numbers() -> None:
+    jobs = [bare("Fabales", 30), bare("Corvidae", 15), bare("Apodiformes", 2)]
+    assert task_order(jobs) == [2, 1, 0]
+    assert task_order([jobs[0], *embeddings("x")]) == [0, 1]
 
 
 def test_names_of_other_datamodules_and_of_ours() -> None:

@@ -147,7 +147,14 @@ def noise_floor(embeddings: Embeddings, distance: str = "cosine") -> Matrix:
     for i, embedding in enumerate(embeddings):
         scale = rows.scale[i : i + 1]
         pairs = halves(*groups_of(embedding, f"embeddings[{i}]"))
-        floors[i] = np.mean([kind.formula(Rows(x[None], scale), Rows(y[None], scale)) for x, y in pairs])
+        tiles = [(gather([x]), gather([y])) for x, y in pairs if x.any() and y.any()]
+        if not tiles:
+            raise ValueError(
+                f"embeddings[{i}]: one group of its images holds all its information. Use more images."
+            )
+        floors[i] = np.mean(
+            [kind.formula(replace(x, scale=scale), replace(y, scale=scale)) for x, y in tiles]
+        )
     return floors
 
 

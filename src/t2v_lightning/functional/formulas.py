@@ -170,11 +170,25 @@ def correlation(a: Rows, b: Rows) -> Matrix:
     x, y = (z - z.sum(1, keepdims=True) / k.sum(1, keepdims=True) * k for z, k in ((x, k0), (y, k1)))
     count = _common(k0, k1)
     sum_x, sum_y = _sum_where(x, k1), _sum_where(y, k0).T
-    var_x = _sum_where(x * x, k1) - sum_x**2 / count
-    var_y = _sum_where(y * y, k0).T - sum_y**2 / count
-    if not (var_x.min() > 0 and var_y.min() > 0):
+    squares_x, squares_y = _sum_where(x * x, k1), _sum_where(y * y, k0).T
+    var_x, var_y = squares_x - sum_x**2 / count, squares_y - sum_y**2 / count
+    # A left-out entry far above the others takes their digits with it: those pairs one by one.
+    poor = (var_x < 1e-7 * squares_x) | (var_y < 1e-7 * squares_y) | (squares_x == 0) | (squares_y == 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        result = 1 - (x @ y.T - sum_x * sum_y / count) / np.sqrt(var_x * var_y)
+    for i, j in np.argwhere(poor):
+        keep = k0[i] & k1[j]
+        result[i, j] = 1 - _correlation(1 / a.fisher[i, keep], 1 / b.fisher[j, keep])
+    return np.asarray(result)
+
+
+def _correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    x, y = (z / z.max() for z in (x, y))
+    x, y = x - x.mean(), y - y.mean()
+    norms = math.sqrt((x @ x) * (y @ y))
+    if norms <= 1e-14 * len(x):
         raise ValueError("a correlation is not defined where all entries in common are equal. Use 'cosine'.")
-    return np.asarray(1 - (x @ y.T - sum_x * sum_y / count) / np.sqrt(var_x * var_y))
+    return float(x @ y) / norms
 
 
 def entropy(a: Rows, b: Rows) -> Matrix:
@@ -215,7 +229,7 @@ def is_dead(fisher: Matrix) -> Mask:
 def _one_dtype(a: Rows, b: Rows) -> tuple[NDArray[Any], NDArray[Any]]:
     """Their Fisher entries in the wider dtype of the two, writable, as torch asks of what it shares."""
     dtype = np.result_type(a.fisher, b.fisher)
-    return np.require(a.fisher, dtype, "W"), np.require(b.fisher, dtype, "W")
+    return np.require(a.fisher, dtype, ["C", "W"]), np.require(b.fisher, dtype, ["C", "W"])
 
 
 def _scratch(rows: NDArray[Any], count: int, size: int | None = None) -> Iterator[tuple[slice, NDArray[Any]]]:

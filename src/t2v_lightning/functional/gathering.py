@@ -18,6 +18,8 @@ Embeddings = Sequence[Any] | NDArray[Any] | Tensor
 Groups = tuple[NDArray[Any], NDArray[Any]]
 """``group_sums`` [G, D] and ``group_weights`` [G] of an embedding."""
 
+_LARGEST = 1e150
+
 
 def gather(embeddings: Embeddings, name: str = "embeddings") -> Rows:
     """The embeddings as rows, float64 [n, D].
@@ -37,12 +39,19 @@ def gather(embeddings: Embeddings, name: str = "embeddings") -> Rows:
         fisher = _stack(
             [_vector(getattr(e, "fisher", e), f"{name}[{i}]") for i, e in enumerate(embeddings)], name
         )
-    if not (fisher.min() >= 0 and np.isfinite(fisher.max())):
+    if fisher.size and not (fisher.min() >= 0 and np.isfinite(fisher.max())):
         i = int((~np.isfinite(fisher) | (fisher < 0)).any(1).argmax())
         raise ValueError(f"{name}[{i}] has Fisher entries that are negative or not finite.")
-    if is_dead(fisher.max(1)).any():
-        i = int(is_dead(fisher.max(1)).argmax())
+    peaks = fisher.max(1) if fisher.shape[1] else np.zeros(len(fisher))
+    if is_dead(peaks).any():
+        i = int(is_dead(peaks).argmax())
         raise ValueError(f"{name}[{i}] is all zeros: no distance to it is defined. Was its head fitted?")
+    if peaks.max() > _LARGEST or peaks.min() < 1 / _LARGEST:
+        i = int(((peaks > _LARGEST) | (peaks < 1 / _LARGEST)).argmax())
+        raise ValueError(
+            f"the largest Fisher entry of {name}[{i}] is {peaks[i]:.3g}; it must lie between {1 / _LARGEST:g} and "
+            f"{_LARGEST:g}, so that its square is a number."
+        )
     scales = [getattr(e, "scale", None) for e in embeddings]
     if all(scale is None for scale in scales):
         return Rows(fisher, np.broadcast_to(1.0, fisher.shape))
@@ -72,7 +81,11 @@ def check_comparable(embeddings: Iterable[Any]) -> None:
 
 def _provenance(embedding: Any) -> dict[str, Any]:
     meta = getattr(embedding, "meta", None) or {}
-    known = {"method": meta.get("method"), "weights digest of the probe": meta.get("probe_digest")}
+    theirs = meta.get("task2vec")  # where the reference implementation keeps its settings
+    method = meta.get("method") or (theirs.get("method") if isinstance(theirs, dict) else None)
+    known = {"method": method, "weights digest of the probe": meta.get("probe_digest")}
+    if method == "montecarlo" and "sampling" in meta:
+        known["Fisher"] = "empirical" if meta["sampling"] == "empirical" else "of the model"
     if known["weights digest of the probe"] is None:
         known["probe"] = meta.get("probe")
     known["layout"] = {
@@ -121,7 +134,7 @@ def _stack(vectors: list[NDArray[np.float64]], name: str) -> NDArray[np.float64]
 
 def _vector(value: Any, name: str) -> NDArray[np.float64]:
     if isinstance(value, Tensor):
-        value = value.detach().cpu().numpy()
+        value = value.detach().cpu().double().numpy()
     try:
         vector = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):

@@ -42,7 +42,8 @@ def fill_distances(out: Matrix, kind: Distance, a: Rows, b: Rows | None, advance
             part = slice(first, first + kind.tile[1])
             values = formula(a[rows], columns[part])
             if mirrored and first == start:
-                # `entropy` differs a little when a pair is turned round; the upper triangle counts.
+                # `entropy` differs when a pair is turned round, much so for entries near 1e-8; the upper triangle
+                # counts.
                 square = values[:, : len(values)]
                 square[:] = np.triu(square) + np.triu(square, 1).T
             out[rows, part] = values
@@ -106,6 +107,11 @@ def _deletions(
             np.concatenate([means for means, _ in parts]),
             np.repeat(rows.scale[members.start : members.stop], lengths, axis=0),
         )
+        if not deleted.fisher.any(1).all():
+            raise ValueError(
+                "one group of an embedding's images holds all its information, so that its uncertainty is not known. "
+                "Use more images."
+            )
         values = np.empty((len(deleted), len(columns)))
         fill_distances(values, kind, deleted, columns, advance)
         split = np.split(values, np.cumsum(lengths)[:-1])

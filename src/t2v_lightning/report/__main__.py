@@ -14,7 +14,7 @@ from t2v_lightning.functional.distances import DISTANCES
 from t2v_lightning.report.comparison import compare
 from t2v_lightning.report.files import find_embeddings, load_embeddings, thumbnails_of
 from t2v_lightning.report.tables import print_table
-from t2v_lightning.report.taxonomy import find_icons, with_taxa
+from t2v_lightning.report.taxonomy import find_icons, task_order, with_taxa
 from t2v_lightning.report.writing import write_comparison, write_taxonomy
 
 
@@ -53,7 +53,10 @@ def _run(options: argparse.Namespace) -> None:
         raise ValueError("--data-root and --icons belong to --taxonomy, which is not asked for.")
     paths = find_embeddings(options.places)
     embeddings, thumbnails = load_embeddings(paths), thumbnails_of(paths)
+    if options.distance != "asymmetric" and not (options.alpha is None and options.trivial is None):
+        raise ValueError("--alpha and --trivial belong to --distance asymmetric, which is not asked for.")
     if options.taxonomy:
+        thumbnails = [thumbnails[i] for i in task_order(embeddings)]
         embeddings = with_taxa(embeddings, options.data_root)
     if options.max_tasks is not None:
         if options.max_tasks < 2:

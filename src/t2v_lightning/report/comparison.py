@@ -25,7 +25,8 @@ class Comparison:
         names: n names, no two the same.
         distance: one of ``functional.distances.DISTANCES``.
         matrix: float64 [n, n], the distances.
-        floors: float64 [n], the noise floor of each task; None where the embeddings do not carry what it takes.
+        floors: float64 [n], the noise floor of each task, NaN where an embedding does not carry what it takes;
+            None where none does, and for ``asymmetric``, which may be below zero.
     """
 
     embeddings: Sequence[Embedding]
@@ -37,7 +38,7 @@ class Comparison:
     @property
     def families(self) -> list[str] | None:
         """n names of groups of related tasks; None where no embedding has one."""
-        families = [str(e.meta.get("family", "")) for e in self.embeddings]
+        families = [str(e.meta.get("family") or "") for e in self.embeddings]
         return families if any(families) else None
 
     @property
@@ -69,16 +70,25 @@ def compare(embeddings: Sequence[Embedding], distance: str = "cosine", **options
     if len(embeddings) < 2:
         raise ValueError(f"distances need at least two embeddings, got {len(embeddings)}")
     matrix: Matrix = pdist(embeddings, distance=distance, **options)
-    grouped = all(e.group_sums is not None for e in embeddings)
-    floors = noise_floor(embeddings, distance) if grouped else None
-    return Comparison(embeddings, task_names(embeddings), distance, matrix, floors)
+    floors = np.full(len(embeddings), np.nan)
+    if distance != "asymmetric":
+        floors[:] = [_floor(embedding, distance) for embedding in embeddings]
+    known = not np.isnan(floors).all()
+    return Comparison(embeddings, task_names(embeddings), distance, matrix, floors if known else None)
+
+
+def _floor(embedding: Embedding, distance: str) -> float:
+    try:
+        return float(noise_floor([embedding], distance)[0])
+    except ValueError:  # no groups, or too few images in them
+        return float("nan")
 
 
 def task_names(embeddings: Sequence[Embedding]) -> list[str]:
     """A name for each embedding, numbered where two would be the same."""
     names: dict[str, None] = {}
     for embedding in embeddings:
-        name = base = embedding.task_name or "task"
+        name = base = (embedding.task_name or "task").encode(errors="replace").decode()  # no lone surrogates
         number = 1
         while name in names:
             number += 1

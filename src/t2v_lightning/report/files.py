@@ -84,9 +84,10 @@ def _below(place: Path) -> list[Path]:
         raise FileNotFoundError(f"{place} is not there; give folders or files of embeddings.")
     by_folder: dict[Path, Path] = {}
     for suffix in _SUFFIXES:
-        for path in place.rglob(f"embedding{suffix}"):
+        for path in filter(Path.is_file, place.rglob(f"embedding{suffix}")):
             by_folder.setdefault(path.parent, path)
-    found = list(by_folder.values()) or [path for path in place.iterdir() if path.suffix in _SUFFIXES]
+    alone = (path for path in place.iterdir() if path.suffix in _SUFFIXES and path.is_file())
+    found = list(by_folder.values()) or list(alone)
     if not found:
         raise FileNotFoundError(
             f"{place} holds no embeddings: looked for {EMBEDDING_FILE} in it and below, then for any file of "
@@ -97,4 +98,4 @@ def _below(place: Path) -> list[Path]:
 
 def _by_number(text: str) -> list[tuple[int, str]]:
     """A key that puts job 2 before job 10."""
-    return [(int(part or -1), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]
+    return [(int(part or -1), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", text)]

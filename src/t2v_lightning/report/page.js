@@ -35,7 +35,8 @@ const decimals = Math.min(9, Math.max(0, 2 - Math.floor(Math.log10(Math.max(Math
 const distance = (value) => (Math.abs(high) >= 1e6 ? value.toExponential(2) : value.toFixed(decimals));
 const percent = (value) => (value === null ? "" : (100 * value).toFixed(1) + " %");
 const share = (value) => (value - low) / (high - low || 1);
-const isNear = (i, j) => tasks[i].floor !== null && matrix[i][j] <= Math.max(tasks[i].floor, tasks[j].floor);
+const floorOf = (i) => tasks[i].floor ?? -Infinity;
+const isNear = (i, j) => matrix[i][j] <= Math.max(floorOf(i), floorOf(j));
 const neighbours = (i) => everyone.filter((j) => j !== i).sort((a, b) => matrix[i][a] - matrix[i][b] || a - b);
 const arrow = data.symmetric ? " and " : " \u2192 ";
 

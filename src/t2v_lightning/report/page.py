@@ -6,6 +6,7 @@ import base64
 import hashlib
 import html
 import json
+import math
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
@@ -66,7 +67,8 @@ def _content(comparison: Comparison) -> dict[str, Any]:
     rows, embeddings = task_rows(comparison.embeddings, comparison.matrix), comparison.embeddings
     for number, (row, embedding) in enumerate(zip(rows, embeddings, strict=True)):
         taxon = embedding.meta.get("taxon")
-        row["floor"] = None if comparison.floors is None else float(comparison.floors[number])
+        floor = float("nan") if comparison.floors is None else float(comparison.floors[number])
+        row["floor"] = None if math.isnan(floor) else floor
         row["taxon"] = {str(k): str(v) for k, v in taxon.items()} if isinstance(taxon, dict) else {}
     shared = {
         name: str(embeddings[0].meta[name])

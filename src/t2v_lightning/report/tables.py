@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,11 +33,11 @@ def task_rows(embeddings: Sequence[Embedding], matrix: NDArray[np.float64]) -> l
         rows.append(
             {
                 "name": name,
-                "family": str(meta.get("family", "")),
+                "family": str(meta.get("family") or ""),
                 "classes": _finite(meta.get("num_classes")),
                 "images": _finite(meta.get("samples")),
                 "accuracy": _finite(head.get("accuracy")) if isinstance(head, dict) else None,
-                "norm": embedding.norm,
+                "norm": _finite(embedding.norm),
                 "stderr": _finite(embedding.relative_stderr),
                 "nearest": nearest,
                 "distance": float(matrix[number, nearest]),
@@ -74,7 +73,7 @@ def print_table(embeddings: Sequence[Embedding], matrix: NDArray[np.float64], co
         is_name = column in ("task", "nearest")
         table.add_column(column, justify="left" if is_name else "right", no_wrap=True)
     for name, _, *cells in text_rows(task_rows(embeddings, matrix))[1:]:
-        table.add_row(*map(Text, (name, *cells)))  # plain text: names may have square brackets
+        table.add_row(*(Text(_printable(cell)) for cell in (name, *cells)))  # names may have square brackets
     console.print(table)
 
 
@@ -93,8 +92,13 @@ def write_csv(matrix: NDArray[np.float64], names: Sequence[str], path: Path) -> 
 def _finite(value: Any) -> float | None:
     """A number that is one: meta holds what others wrote."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return value if is_number and math.isfinite(value) else None
+    return value if is_number and abs(value) < 1e300 else None
 
 
 def _text(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
+
+
+def _printable(text: str) -> str:
+    """Without what a terminal would obey."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)

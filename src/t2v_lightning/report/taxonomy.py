@@ -41,7 +41,7 @@ def taxonomic_distances(taxa: Sequence[Taxon]) -> Matrix:
     """
     distances = np.full((len(taxa), len(taxa)), float(len(LEVELS)))
     for distance, rank in reversed(list(enumerate(LEVELS))):
-        names = [taxon.get(rank, f"unknown {i}").casefold() for i, taxon in enumerate(taxa)]
+        names = [(taxon.get(rank) or f"unknown {i}").casefold() for i, taxon in enumerate(taxa)]
         _, numbers = np.unique(names, return_inverse=True)
         distances[numbers[:, None] == numbers] = distance
     np.fill_diagonal(distances, 0)
@@ -116,10 +116,16 @@ def with_taxa(embeddings: Sequence[Embedding], root: Path | None = None) -> list
         group = taxon.get("class", "?")
         title = f"[{_source(embedding)}] {_own_name(embedding)} ({group.lower()})"
         found.append(with_meta(embedding, task_name=title, taxon=dict(taxon), family=group))
+    return [found[i] for i in task_order(embeddings)]
+
+
+def task_order(embeddings: Sequence[Embedding]) -> list[int]:
+    """The embeddings by number of task; as they are where one has none."""
     numbers = [_task_id(e) for e in embeddings]
-    if all(number is not None for number in numbers):
-        found = [found[i] for i in sorted(range(len(found)), key=lambda i: int(numbers[i] or 0))]
-    return found
+    known = [number for number in numbers if number is not None]
+    return (
+        np.argsort(known, kind="stable").tolist() if len(known) == len(numbers) else list(range(len(numbers)))
+    )
 
 
 def find_icons(

@@ -74,7 +74,10 @@ def points_apart(matrix: Matrix) -> Matrix:
     >>> [round(float(np.linalg.norm(points[i] - points[j])), 6) for i, j in ((0, 1), (0, 2), (1, 2))]
     [3.0, 4.0, 5.0]
     """
-    squared = ((matrix + matrix.T) / 2) ** 2
+    mean = (matrix + matrix.T) / 2
+    mean -= min(0.0, float(mean.min()))  # `asymmetric` may be below zero; who is near whom stays
+    np.fill_diagonal(mean, 0)
+    squared = mean**2
     centred = -0.5 * (squared - squared.mean(0) - squared.mean(1)[:, None] + squared.mean())
     values, vectors = np.linalg.eigh(centred)
     points = (vectors * np.sqrt(values.clip(0)))[:, ::-1]
