@@ -126,7 +126,7 @@ def test_errors_reach_the_terminal_without_a_trace(
 def test_no_logger_is_fine(tmp_path: Path) -> None:
     config = tiny("~logger", "dataset=textures_ground", "trainer.accelerator=cpu")
     embedding = run(config, tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["embedding.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["embedding.safetensors", "settings.yaml"]
     assert Embedding.load(tmp_path / "embedding.safetensors") == embedding
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from runs import KillAfter, Killed
 from small_probe import small_probe, striped
@@ -176,13 +176,15 @@ def test_another_number_of_processes(checkpoint: Path, tmp_path: Path) -> None:
 
 
 def test_images_that_are_not_the_same(checkpoint: Path) -> None:
-    items = [(1 - image, label) for image, label in striped(IMAGES)]
+    items = [
+        (image if number == 0 else 1 - image, label) for number, (image, label) in enumerate(striped(IMAGES))
+    ]
     module = Task2Vec(small_probe(), head=HEAD, **METHODS["montecarlo"])
     trainer = Trainer(
         accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False,
         precision="64-true",
     )  # fmt: skip
-    with pytest.raises(ValueError, match="first image="):
+    with pytest.raises(ValueError, match="images="):
         trainer.fit(module, DataLoader(items, batch_size=BATCH), ckpt_path=str(checkpoint))
 
 
@@ -278,3 +280,47 @@ def test_features_that_are_too_many_to_keep_are_made_again(
     monkeypatch.setattr("t2v_lightning.phases.features.LARGEST_STATE", 10)
     made = interrupted(tmp_path, lambda folder: BatchCheckpoint(folder, every_n_batches=1), [4])
     same(made, uninterrupted["montecarlo"])
+
+
+def test_a_trainer_that_has_fitted_before_is_refused() -> None:
+    trainer = Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False,
+        enable_model_summary=False,
+    )  # fmt: skip
+    loader = DataLoader(striped(IMAGES), batch_size=BATCH)
+    trainer.fit(Task2Vec(small_probe(), head=HEAD), loader)
+    with pytest.raises(RuntimeError, match="has fitted before"):
+        trainer.fit(Task2Vec(small_probe(), head=HEAD), loader)
+
+
+def test_somebodys_own_checkpoints_stay(tmp_path: Path) -> None:
+    """Only the callback that a Trainer has by itself is replaced."""
+    own = ModelCheckpoint(tmp_path / "mine", every_n_epochs=1, save_top_k=-1)
+    fit(ModelCheckpoint(tmp_path / "other", every_n_train_steps=3), own)
+    assert len(list((tmp_path / "mine").glob("*.ckpt"))) == 2
+    alone = ModelCheckpoint(every_n_epochs=1, save_top_k=-1)
+    fit(alone, default_root_dir=str(tmp_path / "alone"))
+    assert len(list((tmp_path / "alone").glob("**/*.ckpt"))) == 2
+
+
+def test_hyperparameters_of_a_datamodule_do_not_spoil_a_checkpoint(tmp_path: Path) -> None:
+    class Striped(LightningDataModule):
+        def __init__(self, root: Path) -> None:
+            super().__init__()
+            self.save_hyperparameters()
+
+        def train_dataloader(self) -> Any:
+            return DataLoader(striped(IMAGES), batch_size=BATCH)
+
+    def run(*callbacks: Callback, resume: str | None = None) -> Any:
+        module = Task2Vec(small_probe(), head=HEAD)
+        trainer = Trainer(
+            accelerator="cpu", precision="64-true", logger=False, enable_progress_bar=False,
+            enable_model_summary=False, callbacks=list(callbacks),
+        )  # fmt: skip
+        trainer.fit(module, datamodule=Striped(tmp_path), ckpt_path=resume)
+        return module.embedding
+
+    with pytest.raises(Killed):
+        run(KillAfter(8), BatchCheckpoint(tmp_path, 1))
+    assert run(resume=str(tmp_path / "last.ckpt")) == run()

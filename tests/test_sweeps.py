@@ -272,6 +272,14 @@ def test_the_command_line_takes_the_place_of_an_experiments_list() -> None:
     assert OmegaConf.is_readonly(config)
 
 
+def test_both_methods_in_one_sweep_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(monkeypatch, "task2vec=montecarlo,variational", *TINY) == 1
+    assert "embeddings of two methods cannot be compared" in " ".join(capsys.readouterr().out.split())
+    assert not list(Path().glob("**/*.safetensors"))
+
+
 # --- several processes ---------------------------------------------------------------------------------------
 
 

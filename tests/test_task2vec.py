@@ -499,12 +499,14 @@ def test_a_loader_with_workers_and_a_batch_sampler() -> None:
 
 
 @pytest.mark.parametrize("run", ["embed", "fit"])
-@pytest.mark.parametrize("kind", ["loader", "batch sampler", "datamodule"])
+@pytest.mark.parametrize("kind", ["loader", "list of items", "batch sampler", "datamodule"])
 def test_a_loader_over_a_part_of_its_dataset(run: str, kind: str) -> None:
     """The other part is often that for validation."""
     items, part = task(40), list(range(0, 40, 2))
     sampler = torch.utils.data.SubsetRandomSampler(part)
     options: dict[str, Any] = {"sampler": sampler, "shuffle": None}
+    if kind == "list of items":
+        options["sampler"] = part
     if kind == "batch sampler":
         batches = torch.utils.data.BatchSampler(sampler, 4, drop_last=True)
         options = {"batch_sampler": batches, "shuffle": None, "batch_size": 1}

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
@@ -72,15 +73,15 @@ class BatchCheckpoint(ModelCheckpoint):
 
 def checkpoint_for(trainer: Trainer) -> list[BatchCheckpoint]:
     """A `BatchCheckpoint` in place of the callback that a Trainer has by itself, which saves too seldom."""
-    usual = ModelCheckpoint()
-    if any(
-        type(c) is ModelCheckpoint
-        and (c.dirpath, c.filename, c.save_last, c.monitor) == (None, None, None, None)
-        and c.state_key == usual.state_key
-        for c in trainer.checkpoint_callbacks
-    ):
+    usual, found = ModelCheckpoint(), trainer.checkpoint_callbacks
+    if len(found) == 1 and type(found[0]) is ModelCheckpoint and _plan(found[0]) == _plan(usual):
         return [BatchCheckpoint()]
     return []
+
+
+def _plan(callback: ModelCheckpoint) -> dict[str, Any]:
+    """How a callback was set up, before a fit."""
+    return {name: value for name, value in vars(callback).items() if not isinstance(value, torch.Tensor)}
 
 
 def save_by_the_clock(trainer: Trainer, outputs: Any, batch: Any, batch_idx: int) -> None:

@@ -53,7 +53,7 @@ def settings(module: "Task2Vec") -> State:
         "dataset": module.task_meta["dataset"],
         "number of images": len(task),
         "labels and choice of images": digest(task.chosen, task.targets, task.weights),
-        "first image": module.example_digest,
+        "images": module.images_digest,
         "likelihood": task.likelihood,
         "skip_layers": module.skip_layers,
         "seed": module.seed,
@@ -81,6 +81,10 @@ def write_state(module: "PhasedFit", trainer: Trainer, checkpoint: dict[str, Any
     epoch, batches = module.position
     if batches and not module.phase_at(epoch)[0].keeps_place:
         batches = 0
+    for name in [key for key in checkpoint if key.startswith("datamodule_h")]:
+        del checkpoint[
+            name
+        ]  # somebody's hyperparameters, which may be more than a checkpoint can be read with
     own: list[Any] = [[phase.own_state() for phase in module.phases]]
     if trainer.world_size > 1:
         own *= trainer.world_size

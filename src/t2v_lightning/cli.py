@@ -21,7 +21,7 @@ from t2v_lightning.callbacks import PhaseProgressBar
 from t2v_lightning.data import get_datamodule
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.functional.distances import DISTANCES
-from t2v_lightning.jobs import begin, fail, is_finished, is_first_rank, reason_of
+from t2v_lightning.jobs import begin, fail, is_finished, is_first_rank, note_settings, reason_of
 from t2v_lightning.own_process import command_of, needs_own_process, run_apart
 from t2v_lightning.phases import HeadOptions
 from t2v_lightning.probes import get_probe
@@ -78,12 +78,15 @@ def run(config: DictConfig, folder: Path) -> Embedding:
         max_epochs=-1,  # Task2Vec sets the real number, which depends on its phases
     )
     resume = checkpoint_to_resume(config.resume, folder)
-    if resume is None and is_first_rank():
-        remove_logs(folder)
+    if is_first_rank():  # not before: a mistyped command leaves what is there
+        begin(folder, config)
+        if resume is None:
+            remove_logs(folder)
     trainer.fit(module, datamodule=datamodule, ckpt_path=resume)
     embedding = module.embedding
     assert embedding is not None
     if trainer.is_global_zero:
+        note_settings(folder, config)  # again: another run may have come by
         embedding.save(folder / EMBEDDING_FILE)
         remove_checkpoints(folder)
         stderr = embedding.relative_stderr
@@ -134,7 +137,7 @@ def job(config: DictConfig) -> None:
         log.info("kept: %s holds an embedding made with these settings", folder)
         return
     try:
-        if is_first_rank():
+        if is_first_rank() and sweep:  # whose report must not take an old embedding for this job's
             begin(folder, config)
         if sweep and launcher != "basic":  # bars of jobs side by side overwrite each other
             with open_dict(config):

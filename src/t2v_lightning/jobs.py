@@ -20,7 +20,7 @@ FAILURE_FILE = "failed.txt"
 SETTINGS_FILE = "settings.yaml"
 """The settings that decide the embedding, in the job's folder: a resumed sweep keeps what was made with the same."""
 
-_ONLY_SPEED = ("batch_size", "num_workers", "pin_memory", "persistent_workers", "prefetch_factor", "download")
+_ONLY_SPEED = ("batch_size", "num_workers", "pin_memory", "prefetch_factor", "download")
 
 
 def started_outside() -> bool:
@@ -40,6 +40,8 @@ def is_first_rank() -> bool:
 def deciding_settings(config: DictConfig) -> dict[str, Any]:
     """The settings that decide the embedding, without those that only make it faster.
 
+    The images of a step, over all processes, decide what the variational method learns and where `target_stderr` stops.
+
     >>> dataset = {"name": "digits", "num_workers": 4}
     >>> deciding_settings(OmegaConf.create({"dataset": dataset, "trainer": {"devices": 2}, "resume": "auto"}))
     {'dataset': {'name': 'digits'}, 'precision': '32-true'}
@@ -49,8 +51,17 @@ def deciding_settings(config: DictConfig) -> dict[str, Any]:
         for name in ("dataset", "probe", "task2vec")
         if name in config
     }
-    settings["dataset"] = {key: value for key, value in settings["dataset"].items() if key not in _ONLY_SPEED}
+    together = ("batch_size",) if _goes_by_batches(settings.get("task2vec", {})) else ()
+    settings["dataset"] = {
+        key: value for key, value in settings["dataset"].items() if key in together or key not in _ONLY_SPEED
+    }
+    if together:
+        settings["trainer"] = {name: str(config.trainer.get(name, 1)) for name in ("devices", "num_nodes")}
     return {**settings, "precision": str(config.trainer.get("precision", "32-true"))}
+
+
+def _goes_by_batches(task2vec: dict[str, Any]) -> bool:
+    return task2vec.get("method") == "variational" or task2vec.get("target_stderr") is not None
 
 
 def is_finished(folder: Path, config: DictConfig) -> bool:
@@ -65,11 +76,13 @@ def is_finished(folder: Path, config: DictConfig) -> bool:
 
 def begin(folder: Path, config: DictConfig) -> None:
     """Clears the folder of an earlier run's embedding and failure, and notes the settings of this one."""
-    for name in (
-        EMBEDDING_FILE,
-        FAILURE_FILE,
-    ):  # the embedding goes before its settings do: never a wrong pair
+    for name in (EMBEDDING_FILE, FAILURE_FILE):  # before its settings: never a wrong pair
         (folder / name).unlink(missing_ok=True)
+    note_settings(folder, config)
+
+
+def note_settings(folder: Path, config: DictConfig) -> None:
+    """Writes the settings that decide the embedding."""
     _write(folder / SETTINGS_FILE, OmegaConf.to_yaml(OmegaConf.create(deciding_settings(config))))
 
 

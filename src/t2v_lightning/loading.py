@@ -11,8 +11,10 @@ from torch.utils.data import (
     DataLoader,
     Dataset,
     DistributedSampler,
+    RandomSampler,
     Subset,
     SubsetRandomSampler,
+    WeightedRandomSampler,
     default_collate,
 )
 
@@ -198,11 +200,18 @@ def one_loader(loader: Any) -> DataLoader[Any]:
 
 
 def dataset_of(loader: DataLoader[Any]) -> Any:
-    """A loader's dataset, or the part of it that a `SubsetRandomSampler` restricts the loader to."""
-    sampler = getattr(loader.batch_sampler, "sampler", loader.sampler)
+    """A loader's dataset, or the part of it that a sampler restricts the loader to.
+
+    Samplers that draw at random stand for the whole dataset, as every image counts once.
+    """
+    sampler: Any = getattr(loader.batch_sampler, "sampler", loader.sampler)
     sampler = getattr(getattr(sampler, "dataset", None), "_sampler", sampler)  # inside Lightning's for DDP
     if isinstance(sampler, SubsetRandomSampler):
         return Subset(loader.dataset, [int(index) for index in sampler.indices])
+    drawn = isinstance(sampler, (RandomSampler, WeightedRandomSampler, DistributedSampler))
+    dataset: Any = loader.dataset
+    if not drawn and hasattr(sampler, "__len__") and len(sampler) < len(dataset):
+        return Subset(dataset, sorted({int(index) for index in sampler}))
     return loader.dataset
 
 

@@ -150,6 +150,10 @@ class PhasedFit(LightningModule):
         resumed = self._resumed is not None
         self.logged = [last_steps(logger) if resumed else {} for logger in self.loggers]
         if self._resumed is None:
+            if self.trainer.current_epoch:
+                raise RuntimeError(
+                    "this Trainer has fitted before and would go on with its epochs; make another one"
+                )
             return
         state, self._resumed = self._resumed, None
         self.position = state["position"]

@@ -92,7 +92,7 @@ class StopSignals:
     def _leave(self, signum: int) -> None:
         path = save_last(self.trainer)
         how = (
-            f'go on with Trainer.fit(..., ckpt_path="last") or ckpt_path="{path}"'
+            f'go on with resume=auto on the command line, or Trainer.fit(..., ckpt_path="{path}")'
             if path
             else "nothing was saved, as this Trainer keeps no checkpoints"
         )

@@ -58,6 +58,7 @@ class SweepReport(Callback):
             _devices_for_slurm(config),
             _unknown_distance(config),
             _folders_apart(config),
+            _both_methods(config, self._jobs or []),
             _mixed_processes(config_name, self._jobs or []),
         ):
             if reason:
@@ -203,6 +204,20 @@ def _folders_apart(config: DictConfig) -> str | None:
         return (
             f"Got a folder with the time in its name ({raw}) on several processes that were started apart: every "
             "rank would write to another one. Give hydra.sweep.dir a fixed name."
+        )
+    return None
+
+
+def _both_methods(config: DictConfig, jobs: list[list[str]]) -> str | None:
+    """Each job's folder would be that of its own method, and their embeddings do not compare."""
+    raw = OmegaConf.to_container(config.hydra.sweep, resolve=False)
+    methods = {
+        word for job in jobs for word in job if _root(word) == "task2vec" and word.startswith("task2vec=")
+    }
+    if len(methods) > 1 and "${task2vec.method}" in str(raw):
+        return (
+            f"Got {' and '.join(sorted(methods))} in one sweep: embeddings of two methods cannot be compared. "
+            "Run a sweep of each."
         )
     return None
 
