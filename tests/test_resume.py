@@ -316,7 +316,7 @@ def test_hyperparameters_of_a_datamodule_do_not_spoil_a_checkpoint(tmp_path: Pat
         module = Task2Vec(small_probe(), head=HEAD)
         trainer = Trainer(
             accelerator="cpu", precision="64-true", logger=False, enable_progress_bar=False,
-            enable_model_summary=False, callbacks=list(callbacks),
+            enable_model_summary=False, callbacks=list(callbacks), default_root_dir=tmp_path,
         )  # fmt: skip
         trainer.fit(module, datamodule=Striped(tmp_path), ckpt_path=resume)
         return module.embedding

@@ -53,7 +53,7 @@ def settings(module: "Task2Vec") -> State:
         "dataset": module.task_meta["dataset"],
         "number of images": len(task),
         "labels and choice of images": digest(task.chosen, task.targets, task.weights),
-        "images": module.images_digest,
+        "images": digest(*module.dataset.landmarks),
         "likelihood": task.likelihood,
         "skip_layers": module.skip_layers,
         "seed": module.seed,

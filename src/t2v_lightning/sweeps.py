@@ -211,9 +211,7 @@ def _folders_apart(config: DictConfig) -> str | None:
 def _both_methods(config: DictConfig, jobs: list[list[str]]) -> str | None:
     """Each job's folder would be that of its own method, and their embeddings do not compare."""
     raw = OmegaConf.to_container(config.hydra.sweep, resolve=False)
-    methods = {
-        word for job in jobs for word in job if _root(word) == "task2vec" and word.startswith("task2vec=")
-    }
+    methods = {word for job in jobs for word in job if word.startswith("task2vec=")}
     if len(methods) > 1 and "${task2vec.method}" in str(raw):
         return (
             f"Got {' and '.join(sorted(methods))} in one sweep: embeddings of two methods cannot be compared. "

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from t2v_lightning.accumulators import FilterwiseFisher
 from t2v_lightning.assembly import assemble
 from t2v_lightning.callbacks import EmbedProgress
-from t2v_lightning.checkpointing import digest, settings
+from t2v_lightning.checkpointing import settings
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.functional.likelihood import LikelihoodName, Sampling, check_sampling, get_likelihood
 from t2v_lightning.functional.persample import PerSampleFisher
@@ -209,16 +209,7 @@ class Task2Vec(PhasedFit):
         }
         self.task_meta.setdefault("dataset", type(getattr(dataset, "dataset", dataset)).__name__)
         example = first_image(self)
-        self._images_digest = ""
         self.phases = line_up(self, example)
-
-    @property
-    def images_digest(self) -> str:
-        """A fingerprint of four images, by which a checkpoint of other ones is told."""
-        if not self._images_digest:
-            last = len(self.dataset) - 1
-            self._images_digest = digest(*(self.dataset[last * k // 3][0] for k in range(4)))
-        return self._images_digest
 
     def assemble(self) -> Embedding:
         """The embedding from what the phases have found."""

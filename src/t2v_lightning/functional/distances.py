@@ -139,7 +139,8 @@ def noise_floor(embeddings: Embeddings, distance: str = "cosine") -> Matrix:
         float64 [n], one floor for each embedding.
 
     Raises:
-        ValueError: an unknown distance, or embeddings that carry no sums over groups.
+        ValueError: an unknown distance, embeddings that carry no sums over groups, or one of which a single
+            group holds everything.
     """
     kind = _kind("cosine" if distance == "asymmetric" else distance)
     rows = gather(embeddings)
