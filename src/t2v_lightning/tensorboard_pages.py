@@ -15,8 +15,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.example_images import THUMBNAIL_FILE, mosaic, plot_examples, read_examples
-from t2v_lightning.plots import plot_stage_profile
-from t2v_lightning.profile_plots import stage_labels
+from t2v_lightning.profile_plots import plot_stage_profile, stage_labels
 from t2v_lightning.run_summary import summarise
 
 if TYPE_CHECKING:

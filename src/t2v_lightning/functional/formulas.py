@@ -31,8 +31,6 @@ EPSILON = 1e-8
 _TINY = np.finfo(np.float64).tiny
 # Bytes of a scratch array of the pairwise formulas: a few of them stay in a core's cache.
 _SCRATCH = 1 << 19
-# The same where several cores work on one array: enough for each to outweigh sharing it out.
-_SHARED_SCRATCH = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -82,21 +80,20 @@ def cosine(a: Rows, b: Rows) -> Matrix:
     """``1 - cos(p, q)`` with p = h0 / (h0 + h1 + 1e-8) and q = h1 / (h0 + h1 + 1e-8).
 
     Quotients are in the dtype of the rows, float32 in most cases; the error is then below 1e-6. They are
-    torch's, which shares each operation among its threads; the dot products are BLAS's, row by row.
+    torch's, which shares each operation among its threads; the dot products are a batch of 2 x 2 matrices.
     """
     h0, h1 = _one_dtype(a, b)
-    sums = np.empty((3, len(h0), len(h1)))
-    for part, scratch in _scratch(h1, 2, _SHARED_SCRATCH):
+    products = np.empty((len(h0), len(h1), 2, 2))
+    for part, scratch in _scratch(h1, 2):
         y, p, q = (torch.from_numpy(x) for x in (h1[part], *scratch))
+        both = torch.from_numpy(scratch).transpose(0, 1)
         shifted = y + EPSILON
         for i, x in enumerate(torch.from_numpy(h0)):
             torch.add(shifted, x, out=q)
             torch.div(x, q, out=p)
             torch.div(y, q, out=q)
-            sums[0, i, part] = np.vecdot(scratch[0], scratch[0])
-            sums[1, i, part] = np.vecdot(scratch[1], scratch[1])
-            sums[2, i, part] = np.vecdot(scratch[0], scratch[1])
-    pp, qq, pq = sums
+            products[i, part] = torch.bmm(both, both.mT)
+    pp, pq, qq = products[..., 0, 0], products[..., 0, 1], products[..., 1, 1]
     return np.asarray((1 - pq / np.sqrt(pp * qq)).clip(min=0))
 
 
@@ -232,9 +229,9 @@ def _one_dtype(a: Rows, b: Rows) -> tuple[NDArray[Any], NDArray[Any]]:
     return np.require(a.fisher, dtype, ["C", "W"]), np.require(b.fisher, dtype, ["C", "W"])
 
 
-def _scratch(rows: NDArray[Any], count: int, size: int | None = None) -> Iterator[tuple[slice, NDArray[Any]]]:
+def _scratch(rows: NDArray[Any], count: int) -> Iterator[tuple[slice, NDArray[Any]]]:
     """Runs of rows that stay in cache while each row of the other side meets them, with scratch arrays."""
-    step = max(1, (size or _SCRATCH) // (rows.shape[1] * rows.itemsize))
+    step = max(1, _SCRATCH // (rows.shape[1] * rows.itemsize))
     space = np.empty((count, min(step, len(rows)), rows.shape[1]), rows.dtype)
     for start in range(0, len(rows), step):
         part = slice(start, min(start + step, len(rows)))
