@@ -34,7 +34,7 @@ PARTS = {
     "example_images": "callbacks", "run_summary": "callbacks", "tensorboard_pages": "callbacks",
     "batch_checkpoint": "callbacks", "checkpoint_files": "task2vec", "checkpointing": "task2vec",
     "phased_fit": "task2vec", "stopping": "task2vec", "run_checkpoints": "cli",
-    "jobs": "sweeps", "own_process": "sweeps",
+    "early_stop": "sweeps", "jobs": "sweeps", "own_process": "sweeps",
     "network_copy": "tracking",
 }  # fmt: skip
 

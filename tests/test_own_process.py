@@ -131,3 +131,13 @@ def test_a_signal_to_stop_reaches_the_job_once_and_ends_the_sweep(
     assert (tmp_path / "saved").read_text() == str(int(number))
     assert not (tmp_path / "failed.txt").exists()
     assert signal.getsignal(number) is before
+
+
+def test_an_ignored_ctrl_c_stays_ignored(tmp_path: Path) -> None:
+    """As in the background of a shell's script; the job, which inherits it, goes on to its end."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        code = "import os, signal; os.kill(os.getppid(), signal.SIGINT); os.kill(os.getpid(), signal.SIGINT)"
+        assert run(code, tmp_path) == ""
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,5 +1,9 @@
 """A fit that was interrupted goes on to the same embedding, to the last digit."""
 
+import os
+import signal
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +19,9 @@ from torch.utils.data import DataLoader
 
 from t2v_lightning import Embedding, Task2Vec
 from t2v_lightning.batch_checkpoint import BatchCheckpoint
+from t2v_lightning.checkpoint_files import SafeCheckpointIO
 from t2v_lightning.phases import HeadOptions
+from t2v_lightning.run_checkpoints import checkpoints_of, remove_checkpoints
 
 IMAGES, BATCH = 22, 4  # 6 batches of features, as many of the Fisher epoch
 METHODS: dict[str, dict[str, Any]] = {
@@ -155,7 +161,7 @@ def resume_with(path: Path, **options: Any) -> Embedding:
     ids=str,
 )
 def test_other_settings_are_named(checkpoint: Path, options: dict[str, Any], text: str) -> None:
-    with pytest.raises(ValueError, match=f"made with other settings.*{text}.*start without ckpt_path"):
+    with pytest.raises(ValueError, match=f"made with other settings.*{text}.*or start anew"):
         resume_with(checkpoint, **options)
 
 
@@ -193,7 +199,9 @@ def test_a_torn_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
     whole = checkpoint.read_bytes()
     for part in (whole[: len(whole) // 2], whole[:10], b""):
         path.write_bytes(part)
-        with pytest.raises(ValueError, match=r"torn\.ckpt cannot be read as a checkpoint: it is torn"):
+        with pytest.raises(
+            ValueError, match=r"torn\.ckpt cannot be read as a checkpoint: it is torn.*ckpt_path.*resume"
+        ):
             resume_with(path)
     path.write_bytes(whole)
     assert resume_with(path).meta["samples"] == IMAGES
@@ -216,8 +224,59 @@ def test_a_checkpoint_of_something_else(tmp_path: Path) -> None:
     )
     trainer.fit(Other(), DataLoader([(torch.ones(2), 0)] * 4))
     trainer.save_checkpoint(tmp_path / "other.ckpt")
-    with pytest.raises(ValueError, match=r"not made by Task2Vec.*state_dict.*start without ckpt_path"):
+    with pytest.raises(ValueError, match=r"not made by Task2Vec.*state_dict.*start anew"):
         resume_with(tmp_path / "other.ckpt")
+
+
+def lose(*names: str) -> Any:
+    """Takes an entry out of a checkpoint."""
+
+    def change(content: dict[str, Any]) -> None:
+        for name in names[:-1]:
+            content = content[name]
+        del content[names[-1]]
+
+    return change
+
+
+DAMAGED: dict[str, tuple[Any, str]] = {
+    "no sums": (lose("t2v_lightning", "own"), "it lacks own"),
+    "no settings": (lose("t2v_lightning", "settings"), "it lacks settings"),
+    "no counters": (lose("loops"), "it lacks loops"),
+    "no Lightning": (
+        lose("pytorch-lightning_version"),
+        r"changed\.ckpt is no checkpoint of a Trainer: it holds .*",
+    ),
+    "sums of two": (lambda c: c["t2v_lightning"]["own"].append([]), "it holds the sums of 2 processes of 1"),
+    "phases of another": (
+        lambda c: c["t2v_lightning"]["shared"].pop(),
+        "its content does not fit the settings",
+    ),
+    "head of another": (
+        lambda c: c["t2v_lightning"]["shared"][0]["head"].update(weight=torch.zeros(2, 2)),
+        "its content does not fit the settings",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_a_checkpoint_that_does_not_fit_is_refused_in_plain_words(
+    case: str, checkpoint: Path, tmp_path: Path
+) -> None:
+    change, text = DAMAGED[case]
+    with pytest.raises(ValueError, match=rf"{text}.*start anew \(without ckpt_path, or without resume"):
+        resume_with(changed(checkpoint, tmp_path, change))
+
+
+@pytest.mark.parametrize(
+    ("content", "text"), [([1], "a list"), ({"weight": torch.ones(1)}, "weight"), ({}, "nothing")]
+)
+def test_files_of_no_trainer(content: Any, text: str, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "weights.ckpt")
+    with pytest.raises(
+        ValueError, match=rf"weights\.ckpt is no checkpoint of a Trainer: it holds {text}\. Name"
+    ):
+        resume_with(tmp_path / "weights.ckpt")
 
 
 class Runs:
@@ -243,6 +302,70 @@ def test_a_checkpoint_is_small_and_holds_no_frozen_weights(checkpoint: Path) -> 
     assert [path.name for path in checkpoint.parent.iterdir()] == ["last.ckpt"]  # no temporary file is left
     assert content["t2v_lightning"]["position"] == [1, 2]
     assert content["global_step"] == 8
+
+
+def test_a_write_that_fails_leaves_the_last_checkpoint_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(content: Any, file: Any) -> None:
+        file.write(b"half of it")
+        raise OSError("no space left")
+
+    files = SafeCheckpointIO()
+    files.save_checkpoint({"whole": 1}, tmp_path / "last.ckpt")
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="no space left"):
+        files.save_checkpoint({"whole": 2}, tmp_path / "last.ckpt")
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True) == {"whole": 1}
+
+
+def test_two_runs_in_one_folder_write_to_files_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second begins and ends while the first is in the middle of its file."""
+    files, save, begun = SafeCheckpointIO(), torch.save, []
+
+    def in_between(content: Any, file: Any) -> None:
+        begun.append(content)
+        if len(begun) == 1:
+            files.save_checkpoint({"run": 2}, tmp_path / "last.ckpt")
+            assert torch.load(tmp_path / "last.ckpt", weights_only=True) == {"run": 2}
+        save(content, file)
+
+    monkeypatch.setattr(torch, "save", in_between)
+    files.save_checkpoint({"run": 1}, tmp_path / "last.ckpt")
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True) == {"run": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def killed_while_it_wrote(folder: Path, name: str) -> None:
+    code = (
+        "import os, sys, torch\n"
+        "from t2v_lightning.checkpoint_files import SafeCheckpointIO\n"
+        "torch.save = lambda content, file: os.kill(os.getpid(), 9)\n"
+        "SafeCheckpointIO().save_checkpoint({}, sys.argv[1])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, folder / name], timeout=100, check=False)
+    assert done.returncode == -signal.SIGKILL
+
+
+def test_what_a_killed_run_left_unfinished_is_no_checkpoint_and_goes_in_time(tmp_path: Path) -> None:
+    killed_while_it_wrote(tmp_path, "hpc_ckpt_1.ckpt")
+    (left,) = tmp_path.iterdir()
+    assert checkpoints_of(tmp_path) == []
+    trainer = Trainer(default_root_dir=tmp_path, logger=False, accelerator="cpu", enable_progress_bar=False)
+    assert trainer._checkpoint_connector._hpc_resume_path is None
+    assert trainer._checkpoint_connector.hpc_save_path(tmp_path) == str(tmp_path / "hpc_ckpt_1.ckpt")
+    files = SafeCheckpointIO()
+    files.save_checkpoint({}, tmp_path / "hpc_ckpt_1.ckpt")
+    assert left.exists()  # its process may be alive
+    os.utime(left, (left.stat().st_mtime - 3600,) * 2)
+    files.save_checkpoint({}, tmp_path / "hpc_ckpt_1.ckpt")
+    assert [path.name for path in tmp_path.iterdir()] == ["hpc_ckpt_1.ckpt"]
+    (tmp_path / left.name).touch()
+    remove_checkpoints(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_trainers_own_callback_is_replaced_by_one_that_saves_more(tmp_path: Path) -> None:

@@ -138,3 +138,20 @@ def test_a_requeue_by_slurm_goes_on_where_the_job_was(processes: int, tmp_path: 
     whole = embedding(start(tmp_path / "whole", **settings), processes)
     for rank in range(processes):
         assert Embedding.load(tmp_path / f"rank{rank}of{processes}.safetensors") == whole
+
+
+def test_signals_that_were_ignored_stay_ignored(tmp_path: Path) -> None:
+    """SIGINT is in the background of a shell's script, which a Ctrl-C at the terminal is not meant for."""
+    before = {signum: signal.signal(signum, signal.SIG_IGN) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        run = start(tmp_path, pause=0.05)  # inherits them
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+    run.wait_for(2)
+    for signum in before:
+        run.process.send_signal(signum)
+    code, _, errors = run.end()
+    assert code == 0, errors[-2000:]
+    assert run.reached() == 12
+    assert "SIG" not in errors

@@ -688,6 +688,16 @@ def test_trainer_options_that_would_change_the_answer_are_refused(case: str) -> 
     assert module.embedding is None
 
 
+@pytest.mark.parametrize(
+    "options", [{"gradient_clip_val": 0.0}, {"gradient_clip_val": 0}, {"overfit_batches": 0}], ids=str
+)
+def test_trainer_options_that_are_off_are_accepted(options: dict[str, Any]) -> None:
+    module, plain = (Task2Vec(small_probe(double=False), head=QUICK) for _ in range(2))
+    quietly(**options).fit(module, DataLoader(task(double=False), batch_size=5))
+    quietly().fit(plain, DataLoader(task(double=False), batch_size=5))
+    assert module.embedding == plain.embedding
+
+
 @pytest.mark.parametrize("call", ["validate", "test", "predict"])
 def test_only_fit_makes_sense(call: str) -> None:
     with pytest.raises(Exception, match=r"fit|_step|forward"):

@@ -1,13 +1,22 @@
 """Reading and writing checkpoint files: never half of one, and never code out of one."""
 
 import os
+import secrets
+from contextlib import suppress
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning_fabric.utilities.types import _PATH
+
+from t2v_lightning.checkpointing import ANEW, shown_keys
+
+UNFINISHED = ".unfinished-{}.tmp"
+"""Name of a file that is being written: not that of its checkpoint, in which Lightning looks for a number."""
+
+_DEAD_AFTER = 600.0
+"""Seconds by which the last touch of an unfinished file lies before another's when its process must be dead."""
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
@@ -22,12 +31,16 @@ class SafeCheckpointIO(TorchCheckpointIO):
             return
         whole = Path(path)
         whole.parent.mkdir(parents=True, exist_ok=True)
-        part = whole.with_name(f".{whole.name}.tmp")
-        with part.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(whole)
+        part = whole.with_name(UNFINISHED.format(secrets.token_hex(4)))
+        try:
+            with part.open("xb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            _remove_dead(part)
+            part.replace(whole)
+        finally:
+            part.unlink(missing_ok=True)
 
     def load_checkpoint(
         self,
@@ -39,18 +52,33 @@ class SafeCheckpointIO(TorchCheckpointIO):
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: it is torn or no checkpoint.
+            ValueError: it is torn or no checkpoint of a Trainer.
         """
         try:
             checkpoint = super().load_checkpoint(path, map_location, weights_only=True)
-        except (FileNotFoundError, PermissionError):
+        except (FileNotFoundError, PermissionError, MemoryError):
             raise
-        except (UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-            reason = str(error).strip().splitlines()
+        except Exception as error:  # a damaged file makes the reader raise almost anything
             raise ValueError(
-                f"{path} cannot be read as a checkpoint: it is torn, or holds more than tensors and plain values "
-                f"({reason[0] if reason else type(error).__name__}). Name another checkpoint, or start without one"
+                f"{path} cannot be read as a checkpoint: it is torn, or holds more than tensors and plain values. "
+                f"Name another checkpoint, or {ANEW}"
             ) from error
-        if not isinstance(checkpoint, dict):
-            raise ValueError(f"{path} is no checkpoint: it holds a {type(checkpoint).__name__}")
+        if not isinstance(checkpoint, dict) or "pytorch-lightning_version" not in checkpoint:
+            raise ValueError(
+                f"{path} is no checkpoint of a Trainer: it holds {_content(checkpoint)}. "
+                f"Name another checkpoint, or {ANEW}"
+            )
         return checkpoint
+
+
+def _content(found: Any) -> str:
+    return shown_keys(found) if isinstance(found, dict) else f"a {type(found).__name__}"
+
+
+def _remove_dead(part: Path) -> None:
+    """Removes what killed processes have left unfinished beside a file that was just written, by the same clock."""
+    now = part.stat().st_mtime
+    for other in part.parent.glob(UNFINISHED.format("*")):
+        with suppress(FileNotFoundError):  # another process may be done with it, or remove it too
+            if now - other.stat().st_mtime > _DEAD_AFTER:
+                other.unlink()

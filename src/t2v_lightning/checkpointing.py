@@ -1,7 +1,7 @@
 """What a checkpoint of an unfinished embedding holds, and when it is refused."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning import Trainer
 from torch import Tensor
 
-from t2v_lightning.phases import State
+from t2v_lightning.phases import Phase, State
 
 if TYPE_CHECKING:
     from t2v_lightning.phased_fit import PhasedFit
@@ -19,6 +19,9 @@ KEY = "t2v_lightning"
 """Where a Lightning checkpoint holds all of this."""
 
 FORMAT = 1
+
+ANEW = "start anew (without ckpt_path, or without resume on the command line)"
+"""What can always be done when a checkpoint is refused, in the words of both ways to one."""
 
 
 def digest(*tensors: Tensor) -> str:
@@ -118,23 +121,33 @@ def _set_counters(loop: dict[str, Any], epoch: int, batches: int) -> None:
     }
 
 
+def shown_keys(found: Mapping[Any, Any]) -> str:
+    """The first of the names in a foreign file."""
+    names = sorted(map(str, found))
+    return ", ".join(names[:8]) + ", ..." * (len(names) > 8) if names else "nothing"
+
+
 def read_state(module: "PhasedFit", trainer: Trainer, checkpoint: Mapping[str, Any]) -> State:
     """The state for this process.
 
     Raises:
-        ValueError: the checkpoint is not one of a Task2Vec with these settings, task and number of processes.
+        ValueError: the checkpoint is damaged, or not one of a Task2Vec with these settings, task and number of
+            processes.
     """
     state = checkpoint.get(KEY)
     if not isinstance(state, dict):
         raise ValueError(
-            "the checkpoint was not made by Task2Vec (it holds no "
-            f"{KEY!r} but {', '.join(sorted(map(str, checkpoint)))}); start without ckpt_path"
+            f"the checkpoint was not made by Task2Vec: it holds {shown_keys(checkpoint)}. "
+            f"Name another checkpoint, or {ANEW}"
         )
     if state.get("format") != FORMAT:
         raise ValueError(
-            f"the checkpoint has format {state.get('format')!r} and this version reads format {FORMAT}; go on with "
-            "the version that made it, or start without ckpt_path"
+            f"the checkpoint has format {state.get('format')!r} and this version reads format {FORMAT}. Go on with "
+            f"the version that made it, or {ANEW}"
         )
+    whole = {"state_dict", "loops", "settings", "position", "shared", "own"}
+    if missing := whole - checkpoint.keys() - state.keys():
+        raise _damaged(f"it lacks {', '.join(sorted(missing))}")
     then, now = state["settings"], _all_settings(module, trainer)
     differing = [
         f"{name}={then.get(name)!r} (now {now.get(name)!r})"
@@ -144,10 +157,31 @@ def read_state(module: "PhasedFit", trainer: Trainer, checkpoint: Mapping[str, A
     if differing:
         raise ValueError(
             f"the checkpoint was made with other settings, and going on from it would mix two embeddings: "
-            f"{', '.join(differing)}. Go on with those of the checkpoint, or start without ckpt_path"
+            f"{', '.join(differing)}. Go on with those of the checkpoint, or {ANEW}"
         )
+    if (parts := len(state["own"])) != trainer.world_size:
+        raise _damaged(f"it holds the sums of {parts} processes of {trainer.world_size}")
     return {
         "position": tuple(state["position"]),
         "shared": state["shared"],
         "own": state["own"][trainer.global_rank],
     }
+
+
+def load_phases(phases: Sequence[Phase], state: State) -> None:
+    """Has all phases take on what `read_state` gave.
+
+    Raises:
+        ValueError: it does not fit them.
+    """
+    try:
+        for phase, shared, own in zip(phases, state["shared"], state["own"], strict=True):
+            phase.load_state(shared, own)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        raise _damaged("its content does not fit the settings that it names") from error
+
+
+def _damaged(how: str) -> ValueError:
+    return ValueError(f"the checkpoint is damaged: {how}. Name another checkpoint, or {ANEW}")

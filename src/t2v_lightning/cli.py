@@ -2,7 +2,6 @@
 
 import logging
 import re
-import signal
 import sys
 import warnings
 from pathlib import Path
@@ -19,6 +18,7 @@ from rich.logging import RichHandler
 from t2v_lightning.batch_checkpoint import BatchCheckpoint
 from t2v_lightning.callbacks import PhaseProgressBar
 from t2v_lightning.data import get_datamodule
+from t2v_lightning.early_stop import StoppedEarly, leaving_early
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.functional.distances import DISTANCES
 from t2v_lightning.jobs import begin, fail, is_finished, is_first_rank, note_settings, reason_of
@@ -26,7 +26,14 @@ from t2v_lightning.own_process import command_of, needs_own_process, run_apart
 from t2v_lightning.phases import HeadOptions
 from t2v_lightning.probes import get_probe
 from t2v_lightning.report import EMBEDDING_FILE
-from t2v_lightning.run_checkpoints import CHECKPOINTS, checkpoint_to_resume, remove_checkpoints, remove_logs
+from t2v_lightning.run_checkpoints import (
+    CHECKPOINTS,
+    checkpoint_to_resume,
+    checkpoints_of,
+    remove_checkpoints,
+    remove_logs,
+)
+from t2v_lightning.stopping import kill_started
 from t2v_lightning.sweeps import SweepReport
 from t2v_lightning.task2vec import Task2Vec
 
@@ -82,7 +89,11 @@ def run(config: DictConfig, folder: Path) -> Embedding:
         begin(folder, config)
         if resume is None:
             remove_logs(folder)
-    trainer.fit(module, datamodule=datamodule, ckpt_path=resume)
+    try:
+        trainer.fit(module, datamodule=datamodule, ckpt_path=resume)
+    except StoppedEarly:
+        kill_started(trainer)
+        raise
     embedding = module.embedding
     assert embedding is not None
     if trainer.is_global_zero:
@@ -146,6 +157,10 @@ def job(config: DictConfig) -> None:
             run_apart(command_of(hydra_config, config), folder, hydra_config.runtime.cwd)
         else:
             run(config, folder)
+    except StoppedEarly as stopped:
+        if is_first_rank():
+            log.warning("stopped by %s; %s", stopped.signal.name, _what_is_left(folder))
+        raise
     except Exception as error:
         log.error(
             "%s",
@@ -159,6 +174,12 @@ def job(config: DictConfig) -> None:
     else:
         if is_first_rank() and OmegaConf.is_missing(hydra_config.job, "num"):  # jobs of a sweep have a number
             Console().print(f"the embedding and its logs are in {folder}", soft_wrap=True, highlight=False)
+
+
+def _what_is_left(folder: Path) -> str:
+    if saved := checkpoints_of(folder):
+        return f"resume=auto goes on from {saved[0]}"
+    return "there was nothing to save yet, so there is nothing to resume"
 
 
 def _with_presets(arguments: list[str]) -> list[str]:
@@ -176,16 +197,16 @@ _run_with_hydra = hydra.main(version_base="1.3", config_path=str(CONFIGS), confi
 
 
 def main() -> None:
-    """Embeds one task, or every task of a sweep (`-m`); exits with 1 where one failed."""
+    """Embeds one task, or every task of a sweep (`-m`); exits with 1 where one failed, with 128 + a signal to stop."""
     SweepReport.current = None
     sys.argv[1:] = _with_presets(sys.argv[1:])
-    try:
-        _run_with_hydra()
-    except (SystemExit, KeyboardInterrupt) as leaving:
-        code = leaving.code if isinstance(leaving, SystemExit) else 128 + signal.SIGINT
-        sweep = SweepReport.current
-        if sweep and not sweep.ended:
-            sweep.report() if code == 1 else sweep.stopped()  # 1: the launcher itself broke down
-        sys.exit(code)
+    with leaving_early():
+        try:
+            _run_with_hydra()
+        except SystemExit as leaving:
+            sweep = SweepReport.current
+            if sweep and not sweep.ended:  # 1: the launcher itself broke down
+                sweep.report() if leaving.code == 1 else sweep.stopped()
+            raise
     if SweepReport.current and SweepReport.current.failures:
         sys.exit(1)

@@ -3,9 +3,6 @@
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -13,9 +10,8 @@ from hydra.conf import HydraConf
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig
 
+from t2v_lightning.early_stop import handled_by
 from t2v_lightning.jobs import fail, started_outside
-
-_FORWARDED = (signal.SIGINT, signal.SIGTERM)
 
 
 def needs_own_process(config: DictConfig, launcher: str) -> bool:
@@ -88,7 +84,13 @@ def run_apart(command: list[str], folder: Path, cwd: str) -> None:
         SystemExit: 128 + signal, after the job has ended on a signal to stop.
     """
     process = subprocess.Popen(command, cwd=cwd, start_new_session=True)
-    with _forwarding(process) as received:
+    received: list[int] = []
+
+    def forward(number: int, frame: object) -> None:
+        received.append(number)
+        process.send_signal(number)
+
+    with handled_by(forward):
         code = process.wait()
     if received:
         sys.exit(128 + received[0])
@@ -97,23 +99,3 @@ def run_apart(command: list[str], folder: Path, cwd: str) -> None:
         fail(folder, f"its process was killed by {name}" + ": out of memory?" * (name == "SIGKILL"))
     elif code:
         fail(folder, f"its process ended with exit code {code}")
-
-
-@contextmanager
-def _forwarding(process: "subprocess.Popen[bytes]") -> Iterator[list[int]]:
-    """Sends signals to stop on to the process, which has a session of its own; gives those that came."""
-    received: list[int] = []
-
-    def forward(number: int, frame: object) -> None:
-        received.append(number)
-        process.send_signal(number)
-
-    if threading.current_thread() is not threading.main_thread():  # handlers can only be set there
-        yield received
-        return
-    before = {number: signal.signal(number, forward) for number in _FORWARDED}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

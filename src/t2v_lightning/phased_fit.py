@@ -11,7 +11,7 @@ from torch import Tensor
 
 from t2v_lightning.batch_checkpoint import checkpoint_for, save_by_the_clock
 from t2v_lightning.checkpoint_files import SafeCheckpointIO
-from t2v_lightning.checkpointing import read_state, write_state
+from t2v_lightning.checkpointing import load_phases, read_state, write_state
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.loading import (
     Batch,
@@ -157,8 +157,7 @@ class PhasedFit(LightningModule):
             return
         state, self._resumed = self._resumed, None
         self.position = state["position"]
-        for phase, shared, own in zip(self.phases, state["shared"], state["own"], strict=True):
-            phase.load_state(shared, own)
+        load_phases(self.phases, state)
         if self.position[0] == self.epochs:  # made at the very end: Lightning has no epoch to run
             self.embedding = self.assemble()
 

@@ -4,6 +4,7 @@ import logging
 import shutil
 from pathlib import Path
 
+from t2v_lightning.checkpoint_files import UNFINISHED
 from t2v_lightning.example_images import THUMBNAIL_FILE
 
 log = logging.getLogger(__name__)
@@ -46,9 +47,9 @@ def checkpoint_to_resume(resume: str | None, folder: Path) -> Path | None:
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Removes the checkpoints of a run that is finished."""
+    """Removes the checkpoints of a run that is finished, and those that a kill has left unfinished."""
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-    for path in checkpoints_of(folder):
+    for path in [*checkpoints_of(folder), *folder.glob(UNFINISHED.format("*"))]:
         path.unlink(missing_ok=True)
 
 

@@ -41,8 +41,10 @@ class StopSignals:
         self.requeue_handler: Any = None
         if threading.current_thread() is not threading.main_thread():
             return  # where signals cannot be noted
+        before = trainer._signal_connector._original_handlers  # Lightning's own may be in their place
         for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, self._note)
+            ignored = before.get(signum) is signal.SIG_IGN  # as SIGINT is in the background of a script
+            signal.signal(signum, signal.SIG_IGN if ignored else self._note)
         if self.requeue_signal is not None:
             self.requeue_handler = signal.getsignal(self.requeue_signal)
             signal.signal(self.requeue_signal, self._note)
@@ -61,16 +63,12 @@ class StopSignals:
             )
         elif signum == signal.SIGINT and time.monotonic() - self.since > SAME_PRESS:
             self._say("left at once, without a checkpoint")
-            for child in self._children():
-                child.kill()
+            kill_started(self.trainer)
             os._exit(128 + signum)
 
     def _say(self, text: str) -> None:
         if self.trainer.is_global_zero:
             os.write(2, f"\n{text}\n".encode())  # safe within a handler
-
-    def _children(self) -> list[Any]:
-        return getattr(self.trainer.strategy.launcher, "procs", [])
 
     def heed(self) -> None:
         """Acts on what any process has been told; to be called by all at the end of a batch.
@@ -98,11 +96,23 @@ class StopSignals:
         )
         if self.trainer.is_global_zero:
             log.warning("stopped by %s; %s", signal.Signals(signum).name, how)
-        children = self._children()
-        if children:
-            threading.Thread(target=_see_to_the_end, args=[list(children)]).start()
-            children.clear()  # else Lightning kills this process when it sees that they ended
+        if children := _take_started(self.trainer):
+            threading.Thread(target=_see_to_the_end, args=[children]).start()
         raise SystemExit(128 + signum)
+
+
+def kill_started(trainer: Trainer) -> None:
+    """Ends the processes that a Trainer has started to share its work."""
+    for child in _take_started(trainer):
+        child.kill()
+
+
+def _take_started(trainer: Trainer) -> list[Any]:
+    """Takes them out of the Trainer's list, as Lightning kills this process when it sees that one has ended."""
+    listed = getattr(trainer.strategy.launcher, "procs", [])
+    started = list(listed)
+    listed.clear()
+    return started
 
 
 def _see_to_the_end(children: list[Any], seconds: float = 60.0) -> None:

@@ -1,6 +1,7 @@
 """What TensorBoard shows of a fit beside its curves."""
 
 import io
+import secrets
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -139,9 +140,12 @@ def last_steps(logger: object) -> dict[str, int]:
 
 def _save_thumbnail(picture: Image.Image, folder: str) -> None:
     if "://" not in folder:  # the log of a store elsewhere has no projector that looks for it
-        temporary = Path(folder) / f".{THUMBNAIL_FILE}.tmp"
-        picture.save(temporary, format="PNG")
-        temporary.replace(Path(folder) / THUMBNAIL_FILE)
+        temporary = Path(folder) / f".{THUMBNAIL_FILE}.{secrets.token_hex(4)}.tmp"
+        try:
+            picture.save(temporary, format="PNG")
+            temporary.replace(Path(folder) / THUMBNAIL_FILE)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _loggers_without(tag: str, trainer: Trainer, module: "Task2Vec") -> list[TensorBoardLogger]:

@@ -1,5 +1,7 @@
 """Trainer settings that go with Task2Vec, and those that would change the answer."""
 
+from typing import Any
+
 import pytorch_lightning as pl
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
@@ -18,12 +20,12 @@ def check_trainer(trainer: pl.Trainer) -> None:
             f"{type(strategy).__name__} computes in processes that do not give the embedding "
             "back; use strategy='ddp' from a script, or one device"
         )
-    refused = {
+    refused: dict[str, tuple[Any, Any]] = {
         "fast_dev_run": (trainer.fast_dev_run, False),  # type: ignore[attr-defined]
-        "overfit_batches": (trainer.overfit_batches, 0.0),  # type: ignore[attr-defined]
+        "overfit_batches": (trainer.overfit_batches or 0.0, 0.0),  # type: ignore[attr-defined]
         "max_steps": (trainer.max_steps, -1),
-        "limit_train_batches": (trainer.limit_train_batches, 1.0),
-        "gradient_clip_val": (trainer.gradient_clip_val, None),
+        "limit_train_batches": (trainer.limit_train_batches, 1.0),  # the whole 1 is a single batch
+        "gradient_clip_val": (trainer.gradient_clip_val or None, None),
         "accumulate_grad_batches": (trainer.accumulate_grad_batches, 1),
     }
     for name, (value, allowed) in refused.items():
