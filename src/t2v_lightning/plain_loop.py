@@ -37,5 +37,6 @@ def run_phases(
                 if phase.done:
                     break
         phase.finish(no_log)
+    module.reader.close()
     module.embedding = assemble(module)
     return module.embedding
