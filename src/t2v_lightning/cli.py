@@ -89,12 +89,13 @@ def run(config: DictConfig, folder: Path) -> Embedding:
         note_settings(folder, config)  # again: another run may have come by
         embedding.save(folder / EMBEDDING_FILE)
         remove_checkpoints(folder)
-        stderr = embedding.relative_stderr
+        stderr, noise = embedding.relative_stderr, embedding.meta.get("variational")
         log.info(
-            "%s: %d images, head accuracy %.1f %%, norm %.3g%s",
+            "%s: %d images, head accuracy %.1f %%%s, norm %.3g%s",
             embedding.task_name,
             embedding.meta["samples"],
             100 * embedding.meta["head"]["accuracy"],
+            "" if noise is None else f", under noise {100 * noise['accuracy']:.1f} %",
             embedding.norm,
             "" if stderr is None else f", stderr {100 * stderr:.1f} %",
         )
