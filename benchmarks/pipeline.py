@@ -87,7 +87,7 @@ def main() -> None:
             alone, _ = timed(phase, kept)
             wall, inside = timed(phase, module.phase_loader(phase, 0))
             print(
-                f"workers {module.loader_options.num_workers}: {wall:.2f} s, {arguments.images / wall:.1f} "
+                f"workers {module.reader.options.num_workers}: {wall:.2f} s, {arguments.images / wall:.1f} "
                 f"images/s, step {inside / wall:.1%}, alone {alone / wall:.1%}",
                 flush=True,
             )

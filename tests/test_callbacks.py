@@ -1,6 +1,7 @@
 """Progress bars, and numbers in loggers."""
 
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ from t2v_lightning.phases import HeadOptions
 QUICK = HeadOptions(epochs=3, num_samples=300)
 
 
-def fitted(logger: Any, callbacks: Any = (), bar: bool = False) -> Task2Vec:
-    module = Task2Vec(small_probe(double=False), head=QUICK)
+def fitted(logger: Any, callbacks: Any = (), bar: bool = False, **options: Any) -> Task2Vec:
+    module = Task2Vec(small_probe(double=False), head=QUICK, **options)
     trainer = Trainer(
         accelerator="cpu", logger=logger, callbacks=list(callbacks), enable_checkpointing=False,
         enable_progress_bar=bar, enable_model_summary=False,
@@ -52,6 +53,19 @@ def test_the_trainers_bar_says_phase_speed_and_error(
     shown = capsys.readouterr().out
     for word in ("features", "fisher", "images/s", "stderr"):
         assert word in shown, word
+
+
+def test_the_trainers_bar_tells_the_epochs_of_the_variational_method(
+    terminal: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    bar = PhaseProgressBar()
+    bar._console_kwargs = terminal
+    fitted(False, [bar], bar=True, method="variational", num_samples=785)
+    lines = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "\n", capsys.readouterr().out)
+    whole = "".join(line for line in lines.splitlines())
+    for word in ("features", "variational 1/2", "variational 2/2", "157/157", "images/s", "loss: "):
+        assert word in whole, word
+    assert "…" not in whole, "it fits 80 characters"
 
 
 def test_the_bar_of_embed_says_phase_speed_and_error() -> None:

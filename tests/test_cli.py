@@ -148,3 +148,15 @@ def test_a_new_run_in_an_old_folder_starts_its_log_afresh(tmp_path: Path) -> Non
 def test_options_of_the_trainer_that_would_change_the_answer_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="limit_train_batches"):
         run(tiny("~logger", "+trainer.limit_train_batches=0.5", "trainer.accelerator=cpu"), tmp_path)
+
+
+@pytest.mark.usefixtures("configs")
+def test_the_last_line_of_a_variational_run_says_what_noise_leaves_of_the_accuracy(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    noise = ("task2vec=variational", "task2vec.num_samples=10", "task2vec.epochs=1")
+    embedding = run(tiny("~logger", "dataset=textures_ground", "trainer.accelerator=cpu", *noise), tmp_path)
+    accuracy = 100 * embedding.meta["variational"]["accuracy"]
+    (line,) = (message for message in caplog.messages if "head accuracy" in message)
+    assert f"%, under noise {accuracy:.1f} %, norm" in line

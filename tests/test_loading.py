@@ -1,5 +1,7 @@
 """The indexed dataset, and the loader that shards, pads and resumes."""
 
+import multiprocessing
+import os
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DistributedSampler, default_collate
 from torchvision.transforms.functional import pil_to_tensor
 
-from t2v_lightning.loading import IndexedDataset, LoaderOptions, PhaseLoader, ShardedSampler
+from t2v_lightning.loading import IndexedDataset, LoaderOptions, PhaseLoader, Reader, ShardedSampler
 
 
 def images(n: int) -> list[tuple[Tensor, int]]:
@@ -26,7 +28,7 @@ def loader(
     order = torch.randperm(n, generator=torch.Generator().manual_seed(5))
     dataset = IndexedDataset(images(100 + 2 * n), 100 + 2 * torch.arange(n))
     sampler = ShardedSampler(order, n, batch_size, rank, world_size)
-    return PhaseLoader(dataset, sampler, LoaderOptions(batch_size=batch_size, **options), epoch)
+    return PhaseLoader(Reader(dataset, LoaderOptions(batch_size=batch_size, **options)), sampler, epoch)
 
 
 def read(batches: Any) -> list[tuple[list[float], list[int]]]:
@@ -210,7 +212,7 @@ def test_nothing_is_read_before_the_first_batch_is_asked_for() -> None:
             return super().__getitem__(index)
 
     dataset = IndexedDataset(Counts(images(8)), torch.arange(8))
-    batches = iter(PhaseLoader(dataset, ShardedSampler(torch.arange(8), 8, 2), LoaderOptions(2)))
+    batches = iter(PhaseLoader(Reader(dataset, LoaderOptions(2)), ShardedSampler(torch.arange(8), 8, 2)))
     assert Counts.read == 0
     next(batches)
     assert Counts.read == 2
@@ -222,14 +224,54 @@ def test_an_error_in_a_worker_keeps_its_type_and_text() -> None:
     dataset = IndexedDataset(items, torch.arange(4))
     sampler = ShardedSampler(torch.arange(4), 4, 2)
     with pytest.raises(ValueError, match="image 2 of the dataset holds NaN"):
-        list(PhaseLoader(dataset, sampler, LoaderOptions(2, num_workers=1)))
+        list(PhaseLoader(Reader(dataset, LoaderOptions(2, num_workers=1)), sampler))
+
+
+class Readers(list[Any]):
+    """Images full of the number of the process that reads them."""
+
+    def __getitem__(self, index: Any) -> Any:
+        image, target = super().__getitem__(index)
+        return torch.full_like(image, os.getpid(), dtype=torch.float64), target
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_workers_outlive_a_pass_where_they_are_to(persistent: bool) -> None:
+    options = LoaderOptions(2, num_workers=1, persistent_workers=persistent)
+    reader = Reader(IndexedDataset(Readers(images(6)), torch.arange(6)), options)
+    passes = [
+        read(PhaseLoader(reader, ShardedSampler(order, 6, 2))) for order in (torch.arange(6), torch.arange(4))
+    ]
+    assert [[at for _, at in batches] for batches in passes] == [[[0, 1], [2, 3], [4, 5]], [[0, 1], [2, 3]]]
+    (first,), (second,) = ({int(pid) for values, _ in batches for pid in values} for batches in passes)
+    assert (first == second) == persistent
+    assert (first in running()) == persistent
+    reader.close()
+    assert {first, second}.isdisjoint(running())
+
+
+def running() -> set[int | None]:
+    return {process.pid for process in multiprocessing.active_children()}
+
+
+def test_a_pass_that_is_left_early_leaves_nothing_to_the_next() -> None:
+    """As when an embedding is exact enough."""
+    options = LoaderOptions(2, num_workers=2, persistent_workers=True)
+    reader = Reader(IndexedDataset(images(20), torch.arange(20)), options)
+    left = iter(PhaseLoader(reader, ShardedSampler(torch.arange(20), 20, 2)))
+    next(left)
+    order = torch.arange(19, 10, -1)
+    assert read(PhaseLoader(reader, ShardedSampler(order, 20, 4))) == [
+        ([19, 18, 17, 16], [19, 18, 17, 16]),
+        ([15, 14, 13, 12], [15, 14, 13, 12]),
+        ([11], [11]),
+    ]
 
 
 def test_images_of_different_shapes_say_so() -> None:
     items = [(torch.zeros(3, 4, 4), 0), (torch.zeros(3, 4, 5), 1)]
-    batches = PhaseLoader(
-        IndexedDataset(items, torch.arange(2)), ShardedSampler(torch.arange(2), 2, 2), LoaderOptions()
-    )
+    reader = Reader(IndexedDataset(items, torch.arange(2)), LoaderOptions())
+    batches = PhaseLoader(reader, ShardedSampler(torch.arange(2), 2, 2))
     with pytest.raises(ValueError, match=r"differ in shape, \(3, 4, 4\) and \(3, 4, 5\); resize"):
         list(batches)
 
@@ -247,7 +289,9 @@ def padded(items: list[Any]) -> Any:
 def test_the_users_collate_function_makes_the_images() -> None:
     items = [(torch.ones(1, 2, 2), 0), (torch.ones(1, 2, 3), 1)]
     sampler = ShardedSampler(torch.tensor([1, 0]), 2, 2)
-    (batch,) = PhaseLoader(IndexedDataset(items, torch.arange(2)), sampler, LoaderOptions(collate_fn=padded))
+    (batch,) = PhaseLoader(
+        Reader(IndexedDataset(items, torch.arange(2)), LoaderOptions(collate_fn=padded)), sampler
+    )
     assert batch[0].shape == (2, 1, 2, 3)
     assert batch[0].sum((1, 2, 3)).tolist() == [6, 4]
     assert batch[1].tolist() == [1, 0]
@@ -263,7 +307,9 @@ def test_the_users_collate_function_sees_the_targets() -> None:
 
     items = [(torch.full((1, 2, 2), float(i)), torch.zeros(4)) for i in range(2)]
     sampler = ShardedSampler(torch.arange(2), 2, 2)
-    (batch,) = PhaseLoader(IndexedDataset(items, torch.arange(2)), sampler, LoaderOptions(collate_fn=stacked))
+    (batch,) = PhaseLoader(
+        Reader(IndexedDataset(items, torch.arange(2)), LoaderOptions(collate_fn=stacked)), sampler
+    )
     assert read([batch]) == [([0, 1], [0, 1])]
 
 

@@ -27,6 +27,8 @@ from t2v_lightning.plots import (
     plot_stage_profile,
     plot_task_map,
 )
+from t2v_lightning.probes import get_probe
+from t2v_lightning.profile_plots import stage_labels
 
 Plot = Callable[..., Figure]
 
@@ -274,14 +276,37 @@ class TestStageProfile:
         assert np.asarray(ax.lines[0].get_ydata()).tolist() == [1.5, 3.5, 5.5, 8.0]
         assert [label.get_text() for label in ax.get_xticklabels()] == ["conv1", "layer1", "layer2"]
         assert ax.get_xticks().tolist() == [0, 1.5, 3]
+        assert ax.get_legend() is None
+        assert ax.get_title(loc="left") == "digits"
+
+    def test_a_few_have_a_legend(self) -> None:
+        ax = plot_stage_profile([self.embedding(), self.embedding()], ["digits", "dogs"]).axes[0]
         legend = ax.get_legend()
         assert legend is not None
-        assert [text.get_text() for text in legend.get_texts()] == ["digits"]
+        assert [text.get_text() for text in legend.get_texts()] == ["digits", "dogs"]
 
     def test_given_stages(self) -> None:
-        stages = [("conv1", "layer1.0"), ("layer1.1", "layer2")]
-        ax = plot_stage_profile([self.embedding()], ["digits"], stages=stages).axes[0]
-        assert [label.get_text() for label in ax.get_xticklabels()] == ["conv1", "layer1.1"]
+        stages = ("conv1", "bn1", "layer1.0", "layer1.1", "layer2")
+        ax = plot_stage_profile([self.embedding()], stages=stages).axes[0]
+        assert [label.get_text() for label in ax.get_xticklabels()] == [s for s in stages if s != "bn1"]
+
+    def test_stages_are_those_of_the_probe(self) -> None:
+        """Most of the layers of the built-in probe are in blocks, which alone would say nothing."""
+        probe = get_probe("efficientnet_lite0", weights=None)
+        layers = [name.rpartition(".")[0] for name in probe.stage_parameters(0)]
+        assert stage_labels(layers) == stage_labels(layers, probe.stages)
+        assert {"conv_stem", "blocks.0", "blocks.15", "conv_head"} <= set(stage_labels(layers))
+        convolutions = [name for name in layers if "conv" in name]
+        assert stage_labels(convolutions) == stage_labels(convolutions, probe.stages)
+
+    def test_variational_layers_have_the_median(self) -> None:
+        """A filter with almost no weights bears almost no noise: its precision says nothing of the others'."""
+        fisher = np.array([1, 3, 2, 2, 5, 5, 7, 8, 1e8])
+        embedding = Embedding(fisher, np.ones(9), layers=self.layers, meta={"method": "variational"})
+        ax = plot_stage_profile([embedding]).axes[0]
+        assert np.asarray(ax.lines[0].get_ydata()).tolist() == [2, 2, 5, 8]
+        assert ax.get_ylabel() == "median precision of a filter's noise"
+        assert plot_stage_profile([self.embedding()]).axes[0].get_ylabel() == "mean Fisher of a filter"
 
     def test_bands_of_two_standard_errors(self) -> None:
         ax = plot_stage_profile([self.embedding(stderr=np.full(9, 0.25))]).axes[0]

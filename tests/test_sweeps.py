@@ -53,6 +53,10 @@ def test_a_failed_job_is_listed_and_resuming_does_what_is_missing(
     shown = capsys.readouterr().out
     assert "Traceback" not in shown
     assert "job 1 (dataset.name=digit) failed: Got dataset 'digit': allowed are digits" in shown
+    places = [
+        shown.index(text) for text in ("job 0: digits_low", "digits_low: 20 images", "job 1: digit", "job 2:")
+    ]
+    assert places == sorted(places), "each job says which it is before anything else is said of it"
     assert "2 of 3 embeddings" in shown
     folder = tmp_path / "multirun" / "montecarlo"
     files = [folder / job / "embedding.safetensors" for job in ("0", "2")]
@@ -90,9 +94,8 @@ def test_other_settings_are_embedded_anew(
     folder = tmp_path / "multirun" / "montecarlo" / "0"
     assert train(monkeypatch, *TINY, "dataset.name=textures_ground") == 0
     first = (folder / "embedding.safetensors").read_bytes()
-    assert (
-        train(monkeypatch, *TINY, "dataset.name=textures_ground", "resume=auto", "dataset.batch_size=7") == 0
-    )
+    faster = ("dataset.batch_size=7", "dataset.persistent_workers=true")
+    assert train(monkeypatch, *TINY, "dataset.name=textures_ground", "resume=auto", *faster) == 0
     assert "kept:" in capsys.readouterr().out
     assert (folder / "embedding.safetensors").read_bytes() == first
     assert train(monkeypatch, *TINY, "dataset.name=textures_ground", "resume=auto", "seed=1") == 0

@@ -495,7 +495,8 @@ def test_a_loader_with_workers_and_a_batch_sampler() -> None:
         )
         < 1e-9
     )
-    assert module.loader_options.batch_size == 4
+    assert module.reader.options.batch_size == 4
+    assert module.reader.options.persistent_workers
 
 
 @pytest.mark.parametrize("run", ["embed", "fit"])

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from t2v_lightning import Embedding, Task2Vec
 from t2v_lightning.batch_checkpoint import BatchCheckpoint
 from t2v_lightning.phases import HeadOptions
+from t2v_lightning.tensorboard_pages import by_stage
 
 QUICK = HeadOptions(epochs=3, num_samples=300)
 VARIATIONAL: dict[str, Any] = {"method": "variational", "num_samples": 30}
@@ -80,15 +81,20 @@ def test_the_curve_of_lbfgs_ends_at_the_fitted_head(tmp_path: Path) -> None:
 def test_curves_of_the_variational_method_go_by_draws(tmp_path: Path) -> None:
     embedding = fit(logger_in(tmp_path), **VARIATIONAL)
     events = log_of(tmp_path)
-    names = ("loss", "cross_entropy", "kl", "accuracy", "log_variance_mean", "log_variance_std")
+    names = ("loss", "cross_entropy", "beta_kl", "accuracy", "log_variance_mean", "log_variance_std")
     for name in names:
         assert steps(events, f"variational/{name}") == list(range(5, 61, 5))
-    loss, cross_entropy, kl = (
+    loss, cross_entropy, beta_kl = (
         np.array([event.value for event in events.Scalars(f"variational/{name}")]) for name in names[:3]
     )
-    np.testing.assert_allclose(loss, cross_entropy + 1e-7 * kl, rtol=1e-5)
-    assert "accuracy under noise" in text_of(events)
-    assert f"{embedding.norm:.4g}" in text_of(events)
+    np.testing.assert_allclose(loss, cross_entropy + beta_kl, rtol=1e-5)
+    rows, noise = rows_of(events), embedding.meta["variational"]
+    assert rows["method"] == "variational, 2 epochs of 30 draws, beta 1e-07"
+    assert f"accuracy {noise['accuracy']:.1%}" in rows["under noise"]
+    assert f"constant guess has {embedding.meta['head']['constant_loss']:.4g}" in rows["under noise"]
+    assert f"beta times KL {1e-7 * noise['kl']:.4g}" in rows["under noise"]
+    assert rows["relative standard error"] == "not known to this method"
+    assert rows["entries"].startswith(f"median {np.median(embedding.fisher):.4g}, from ")
 
 
 def text_of(events: EventAccumulator) -> str:
@@ -96,9 +102,13 @@ def text_of(events: EventAccumulator) -> str:
     return str(event.tensor_proto.string_val[0].decode())
 
 
+def rows_of(events: EventAccumulator) -> dict[str, str]:
+    return dict(line.strip("| ").split(" | ", 1) for line in text_of(events).splitlines()[2:])  # type: ignore[misc]
+
+
 def test_the_summary_is_a_table_of_what_happened(tmp_path: Path) -> None:
     embedding = fit(logger_in(tmp_path))
-    rows = dict(line.strip("| ").split(" | ", 1) for line in text_of(log_of(tmp_path)).splitlines()[2:])
+    rows = rows_of(log_of(tmp_path))
     assert rows["classes"] == "3: 0, 1, 2"
     assert rows["images"] == "24, every class counts the same"
     assert rows["probe"] == "small"
@@ -122,6 +132,19 @@ def test_histograms_are_one_a_stage_in_the_order_of_the_network(tmp_path: Path) 
         found = event.histogram_value
         assert (found.num, found.min, found.max) == pytest.approx((logs.size, logs.min(), logs.max()))
         assert found.sum == pytest.approx(logs.sum())
+        widths = np.diff(found.bucket_limit)
+        np.testing.assert_allclose(widths, np.ptp(logs) / 30, rtol=1e-6)
+
+
+def test_the_stages_are_those_of_the_probe() -> None:
+    layers = {
+        name: slice(i, i + 1) for i, name in enumerate(["stem", "blocks.0.a", "blocks.0.b", "blocks.1.a"])
+    }
+    embedding = Embedding([1, 10, 10, 100], [1] * 4, layers=layers)
+    found = by_stage(embedding, ("stem", "norm", "blocks.0", "blocks.1"))
+    assert {name: entries.tolist() for name, entries in found.items()} == {
+        "0 stem": [0], "1 blocks.0": [1, 1], "2 blocks.1": [2],
+    }  # fmt: skip
 
 
 def test_images_of_the_task_and_the_profile_are_there(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 
 class EmbedProgress(Progress):
-    """Progress bar of `Task2Vec.embed`: phase, images per second, relative standard error so far."""
+    """Progress bar of `Task2Vec.embed`: phase, images per second, and the relative standard error or loss so far."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -34,7 +34,7 @@ class EmbedProgress(Progress):
             self.advance(self._current)
 
     def note(self, images: int, metrics: dict[str, float]) -> None:
-        """Shows the speed, and the standard error where there is one."""
+        """Shows the speed, and the standard error or the loss where there is one."""
         self._images += images
         speed = self._images / max(time.perf_counter() - self._since, 1e-9)
         assert self._current is not None
@@ -46,10 +46,14 @@ def progress_note(images_per_second: float, metrics: dict[str, float]) -> str:
 
     >>> progress_note(31.4, {"fisher/relative_stderr": 0.0412})
     '31 images/s, relative stderr 0.041'
+    >>> progress_note(31.4, {"variational/loss": 2.389})
+    '31 images/s, loss 2.389'
     """
     note = f"{images_per_second:.0f} images/s"
     if "fisher/relative_stderr" in metrics:
         note += f", relative stderr {metrics['fisher/relative_stderr']:.3f}"
+    if "variational/loss" in metrics:
+        note += f", loss {metrics['variational/loss']:.3f}"
     return note
 
 
@@ -63,7 +67,7 @@ class PhaseProgressBar(RichProgressBar):
     def configure_columns(self, trainer: Trainer) -> list[Any]:
         """A short bar, and no batches a second, as images a second say more: fits 80 characters."""
         description, _, batches, time_column, _ = super().configure_columns(trainer)
-        return [description, BarColumn(bar_width=16), batches, time_column]
+        return [description, BarColumn(bar_width=8), batches, time_column]
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_epoch_start(trainer, pl_module)
@@ -71,7 +75,8 @@ class PhaseProgressBar(RichProgressBar):
 
     def _get_train_description(self, current_epoch: int) -> str:
         module: Any = self.trainer.lightning_module
-        return str(module.phase_at(current_epoch)[0].title)
+        phase, epoch = module.phase_at(current_epoch)
+        return str(phase.name_of(epoch))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -80,9 +85,10 @@ class PhaseProgressBar(RichProgressBar):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """The speed and the standard error so far."""
+        """The speed, and the standard error so far or the loss."""
         speed = self._images / max(time.perf_counter() - self._since, 1e-9)
         shown: dict[str, Any] = {"images/s": f"{speed:.0f}"}
-        if "fisher/relative_stderr" in trainer.progress_bar_metrics:
-            shown["stderr"] = trainer.progress_bar_metrics["fisher/relative_stderr"]
+        for name, metric in {"stderr": "fisher/relative_stderr", "loss": "variational/loss"}.items():
+            if metric in trainer.progress_bar_metrics:
+                shown[name] = trainer.progress_bar_metrics[metric]
         return shown

@@ -50,7 +50,7 @@ def settings(module: "Task2Vec") -> State:
         }
     )
     return {
-        "batch_size": module.loader_options.batch_size,
+        "batch_size": module.reader.options.batch_size,
         "probe": module.probe.name,
         "weights of the probe": module.probe_digest,
         "dataset": module.task_meta["dataset"],

@@ -54,9 +54,11 @@ def _words(task_id: Any) -> list[str]:
     return [str(part) for part in task_id] if isinstance(task_id, (list, ListConfig)) else [str(task_id)]
 
 
-OmegaConf.register_new_resolver(
-    "job_name", lambda name, task_id: "-".join([str(name), *_words(task_id)]), replace=True
-)
+def _job_name(name: Any, task_id: Any) -> str:
+    return "-".join([str(name), *_words(task_id)])
+
+
+OmegaConf.register_new_resolver("job_name", _job_name, replace=True)
 
 
 def build(config: DictConfig) -> tuple[pl.LightningDataModule, Task2Vec]:
@@ -100,12 +102,13 @@ def run(config: DictConfig, folder: Path) -> Embedding:
         note_settings(folder, config)  # again: another run may have come by
         embedding.save(folder / EMBEDDING_FILE)
         remove_checkpoints(folder)
-        stderr = embedding.relative_stderr
+        stderr, noise = embedding.relative_stderr, embedding.meta.get("variational")
         log.info(
-            "%s: %d images, head accuracy %.1f %%, norm %.3g%s",
+            "%s: %d images, head accuracy %.1f %%%s, norm %.3g%s",
             embedding.task_name,
             embedding.meta["samples"],
             100 * embedding.meta["head"]["accuracy"],
+            "" if noise is None else f", under noise {100 * noise['accuracy']:.1f} %",
             embedding.norm,
             "" if stderr is None else f", stderr {100 * stderr:.1f} %",
         )
@@ -148,6 +151,12 @@ def job(config: DictConfig) -> None:
         log.info("kept: %s holds an embedding made with these settings", folder)
         return
     try:
+        if sweep:  # so that what is said on the way has a name
+            log.info(
+                "job %s: %s",
+                hydra_config.job.num,
+                _job_name(config.dataset.name, config.dataset.get("task_id")),
+            )
         if is_first_rank() and sweep:  # whose report must not take an old embedding for this job's
             begin(folder, config)
         if sweep and launcher != "basic":  # bars of jobs side by side overwrite each other

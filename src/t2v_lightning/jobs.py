@@ -20,7 +20,14 @@ FAILURE_FILE = "failed.txt"
 SETTINGS_FILE = "settings.yaml"
 """The settings that decide the embedding, in the job's folder: a resumed sweep keeps what was made with the same."""
 
-_ONLY_SPEED = ("batch_size", "num_workers", "pin_memory", "prefetch_factor", "download")
+_ONLY_SPEED = (
+    "batch_size",
+    "num_workers",
+    "pin_memory",
+    "prefetch_factor",
+    "persistent_workers",
+    "download",
+)
 
 
 def started_outside() -> bool:

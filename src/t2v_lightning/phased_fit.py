@@ -18,6 +18,7 @@ from t2v_lightning.loading import (
     IndexedDataset,
     LoaderOptions,
     PhaseLoader,
+    Reader,
     ShardedSampler,
     dataset_of,
     loader_options,
@@ -44,7 +45,7 @@ class PhasedFit(LightningModule):
     """
 
     dataset: IndexedDataset
-    loader_options: LoaderOptions
+    reader: Reader
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,7 +61,7 @@ class PhasedFit(LightningModule):
         self._signals: StopSignals | None = None
 
     def prepare(self, source: Any, options: LoaderOptions, processes: int = 1) -> None:
-        """Takes on a dataset or datamodule, and sets `phases`, `dataset`, `loader_options` and `processes`."""
+        """Takes on a dataset or datamodule, and sets `phases`, `dataset`, `reader` and `processes`."""
         raise NotImplementedError
 
     def assemble(self) -> Embedding:
@@ -92,9 +93,9 @@ class PhasedFit(LightningModule):
     def phase_loader(self, phase: Phase, epoch: int, rank: int = 0, world_size: int = 1) -> PhaseLoader:
         """Batches of one epoch of a phase, this process's share."""
         sampler = ShardedSampler(
-            phase.order(epoch), phase.padding, self.loader_options.batch_size, rank, world_size
+            phase.order(epoch), phase.padding, self.reader.options.batch_size, rank, world_size
         )
-        return PhaseLoader(self.dataset, sampler, self.loader_options, epoch)
+        return PhaseLoader(self.reader, sampler, epoch)
 
     # --- hooks, in the order in which a fit calls them -------------------------------------------------
 
@@ -216,6 +217,7 @@ class PhasedFit(LightningModule):
             )
 
     def teardown(self, stage: str) -> None:
+        self.reader.close()
         trainer = self.trainer
         trainer.fit_loop._data_source.instance = self._user_source
         if type(trainer.strategy.checkpoint_io) is SafeCheckpointIO:

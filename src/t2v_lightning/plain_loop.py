@@ -30,12 +30,13 @@ def run_phases(
     for phase in module.phases:
         for epoch in range(phase.epochs):
             batches: Iterable[Batch] = module.phase_loader(phase, epoch, rank, module.processes)
-            for images, positions in bar.track(phase.title, batches) if bar else batches:
+            for images, positions in bar.track(phase.name_of(epoch), batches) if bar else batches:
                 metrics = phase.step(images.to(device, module.probe.head.weight.dtype), positions)
                 if bar:
                     bar.note(len(positions), metrics)
                 if phase.done:
                     break
         phase.finish(no_log)
+    module.reader.close()
     module.embedding = assemble(module)
     return module.embedding

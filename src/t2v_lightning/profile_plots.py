@@ -25,17 +25,22 @@ from t2v_lightning.plot_style import (
 # More profiles than this are told apart by family, not by name.
 _FEW_PROFILES = 12
 
+_MOST_LAYERS = 0.75
+"""Share of the layers above which a stage gives way to its parts, as it would say little of where in the network."""
+
 
 def plot_stage_profile(
     embeddings: Sequence[Any],
     names: Sequence[str] | None = None,
     *,
     families: Sequence[str] | None = None,
-    stages: Sequence[Sequence[str]] | None = None,
+    stages: Sequence[str] | None = None,
     ax: Axes | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Mean Fisher of every layer from input to output.
+    """Mean Fisher of every layer from input to output; of the variational method the median.
+
+    A few filters with almost no weights bear almost no noise, and would make the mean of a layer.
 
     Up to twelve embeddings get a line and a name each, with a band of two standard errors where known. More
     are drawn as thin lines, with the median of each family, or of all of them, in bold.
@@ -45,10 +50,9 @@ def plot_stage_profile(
         names: names for the legend; by default the embeddings' ``task_name``.
         families: names of groups of related tasks, one for each embedding, which colour the lines of more
             than twelve.
-        stages: names of the modules of each stage, such as ``ProbeNetwork.stages``; by default the
-            first part of the layers' names that tells three stages or more apart.
+        stages: names of the stages, such as ``ProbeNetwork.stages``; by default what the layers' names begin with.
         ax: the axis to draw on; by default a new figure.
-        title: the title.
+        title: the title; by default the name of a single embedding, which then has no legend.
 
     Raises:
         ValueError: no embeddings, no layout, unequal layouts, or names or families of another number.
@@ -63,11 +67,13 @@ def plot_stage_profile(
     if names is None:
         names = [embedding.task_name or str(i) for i, embedding in enumerate(embeddings)]
     check_lengths(len(embeddings), names=names, families=families)
-    few = len(embeddings) <= _FEW_PROFILES
+    few, alone = len(embeddings) <= _FEW_PROFILES, len(embeddings) == 1
     if ax is None:
-        beside = (text_size(max(names, key=len), 9)[0] / 72 + 0.6) if few else 0
+        beside = (text_size(max(names, key=len), 9)[0] / 72 + 0.6) if few and not alone else 0
         ax = new_axes(max(4.4 if few else 7, 0.13 * len(layers) + 1.6) + beside, 3.6 if few else 4.8)
-    means = np.array([[e.fisher[entries].mean() for entries in layers.values()] for e in embeddings])
+    noisy = embeddings[0].meta.get("method") == "variational"
+    middle = np.median if noisy else np.mean
+    means = np.array([[middle(e.fisher[entries]) for entries in layers.values()] for e in embeddings])
     means[means == 0] = np.nan  # a dead layer has no place on an axis of logs
     ax.set_yscale("log")
     if few:
@@ -76,11 +82,14 @@ def plot_stage_profile(
         _draw_many_profiles(ax, means, families)
     if not np.isnan(means).all():
         ax.set_ylim(np.nanmin(means) / 3, np.nanmax(means) * 3)
-    ax.set(xlim=(-0.5, len(layers) - 0.5), ylabel="mean Fisher of a filter")
+    ax.set(
+        xlim=(-0.5, len(layers) - 0.5),
+        ylabel="median precision of a filter's noise" if noisy else "mean Fisher of a filter",
+    )
     ax.tick_params(axis="y", which="both", labelsize=9, color=FAINT, labelcolor=INK)
     ax.spines[:].set_visible(False)
     _draw_stages(ax, stage_labels(list(layers), stages))
-    return settle(ax, title)
+    return settle(ax, names[0] if alone and title is None else title)
 
 
 def _draw_profiles(
@@ -94,7 +103,8 @@ def _draw_profiles(
             spread = 2 * np.array([embedding.stderr[entries].mean() for entries in layers.values()])
             low = np.maximum(mean - spread, mean / 100)
             ax.fill_between(range(len(mean)), low, mean + spread, color=colour, alpha=0.2, lw=0)
-    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
+    if len(names) > 1:
+        ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
 
 
 def _draw_many_profiles(ax: Axes, means: Matrix, families: Sequence[str] | None) -> None:
@@ -139,15 +149,27 @@ def _common_layers(embeddings: Sequence[Any]) -> dict[str, slice]:
     return layers[0]
 
 
-def stage_labels(layers: Sequence[str], stages: Sequence[Sequence[str]] | None = None) -> list[str]:
-    """The name of the stage of each layer; see :func:`plot_stage_profile`.
+def stage_labels(layers: Sequence[str], stages: Sequence[str] | None = None) -> list[str]:
+    """The name of the stage of each layer, or its own where none of `stages` holds it.
+
+    By default the stages are what the layers' names begin with, but one that holds almost all layers gives way to its
+    parts.
 
     >>> stage_labels(["conv1", "layer1.0.conv1", "layer1.0.conv2", "layer2.0.conv1"])
     ['conv1', 'layer1', 'layer1', 'layer2']
+    >>> stage_labels(["stem", "blocks.0.a", "blocks.0.b", "blocks.1.a", "blocks.1.b"])
+    ['stem', 'blocks.0', 'blocks.0', 'blocks.1', 'blocks.1']
     """
     names = [layer.removeprefix("backbone.") for layer in layers]
     if stages is not None:
-        heads = {module: stage[0] for stage in stages for module in stage}
-        return [next((heads[m] for m in heads if f"{n}.".startswith(f"{m}.")), "") for n in names]
-    by_depth = [[".".join(name.split(".")[:depth]) for name in names] for depth in (1, 2)]
-    return next((labels for labels in by_depth if len(set(labels)) > 2), by_depth[0])
+        return [next((s for s in stages if f"{name}.".startswith(f"{s}.")), name) for name in names]
+    labels = [name.split(".")[0] for name in names]
+    largest = max(labels, key=labels.count)
+    while labels.count(largest) > _MOST_LAYERS * len(labels) and set(labels) != set(names):
+        depth = largest.count(".") + 2
+        labels = [
+            ".".join(name.split(".")[:depth]) if label == largest else label
+            for label, name in zip(labels, names, strict=True)
+        ]
+        largest = max(labels, key=labels.count)
+    return labels

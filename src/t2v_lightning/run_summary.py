@@ -5,6 +5,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from t2v_lightning.embedding import Embedding
 
 _LONGEST_LIST = 160
@@ -32,6 +34,7 @@ def summarise(embedding: Embedding, seconds: Mapping[str, float] | None = None) 
     | classes | 2 |
     | images | 50 |
     | norm | 5 |
+    | entries | median 3.5, from 3 to 4 |
     | filters | 2 |
     | time | features 3.2 s |
     """
@@ -45,11 +48,10 @@ def summarise(embedding: Embedding, seconds: Mapping[str, float] | None = None) 
         "probe": meta.get("probe"),
         "method": _method(meta),
         "head": _head(meta.get("head")),
-        "noise": _noise(meta.get("variational")),
+        "under noise": _under_noise(meta),
         "norm": f"{embedding.norm:.4g}",
-        "relative standard error": None
-        if embedding.relative_stderr is None
-        else f"{embedding.relative_stderr:.1%}",
+        "entries": _entries(embedding),
+        "relative standard error": _stderr(embedding),
         "filters": _filters(embedding),
         "time": ", ".join(f"{name} {_duration(value)}" for name, value in (seconds or {}).items()),
         "seed": meta.get("seed"),
@@ -103,6 +105,8 @@ def _images(meta: Mapping[str, Any]) -> str:
 
 def _method(meta: Mapping[str, Any]) -> str:
     """The method with its own settings."""
+    if noise := meta.get("variational"):
+        return f"{meta['method']}, {noise['epochs']} epochs of {noise['num_samples']:,} draws, beta {noise['beta']:g}"
     if "passes" not in meta:
         return str(meta.get("method", ""))
     passes = "1 pass" if meta["passes"] == 1 else f"{meta['passes']} passes"
@@ -121,14 +125,27 @@ def _head(head: Mapping[str, Any] | None) -> str:
     )
 
 
-def _noise(noise: Mapping[str, Any] | None) -> str:
+def _under_noise(meta: Mapping[str, Any]) -> str:
+    noise = meta.get("variational")
     if not noise:
         return ""
     return (
-        f"{noise['epochs']} epochs of {noise['num_samples']:,} draws, beta {noise['beta']:g}: accuracy under noise "
-        f"{noise['accuracy']:.1%}, loss {noise['loss']:.4g} = cross-entropy {noise['cross_entropy']:.4g} + beta "
-        f"times KL {noise['kl']:.4g}"
+        f"accuracy {noise['accuracy']:.1%}, cross-entropy {noise['cross_entropy']:.4g}, where a constant guess has "
+        f"{meta['head']['constant_loss']:.4g}; with beta times KL {noise['beta'] * noise['kl']:.4g} the loss is "
+        f"{noise['loss']:.4g}"
     )
+
+
+def _entries(embedding: Embedding) -> str:
+    """Few large entries make the norm."""
+    low, middle, high = np.quantile(embedding.fisher, [0, 0.5, 1])
+    return f"median {middle:.4g}, from {low:.4g} to {high:.4g}"
+
+
+def _stderr(embedding: Embedding) -> str:
+    if embedding.relative_stderr is not None:
+        return f"{embedding.relative_stderr:.1%}"
+    return "not known to this method" if embedding.meta.get("method") == "variational" else ""
 
 
 def _filters(embedding: Embedding) -> str:

@@ -25,6 +25,7 @@ from t2v_lightning.lineup import first_image, line_up
 from t2v_lightning.loading import (
     IndexedDataset,
     LoaderOptions,
+    Reader,
     dataset_of,
     one_loader,
     warn_random_transforms,
@@ -193,7 +194,7 @@ class Task2Vec(PhasedFit):
         else:
             self.probe.reset_head(self.selection.num_classes, torch.Generator().manual_seed(self.seed))
         self.dataset = IndexedDataset(dataset, self.selection.chosen, self.probe.transform)
-        self.loader_options = options
+        self.reader = Reader(self.dataset, options)
         self.embedding = None
         self.task_meta = {
             name: getattr(source, attribute)
@@ -208,8 +209,7 @@ class Task2Vec(PhasedFit):
             if isinstance(source, LightningDataModule) and hasattr(source, attribute)
         }
         self.task_meta.setdefault("dataset", type(getattr(dataset, "dataset", dataset)).__name__)
-        example = first_image(self)
-        self.phases = line_up(self, example)
+        self.phases = line_up(self, first_image(self))
 
     def assemble(self) -> Embedding:
         """The embedding from what the phases have found."""

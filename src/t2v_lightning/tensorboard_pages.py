@@ -3,6 +3,7 @@
 import io
 import secrets
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.example_images import THUMBNAIL_FILE, mosaic, plot_examples, read_examples
+from t2v_lightning.plot_style import new_axes
 from t2v_lightning.profile_plots import plot_stage_profile, stage_labels
 from t2v_lightning.run_summary import summarise
 
@@ -23,6 +25,12 @@ if TYPE_CHECKING:
     from t2v_lightning.task2vec import Task2Vec
 
 _DPI = 100
+
+_PROFILE = (4.6, 3.4)
+"""Inches of the profile: as small as its text allows, as TensorBoard shrinks what is larger than its card."""
+
+_BINS = 30
+"""Of equal width, as many as TensorBoard draws; its own are as wide as a tenth of where they are, for logs too much."""
 
 
 class TensorBoardSummary(Callback):
@@ -69,13 +77,14 @@ class TensorBoardSummary(Callback):
         loggers = _loggers_without("summary/text_summary", trainer, module)
         if embedding is None or not loggers:
             return
-        profile = pixels(plot_stage_profile([embedding]))
+        stages = module.probe.stages
+        profile = pixels(plot_stage_profile([embedding], stages=stages, ax=new_axes(*_PROFILE)))
         for writer in (logger.experiment for logger in loggers):
             writer.add_text("summary", summarise(embedding, self.seconds))
             writer.add_image("profile", profile, dataformats="HWC")
-            for stage, (name, entries) in enumerate(by_stage(embedding).items()):
-                writer.add_histogram("log10_fisher", torch.from_numpy(entries), stage)
-                writer.add_histogram(f"log10_fisher/{name}", torch.from_numpy(entries))
+            for stage, (name, entries) in enumerate(by_stage(embedding, stages).items()):
+                for tag, step in (("log10_fisher", stage), (f"log10_fisher/{name}", 0)):
+                    writer.add_histogram(tag, torch.from_numpy(entries), step, bins=_BINS)
             writer.flush()
 
     def on_save_checkpoint(
@@ -97,18 +106,23 @@ class TensorBoardSummary(Callback):
         self._since = now
 
 
-def by_stage(embedding: Embedding) -> dict[str, NDArray[np.float64]]:
+def by_stage(embedding: Embedding, stages: Sequence[str] | None = None) -> dict[str, NDArray[np.float64]]:
     """log10 of the entries of each stage of the probe, in the order of the network, dead filters left out.
+
+    Args:
+        embedding: of any probe.
+        stages: names of its stages; by default found from the names of its layers.
 
     >>> layers = {"conv1": slice(0, 1), "layer1.conv": slice(1, 3), "layer2.conv": slice(3, 4)}
     >>> by_stage(Embedding([1, 10, 0, 100], [1] * 4, layers=layers))
     {'0 conv1': array([0.]), '1 layer1': array([1.]), '2 layer2': array([2.])}
     """
-    stages: dict[str, list[NDArray[np.float64]]] = {}
-    for label, entries in zip(stage_labels(list(embedding.layers)), embedding.layers.values(), strict=True):
-        stages.setdefault(label, []).append(embedding.fisher[entries])
-    width = len(str(len(stages) - 1))
-    whole = {f"{i:0{width}} {name}": np.concatenate(v) for i, (name, v) in enumerate(stages.items())}
+    found: dict[str, list[NDArray[np.float64]]] = {}
+    labels = stage_labels(list(embedding.layers), stages)
+    for label, entries in zip(labels, embedding.layers.values(), strict=True):
+        found.setdefault(label, []).append(embedding.fisher[entries])
+    width = len(str(len(found) - 1))
+    whole = {f"{i:0{width}} {name}": np.concatenate(v) for i, (name, v) in enumerate(found.items())}
     return {name: np.log10(values[values > 0]) for name, values in whole.items() if values.any()}
 
 

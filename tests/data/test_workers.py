@@ -1,5 +1,6 @@
 """How many workers read, where their batches lie, and that none of it changes an embedding."""
 
+import multiprocessing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -101,10 +102,12 @@ def test_batches_are_pinned_for_a_cuda_device_alone(photographs: Path) -> None:
 
 
 def test_everything_can_be_said(photographs: Path) -> None:
-    loader = loader_of(photographs, num_workers=5, prefetch_factor=7)
-    assert (loader.num_workers, loader.prefetch_factor) == (5, 7)
-    loader = loader_of(photographs, num_workers=0, prefetch_factor=7)  # no worker that could read ahead
-    assert (loader.num_workers, loader.prefetch_factor) == (0, None)
+    loader = loader_of(photographs, num_workers=5, prefetch_factor=7, persistent_workers=True)
+    assert (loader.num_workers, loader.prefetch_factor, loader.persistent_workers) == (5, 7, True)
+    # no worker that could read ahead, or stay
+    loader = loader_of(photographs, num_workers=0, prefetch_factor=7, persistent_workers=True)
+    assert (loader.num_workers, loader.prefetch_factor, loader.persistent_workers) == (0, None, False)
+    assert not loader_of(photographs, num_workers=5).persistent_workers
     with pytest.raises(ValueError, match="Got prefetch_factor=0: allowed are whole numbers from 1"):
         get_datamodule("digits", prefetch_factor=0)
     with pytest.raises(ValueError, match="Got num_workers=-1: allowed are whole numbers from 0, and None"):
@@ -123,7 +126,9 @@ def embedded(photographs: Path, method: str, **options: Any) -> Embedding:
         enable_model_summary=False,
     )  # fmt: skip
     fit.fit(module, datamodule=get_datamodule("image_folder", root=photographs, batch_size=4, **options))
-    assert module.loader_options.num_workers == options["num_workers"]
+    taken = module.reader.options
+    assert options == {name: getattr(taken, name) for name in options}
+    assert not multiprocessing.active_children(), "no worker outlives the fit"
     assert module.embedding is not None
     return module.embedding
 
@@ -131,5 +136,9 @@ def embedded(photographs: Path, method: str, **options: Any) -> Embedding:
 @pytest.mark.parametrize("method", ["montecarlo", "variational"])
 def test_workers_change_no_digit_of_an_embedding(method: str, photographs: Path) -> None:
     alone = embedded(photographs, method, num_workers=0)
-    for options in ({"num_workers": 1, "prefetch_factor": 1}, {"num_workers": 2}):
+    for options in (
+        {"num_workers": 1, "prefetch_factor": 1},
+        {"num_workers": 2},
+        {"num_workers": 2, "persistent_workers": True},
+    ):
         assert embedded(photographs, method, **options) == alone

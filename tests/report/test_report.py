@@ -20,6 +20,8 @@ from t2v_lightning.report import print_table, task_names, write_report
 from t2v_lightning.report.comparison import compare
 from t2v_lightning.report.figures import draw_figures
 from t2v_lightning.report.files import with_meta
+from t2v_lightning.report.page import build_page
+from t2v_lightning.report.tables import task_rows, text_rows
 from t2v_lightning.report.tensorboard import points_apart
 
 
@@ -117,6 +119,28 @@ def test_the_table_names_the_nearest_task_of_each() -> None:
     assert nearest == {"digits": "dogs", "dogs": "digits", "faces": "flags", "flags": "faces"}
     assert float(rows["digits"][-1]) == pytest.approx(matrix[0, 1], abs=5e-4)
     assert rows["flags"][1:4] == ["3", "103", "87.5%"]
+
+
+def test_of_the_variational_method_the_table_shows_the_accuracy_under_noise() -> None:
+    """That of the head, before there was noise, would look like success; a standard error it has not."""
+    noisy = [
+        Embedding(
+            e.fisher, e.scale, meta={**e.meta, "method": "variational", "variational": {"accuracy": share}}
+        )
+        for e, share in zip(embeddings("a", "b"), (0.25, 0.5), strict=True)
+    ]
+    for group, shown, hidden in (
+        (noisy, "under noise", "stderr"),
+        (embeddings("a", "b"), "stderr", "under noise"),
+    ):
+        text = io.StringIO()
+        print_table(group, pdist(group), Console(file=text, width=80))
+        assert shown in text.getvalue()
+        assert hidden not in text.getvalue()
+    header, *lines = text_rows(task_rows(noisy, pdist(noisy)))
+    assert [line[header.index("under noise")] for line in lines] == ["25.0%", "50.0%"]
+    assert {len(line) for line in lines} == {len(header)}
+    assert '"under_noise":0.25' in build_page(compare(noisy))
 
 
 def test_names_of_any_length_do_not_lose_the_distance() -> None:

@@ -69,7 +69,7 @@ def get_datamodule(name: str, **options: Any) -> TaskDataModule:
     Args:
         name: one of :func:`list_datamodules` or :data:`ALIASES`.
         options: what the datamodule takes: ``root``, ``task_id``, ``transform``, ``batch_size``,
-            ``num_workers``, ``on_error``, ``pin_memory``, ``prefetch_factor``, and its own.
+            ``num_workers``, ``on_error``, ``pin_memory``, ``prefetch_factor``, ``persistent_workers``, and its own.
 
     Raises:
         UnknownDataModuleError: no datamodule has that name.

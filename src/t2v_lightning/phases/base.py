@@ -34,6 +34,10 @@ class Phase(ABC):
     """Images or draws behind the numbers that `step` has returned last."""
     task: Selection
 
+    def name_of(self, epoch: int) -> str:
+        """What a progress bar calls an epoch of the phase: its title, and which of several it is."""
+        return self.title if self.epochs == 1 else f"{self.title} {epoch + 1}/{self.epochs}"
+
     @property
     def length(self) -> int:
         """Number of positions of an epoch."""

@@ -110,16 +110,16 @@ class VariationalPhase(Phase):
         noise = self.network.noise
         if not bool(torch.isfinite(sums).all()) or bool(noise.relative_noise().max() > DROWNED):
             raise FloatingPointError(self._diagnosis(cross_entropy, images, draws))
-        kl = self._adam_step(sums[:-3] / sums[-1])
+        beta_kl = self.options.beta * self._adam_step(sums[:-3] / sums[-1])
         if self.seen % self.length == 0:
             self._totals.zero_()
         self._totals += totals
         self.seen += round(float(totals[2]))
         log_variance = noise.log_variance.detach()
         return {
-            "variational/loss": cross_entropy + self.options.beta * kl,
+            "variational/loss": cross_entropy + beta_kl,
             "variational/cross_entropy": cross_entropy,
-            "variational/kl": kl,
+            "variational/beta_kl": beta_kl,
             "variational/accuracy": accuracy,
             "variational/log_variance_mean": float(log_variance.mean()),
             "variational/log_variance_std": float(log_variance.std(correction=0)),

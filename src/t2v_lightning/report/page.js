@@ -174,7 +174,8 @@ function drawPanel() {
   $("chosen").textContent = task.name;
   const facts = [
     ["Family", task.family], ["Classes", number(task.classes)], ["Images", number(task.images)],
-    ["Accuracy of the head", percent(task.accuracy)], ["Norm", number(task.norm)],
+    ["Accuracy of the head", percent(task.accuracy)], ["Accuracy under noise", percent(task.under_noise)],
+    ["Norm", number(task.norm)],
     ["Standard error", percent(task.stderr)], ["Noise floor", task.floor === null ? "" : distance(task.floor)],
     ...Object.entries(task.taxon).map(([rank, name]) => [rank[0].toUpperCase() + rank.slice(1), name]),
   ].filter(([, value]) => value !== "");
@@ -206,6 +207,7 @@ const columns = [
   ["Classes", (i) => tasks[i].classes, (i) => number(tasks[i].classes)],
   ["Images", (i) => tasks[i].images, (i) => number(tasks[i].images)],
   ["Accuracy", (i) => tasks[i].accuracy, (i) => percent(tasks[i].accuracy)],
+  ["Under noise", (i) => tasks[i].under_noise, (i) => percent(tasks[i].under_noise)],
   ["Norm", (i) => tasks[i].norm, (i) => number(tasks[i].norm)],
   ["Standard error", (i) => tasks[i].stderr, (i) => percent(tasks[i].stderr)],
   ["Noise floor", (i) => tasks[i].floor, (i) => (tasks[i].floor === null ? "" : distance(tasks[i].floor))],

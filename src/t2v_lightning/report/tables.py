@@ -18,25 +18,28 @@ from t2v_lightning.embedding import Embedding
 from t2v_lightning.report.comparison import task_names
 from t2v_lightning.report.files import write_whole
 
+NAMES = ("task", "family", "nearest")
+"""Columns of names, the others being of numbers."""
+
 
 def task_rows(embeddings: Sequence[Embedding], matrix: NDArray[np.float64]) -> list[dict[str, Any]]:
     """For each task its name, family, classes, images, ..., nearest task and the distance to it.
 
-    ``accuracy`` and ``stderr`` (relative) are shares of 1, ``nearest`` is the number of a task; what is
-    unknown is None.
+    ``accuracy`` (of the head), that of the variational method's network ``under_noise``, and ``stderr`` (relative) are
+    shares of 1, ``nearest`` is the number of a task; what is unknown is None.
     """
     apart = matrix + np.diag(np.full(len(matrix), np.inf))
     rows = []
     for number, (name, embedding) in enumerate(zip(task_names(embeddings), embeddings, strict=True)):
         meta, nearest = embedding.meta, int(apart[number].argmin())
-        head = meta.get("head")
         rows.append(
             {
                 "name": name,
                 "family": str(meta.get("family") or ""),
                 "classes": _finite(meta.get("num_classes")),
                 "images": _finite(meta.get("samples")),
-                "accuracy": _finite(head.get("accuracy")) if isinstance(head, dict) else None,
+                "accuracy": _accuracy(meta.get("head")),
+                "under_noise": _accuracy(meta.get("variational")),
                 "norm": _finite(embedding.norm),
                 "stderr": _finite(embedding.relative_stderr),
                 "nearest": nearest,
@@ -47,32 +50,36 @@ def task_rows(embeddings: Sequence[Embedding], matrix: NDArray[np.float64]) -> l
 
 
 def text_rows(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """The rows of :func:`task_rows` as texts below those of their header, empty where nothing is known."""
-    header = ["task", "family", "K", "images", "accuracy", "norm", "stderr", "nearest", "distance"]
-    texts = [
-        [
-            row["name"],
-            row["family"],
-            _text(row["classes"], "g"),
-            _text(row["images"], "g"),
-            _text(row["accuracy"], ".1%"),
-            _text(row["norm"], ".3g"),
-            _text(row["stderr"], ".1%"),
-            rows[row["nearest"]]["name"],
-            _text(row["distance"], ".3f"),
-        ]
-        for row in rows
-    ]
-    return [header, *texts]
+    """The rows of :func:`task_rows` as texts below those of their header, empty where nothing is known.
+
+    Of the standard error and what takes its place in the variational method, only what some task has.
+    """
+    columns = {
+        "task": [row["name"] for row in rows],
+        "family": [row["family"] for row in rows],
+        "K": [_text(row["classes"], "g") for row in rows],
+        "images": [_text(row["images"], "g") for row in rows],
+        "accuracy": [_text(row["accuracy"], ".1%") for row in rows],
+        "under noise": [_text(row["under_noise"], ".1%") for row in rows],
+        "norm": [_text(row["norm"], ".3g") for row in rows],
+        "stderr": [_text(row["stderr"], ".1%") for row in rows],
+        "nearest": [rows[row["nearest"]]["name"] for row in rows],
+        "distance": [_text(row["distance"], ".3f") for row in rows],
+    }
+    for name in ("under noise", "stderr"):
+        if not any(columns[name]):
+            del columns[name]
+    return [list(columns), *map(list, zip(*columns.values(), strict=True))]
 
 
 def print_table(embeddings: Sequence[Embedding], matrix: NDArray[np.float64], console: Console) -> None:
-    """One line a task: classes K, images, accuracy of the head, norm, relative standard error, nearest neighbour."""
+    """One line a task: all of :func:`text_rows` but the family."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)  # columns apart by one character
-    for column in ("task", "K", "images", "accuracy", "norm", "stderr", "nearest", "distance"):
-        is_name = column in ("task", "nearest")
-        table.add_column(column, justify="left" if is_name else "right", no_wrap=True)
-    for name, _, *cells in text_rows(task_rows(embeddings, matrix))[1:]:
+    header, *lines = text_rows(task_rows(embeddings, matrix))
+    for column in header:
+        if column != "family":
+            table.add_column(column, justify="left" if column in NAMES else "right", no_wrap=True)
+    for name, _, *cells in lines:
         table.add_row(*(Text(_printable(cell)) for cell in (name, *cells)))  # names may have square brackets
     console.print(table)
 
@@ -87,6 +94,10 @@ def write_csv(matrix: NDArray[np.float64], names: Sequence[str], path: Path) -> 
             writer.writerows([name, *row] for name, row in zip(names, matrix.tolist(), strict=True))
 
     write_whole(path, write)
+
+
+def _accuracy(fit: Any) -> float | None:
+    return _finite(fit.get("accuracy")) if isinstance(fit, dict) else None
 
 
 def _finite(value: Any) -> float | None:

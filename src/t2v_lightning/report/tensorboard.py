@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from t2v_lightning.report.comparison import Comparison, Matrix
-from t2v_lightning.report.tables import task_rows, text_rows
+from t2v_lightning.report.tables import NAMES, task_rows, text_rows
 from t2v_lightning.run_summary import markdown_table
 
 _PICTURE = 96
@@ -47,7 +47,8 @@ def write_tensorboard(
         for name, path in figures.items():
             with Image.open(path) as picture:
                 writer.add_image(f"distances/{name}", np.asarray(picture.convert("RGB")), dataformats="HWC")
-        writer.add_text("overview", markdown_table(header, lines, "llrrrrrlr"))
+        align = "".join("l" if column in NAMES else "r" for column in header)
+        writer.add_text("overview", markdown_table(header, lines, align))
         # a table of lines and tabs, in which names must not have any
         metadata = [[" ".join(cell.split()) for cell in line] for line in lines]
         writer.add_embedding(
