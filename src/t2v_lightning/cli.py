@@ -15,6 +15,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from rich.console import Console
 from rich.logging import RichHandler
 
+from t2v_lightning.allocation import keep_freed_memory
 from t2v_lightning.batch_checkpoint import BatchCheckpoint
 from t2v_lightning.callbacks import PhaseProgressBar
 from t2v_lightning.data import get_datamodule
@@ -208,6 +209,7 @@ _run_with_hydra = hydra.main(version_base="1.3", config_path=str(CONFIGS), confi
 def main() -> None:
     """Embeds one task, or every task of a sweep (`-m`); exits with 1 where one failed, with 128 + a signal to stop."""
     SweepReport.current = None
+    keep_freed_memory()
     sys.argv[1:] = _with_presets(sys.argv[1:])
     with leaving_early():
         try:

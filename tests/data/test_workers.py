@@ -38,10 +38,10 @@ def cpus(monkeypatch: pytest.MonkeyPatch) -> Any:
     ("accelerator", "number", "devices", "expected"),
     [
         (CPUAccelerator, 1, 1, 0),
-        (CPUAccelerator, 2, 1, 1),
-        (CPUAccelerator, 2, 2, 0),
-        (CPUAccelerator, 2, 3, 0),
-        (CPUAccelerator, 16, 2, 4),
+        (CPUAccelerator, 2, 1, 0),
+        (CPUAccelerator, 4, 1, 1),
+        (CPUAccelerator, 4, 2, 0),
+        (CPUAccelerator, 16, 2, 2),
         (CPUAccelerator, 64, 1, MOST_WORKERS),
         (CUDAAccelerator, 1, 1, 1),
         (CUDAAccelerator, 2, 4, 1),
@@ -60,8 +60,8 @@ def test_the_cpus_of_a_process_decide(
 def test_a_real_trainer_says_how_many_processes_share_the_cpus(cpus: Any) -> None:
     cpus(16)
     two = Trainer(accelerator="cpu", devices=2, strategy="ddp", logger=False, enable_checkpointing=False)
-    assert default_workers(two) == 4
-    assert default_workers() == 8
+    assert default_workers(two) == 2
+    assert default_workers() == 4
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +85,10 @@ def loader_of(photographs: Path, of: Any = None, **options: Any) -> Any:
 
 
 def test_files_are_read_by_workers_and_built_in_images_are_not(photographs: Path, cpus: Any) -> None:
-    cpus(8)
+    cpus(16)
     loader = loader_of(photographs, trainer(CPUAccelerator, 2))
     assert (loader.num_workers, loader.prefetch_factor, loader.pin_memory) == (2, 2, False)
-    assert loader_of(photographs, trainer(CUDAAccelerator, 2)).num_workers == 3
+    assert loader_of(photographs, trainer(CUDAAccelerator, 2)).num_workers == 7
     digits = get_datamodule("digits")
     digits.setup()
     assert digits.train_dataloader().num_workers == 0

@@ -17,7 +17,8 @@ def default_workers(trainer: Trainer | None = None) -> int:
     """Worker processes for each process of a fit, by the CPUs that this machine lets it use.
 
     Where an accelerator computes, all CPUs of a process but one read images, and one at least. Where CPUs compute,
-    half of them read: one of two, and none of one.
+    a quarter of them read: on two, reading JPEG files between batches takes 7 % of the time, and a worker that is
+    forked and competes with the arithmetic takes more than it saves (`benchmarks/pipeline.py`).
 
     Args:
         trainer: that the images are for; None stands for one process on the CPU.
@@ -28,4 +29,4 @@ def default_workers(trainer: Trainer | None = None) -> int:
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     own = cpus // max(1, 1 if trainer is None else trainer.num_devices)
     on_cpu = trainer is None or isinstance(trainer.accelerator, CPUAccelerator)
-    return min(MOST_WORKERS, own // 2 if on_cpu else max(1, own - 1))
+    return min(MOST_WORKERS, own // 4 if on_cpu else max(1, own - 1))
