@@ -12,9 +12,9 @@ def keep_freed_memory() -> None:
     """Has glibc keep blocks below 1 GiB when they are freed, up to 2 GiB of them.
 
     Activations are allocated and freed all the time, and pages that go back to the system come back empty, one page
-    fault each: a fifth of the time of a fit to images of 224 pixels on two CPUs. It concerns the whole process, so a program calls it,
-    never a library. Without effect where the C library is another one, or where the environment has its own wishes
-    (`MALLOC_...`).
+    fault each: a fifth of the time of a fit to images of 224 pixels on two CPUs. It concerns the whole process, so a
+    program calls it, never a library. Without effect where the C library is another one, or where the environment has
+    its own wishes (`MALLOC_...`).
     """
     if any(name.startswith("MALLOC_") for name in os.environ):
         return

@@ -1,6 +1,7 @@
 """Indexed datasets and the loader that feeds a phase: sharded over processes, resumable at any batch."""
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -141,6 +142,8 @@ class Reader:
         if self._kept is not None:
             return iter(self._kept)
         o = self.options
+        if o.num_workers and torch.distributed.is_available() and torch.distributed.is_initialized():
+            time.sleep(0.02)  # a collective's thread may hold the lock that python/cpython#112275 forks on
         loader: DataLoader[Any] = DataLoader(
             self.dataset,
             batch_sampler=self._order,
