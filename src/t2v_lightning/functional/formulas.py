@@ -85,7 +85,7 @@ def cosine(a: Rows, b: Rows) -> Matrix:
     h0, h1 = _one_dtype(a, b)
     products = np.empty((len(h0), len(h1), 2, 2))
     for part, scratch in _scratch(h1, 2):
-        y, p, q = (torch.from_numpy(x) for x in (h1[part], *scratch))
+        y, (p, q) = torch.from_numpy(h1[part]).clone(), torch.from_numpy(scratch)
         both = torch.from_numpy(scratch).transpose(0, 1)
         shifted = y + EPSILON
         for i, x in enumerate(torch.from_numpy(h0)):
@@ -232,7 +232,10 @@ def _one_dtype(a: Rows, b: Rows) -> tuple[NDArray[Any], NDArray[Any]]:
 def _scratch(rows: NDArray[Any], count: int) -> Iterator[tuple[slice, NDArray[Any]]]:
     """Runs of rows that stay in cache while each row of the other side meets them, with scratch arrays."""
     step = max(1, _SCRATCH // (rows.shape[1] * rows.itemsize))
-    space = np.empty((count, min(step, len(rows)), rows.shape[1]), rows.dtype)
+    shape = count, min(step, len(rows)), rows.shape[1]
+    space = torch.empty(
+        shape, dtype=getattr(torch, rows.dtype.name)
+    ).numpy()  # begins where a cache line does
     for start in range(0, len(rows), step):
         part = slice(start, min(start + step, len(rows)))
         yield part, space[:, : part.stop - start]
