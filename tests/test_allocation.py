@@ -7,30 +7,32 @@ import sys
 
 import pytest
 
+from t2v_lightning import allocation
+
 SCRIPT = """
-import resource, sys
-import torch
-from t2v_lightning.allocation import keep_freed_memory
-if sys.argv[1] == "keep":
+import resource, runpy, sys
+keep_freed_memory = runpy.run_path(sys.argv[1])["keep_freed_memory"]
+if sys.argv[2] == "keep":
     keep_freed_memory()
-torch.ones(2**24)
+length = 2**26
+b"x" * length
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(5):
-    torch.ones(2**24)
+    b"x" * length
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
 def faults(mode: str, **environment: str) -> int:
-    """Page faults of five tensors of 64 MiB, one after the other, in a process of their own."""
+    """Page faults of five blocks of 64 MiB, one after the other, in a process of their own."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
-    command = [sys.executable, "-c", SCRIPT, mode]
+    command = [sys.executable, "-c", SCRIPT, allocation.__file__, mode]
     result = subprocess.run(command, capture_output=True, text=True, check=True, env=kept | environment)
     return int(result.stdout)
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library has no mallopt")
-def test_tensors_of_a_program_reuse_pages() -> None:
+def test_blocks_of_a_program_reuse_pages() -> None:
     without = faults("leave")
     assert without > 100  # 5 * 2**14 of 4 KiB, or as many huge ones as hold them
     assert faults("keep") < without / 3
