@@ -368,6 +368,24 @@ def test_what_a_killed_run_left_unfinished_is_no_checkpoint_and_goes_in_time(tmp
     assert not list(tmp_path.iterdir())
 
 
+def test_what_cannot_be_removed_keeps_no_checkpoint_from_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = tmp_path / ".unfinished-0123.tmp"
+    left.touch()
+    os.utime(left, (0, 0))
+    unlink = Path.unlink
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path == left:
+            raise PermissionError(f"{path} is somebody else's")
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    SafeCheckpointIO().save_checkpoint({"run": 1}, tmp_path / "last.ckpt")
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True) == {"run": 1}
+
+
 def test_the_trainers_own_callback_is_replaced_by_one_that_saves_more(tmp_path: Path) -> None:
     module = Task2Vec(small_probe(), head="lbfgs")
     trainer = Trainer(
