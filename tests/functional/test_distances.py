@@ -122,6 +122,13 @@ def test_cosine_in_float32_is_within_1e6(seed: int, level: float, spread: float,
             assert got[i, j] == pytest.approx(expected, abs=1e-6)
 
 
+def test_autocast_does_not_reach_a_cosine() -> None:
+    fisher = np.exp(np.random.default_rng(0).normal(-8, 2, (4, 300))).astype(np.float32)
+    plain = pdist(fisher)
+    with torch.autocast("cpu", torch.bfloat16):
+        np.testing.assert_array_equal(pdist(fisher), plain)
+
+
 def test_nearly_equal_embeddings_are_near() -> None:
     fisher = np.exp(np.random.default_rng(0).normal(-8, 2, 8512))
     matrix = pdist([fisher, fisher, fisher * (1 + 1e-6)])
