@@ -350,6 +350,22 @@ def killed_while_it_wrote(folder: Path, name: str) -> None:
     assert done.returncode == -signal.SIGKILL
 
 
+class LateSignal(Callback):
+    """SIGTERM while callbacks do what they do after the last epoch."""
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_after_the_last_epoch_is_not_lost(
+    tmp_path: Path, uninterrupted: dict[str, Embedding]
+) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        fit(LateSignal(), BatchCheckpoint(tmp_path))
+    assert leaving.value.code == 128 + signal.SIGTERM
+    same(fit(BatchCheckpoint(tmp_path), resume="last"), uninterrupted["montecarlo"])
+
+
 def test_what_a_killed_run_left_unfinished_is_no_checkpoint_and_goes_in_time(tmp_path: Path) -> None:
     killed_while_it_wrote(tmp_path, "hpc_ckpt_1.ckpt")
     (left,) = tmp_path.iterdir()

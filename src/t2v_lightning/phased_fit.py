@@ -118,7 +118,7 @@ class PhasedFit(LightningModule):
         self._user_source = trainer.fit_loop._data_source.instance
         loader = one_loader(trainer.fit_loop._data_source.dataloader())
         source = trainer.datamodule if trainer.datamodule is not None else dataset_of(loader)  # type: ignore[attr-defined]
-        self.position, self._resumed = (0, 0), None
+        self.position, self._resumed, self._signals = (0, 0), None, None
         self.prepare(source, loader_options(loader), trainer.world_size)
         trainer.fit_loop._data_source.instance = self
         if trainer.max_epochs not in (None, -1, self.epochs):
@@ -215,6 +215,8 @@ class PhasedFit(LightningModule):
                 "the fit ended without an embedding: the Trainer was stopped early "
                 f"(epoch {self.current_epoch}, should_stop={self.trainer.should_stop})"
             )
+        if self._signals is not None:
+            self._signals.heed()  # what has come while others did what they do after the last epoch
 
     def teardown(self, stage: str) -> None:
         self.reader.close()
