@@ -235,9 +235,7 @@ def _scratch(rows: NDArray[Any], count: int) -> Iterator[tuple[slice, NDArray[An
     """Runs of rows that stay in cache while each row of the other side meets them, with scratch arrays."""
     step = max(1, _SCRATCH // (rows.shape[1] * rows.itemsize))
     shape = count, min(step, len(rows)), rows.shape[1]
-    space = torch.empty(
-        shape, dtype=getattr(torch, rows.dtype.name)
-    ).numpy()  # begins where a cache line does
+    space = torch.empty(shape, dtype=getattr(torch, rows.dtype.name), device="cpu").numpy()  # on a cache line
     for start in range(0, len(rows), step):
         part = slice(start, min(start + step, len(rows)))
         yield part, space[:, : part.stop - start]
