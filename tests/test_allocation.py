@@ -4,6 +4,7 @@ import ctypes
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -40,3 +41,22 @@ def test_blocks_of_a_program_reuse_pages() -> None:
 
 def test_wishes_of_the_environment_stay() -> None:
     assert faults("keep", MALLOC_TRIM_THRESHOLD_="100000") > 100
+
+
+def test_a_glibc_that_refuses_the_threshold_gets_the_highest_that_it_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Keeping only what is below its own threshold, which would no longer grow, is worse than nothing."""
+    taken: dict[int, int] = {}
+
+    def mallopt(option: int, value: int) -> int:
+        if option == -3 and value > 2**25:
+            return 0
+        taken[option] = value
+        return 1
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=mallopt))
+    for name in [name for name in os.environ if name.startswith("MALLOC_")]:
+        monkeypatch.delenv(name)
+    allocation.keep_freed_memory()
+    assert taken == {-3: 2**25, -1: 2**31 - 1}

@@ -33,8 +33,8 @@ PARTS = {
     "assembly": "task2vec", "lineup": "task2vec", "plain_loop": "task2vec", "trainer_settings": "task2vec",
     "example_images": "callbacks", "run_summary": "callbacks", "tensorboard_pages": "callbacks",
     "batch_checkpoint": "callbacks", "checkpoint_files": "task2vec", "checkpointing": "task2vec",
-    "phased_fit": "task2vec", "stopping": "task2vec", "run_checkpoints": "cli", "allocation": "cli",
-    "early_stop": "sweeps", "jobs": "sweeps", "own_process": "sweeps",
+    "phased_fit": "task2vec", "random_transforms": "task2vec", "stopping": "task2vec",
+    "run_checkpoints": "cli", "allocation": "cli", "early_stop": "sweeps", "jobs": "sweeps", "own_process": "sweeps",
     "network_copy": "tracking",
 }  # fmt: skip
 

@@ -250,6 +250,20 @@ def test_workers_outlive_a_pass_where_they_are_to(persistent: bool) -> None:
     assert {first, second}.isdisjoint(running())
 
 
+@pytest.mark.parametrize("persistent", [False, True])
+def test_workers_end_in_the_middle_of_a_pass_that_somebody_holds_on_to(persistent: bool) -> None:
+    options = LoaderOptions(2, num_workers=1, persistent_workers=persistent)
+    reader = Reader(IndexedDataset(images(20), torch.arange(20)), options)
+    before = running()
+    left = iter(PhaseLoader(reader, ShardedSampler(torch.arange(20), 20, 2)))
+    next(left)
+    assert len(running() - before) == 1
+    reader.close()
+    assert running() == before
+    assert len(list(PhaseLoader(reader, ShardedSampler(torch.arange(20), 20, 2)))) == 10, "it can begin anew"
+    reader.close()
+
+
 def running() -> set[int | None]:
     return {process.pid for process in multiprocessing.active_children()}
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -14,6 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from t2v_lightning.cli import CONFIGS
+from t2v_lightning.early_stop import leaving_early
 from t2v_lightning.own_process import command_of, needs_own_process, run_apart
 
 
@@ -131,6 +133,27 @@ def test_a_signal_to_stop_reaches_the_job_once_and_ends_the_sweep(
     assert (tmp_path / "saved").read_text() == str(int(number))
     assert not (tmp_path / "failed.txt").exists()
     assert signal.getsignal(number) is before
+
+
+def test_a_signal_while_the_job_is_being_started_leaves_no_job_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    popen, started = subprocess.Popen, []
+
+    def told_meanwhile(*arguments: Any, **options: Any) -> Any:
+        started.append(popen(*arguments, **options))
+        os.kill(os.getpid(), signal.SIGTERM)
+        return started[0]
+
+    monkeypatch.setattr(subprocess, "Popen", told_meanwhile)
+    with leaving_early(), pytest.raises(SystemExit) as leaving:
+        run("import time; time.sleep(60)", tmp_path)
+    assert leaving.value.code == 128 + signal.SIGTERM
+    (job,) = started
+    left_behind = job.poll() is None
+    job.kill()
+    job.wait()
+    assert not left_behind
 
 
 def test_an_ignored_ctrl_c_stays_ignored(tmp_path: Path) -> None:

@@ -350,6 +350,22 @@ def killed_while_it_wrote(folder: Path, name: str) -> None:
     assert done.returncode == -signal.SIGKILL
 
 
+class LateSignal(Callback):
+    """SIGTERM while callbacks do what they do after the last epoch."""
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_after_the_last_epoch_is_not_lost(
+    tmp_path: Path, uninterrupted: dict[str, Embedding]
+) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        fit(LateSignal(), BatchCheckpoint(tmp_path))
+    assert leaving.value.code == 128 + signal.SIGTERM
+    same(fit(BatchCheckpoint(tmp_path), resume="last"), uninterrupted["montecarlo"])
+
+
 def test_what_a_killed_run_left_unfinished_is_no_checkpoint_and_goes_in_time(tmp_path: Path) -> None:
     killed_while_it_wrote(tmp_path, "hpc_ckpt_1.ckpt")
     (left,) = tmp_path.iterdir()
@@ -366,6 +382,24 @@ def test_what_a_killed_run_left_unfinished_is_no_checkpoint_and_goes_in_time(tmp
     (tmp_path / left.name).touch()
     remove_checkpoints(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_removed_keeps_no_checkpoint_from_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = tmp_path / ".unfinished-0123.tmp"
+    left.touch()
+    os.utime(left, (0, 0))
+    unlink = Path.unlink
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path == left:
+            raise PermissionError(f"{path} is somebody else's")
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    SafeCheckpointIO().save_checkpoint({"run": 1}, tmp_path / "last.ckpt")
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True) == {"run": 1}
 
 
 def test_the_trainers_own_callback_is_replaced_by_one_that_saves_more(tmp_path: Path) -> None:

@@ -147,6 +147,10 @@ def test_the_stages_are_those_of_the_probe() -> None:
     }  # fmt: skip
 
 
+def test_an_embedding_without_layers_has_no_stages() -> None:
+    assert by_stage(Embedding([1, 10], [1, 1])) == {}
+
+
 def test_images_of_the_task_and_the_profile_are_there(tmp_path: Path) -> None:
     fit(logger_in(tmp_path))
     events = log_of(tmp_path)

@@ -79,6 +79,6 @@ def _remove_dead(part: Path) -> None:
     """Removes what killed processes have left unfinished beside a file that was just written, by the same clock."""
     now = part.stat().st_mtime
     for other in part.parent.glob(UNFINISHED.format("*")):
-        with suppress(FileNotFoundError):  # another process may be done with it, or remove it too
+        with suppress(OSError):  # it may be gone by now, or another user's
             if now - other.stat().st_mtime > _DEAD_AFTER:
                 other.unlink()

@@ -85,9 +85,7 @@ def write_state(module: "PhasedFit", trainer: Trainer, checkpoint: dict[str, Any
     if batches and not module.phase_at(epoch)[0].keeps_place:
         batches = 0
     for name in [key for key in checkpoint if key.startswith("datamodule_h")]:
-        del checkpoint[
-            name
-        ]  # somebody's hyperparameters, which may be more than a checkpoint can be read with
+        del checkpoint[name]  # somebody's hyperparameters, which need not be tensors and plain values
     own: list[Any] = [[phase.own_state() for phase in module.phases]]
     if trainer.world_size > 1:
         own *= trainer.world_size

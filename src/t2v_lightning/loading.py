@@ -1,6 +1,5 @@
 """Indexed datasets and the loader that feeds a phase: sharded over processes, resumable at any batch."""
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,8 +18,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
     default_collate,
 )
-
-log = logging.getLogger(__name__)
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 Batch = tuple[Tensor, Tensor]
 """(images [B, C, H, W], positions int64 [B]); a position at or beyond the dataset's length is padding."""
@@ -134,17 +132,31 @@ class Reader:
     def __init__(self, dataset: Dataset[Any], options: LoaderOptions) -> None:
         self.dataset, self.options = dataset, options
         self._order = _Order()
-        self._kept: DataLoader[Any] | None = None
+        self._loader: DataLoader[Any] | None = None
+        self._batches: Iterator[Batch] | None = None
 
     def read(self, sampler: ShardedSampler) -> Iterator[Batch]:
         """Begins a pass, which ends the one before."""
         self._order.sampler = sampler
-        if self._kept is not None:
-            return iter(self._kept)
+        if self._loader is None or not self._loader.persistent_workers:
+            self.close()
+            self._loader = self._new_loader()
+        self._batches = batches = iter(self._loader)
+        return batches
+
+    def close(self) -> None:
+        """Ends all workers, also in the middle of a pass, whoever still holds on to it."""
+        if isinstance(self._batches, _MultiProcessingDataLoaderIter):
+            self._batches._shutdown_workers()
+        self._loader = self._batches = None
+
+    def _new_loader(self) -> DataLoader[Any]:
         o = self.options
         if o.num_workers and torch.distributed.is_available() and torch.distributed.is_initialized():
-            time.sleep(0.02)  # a collective's thread may hold the lock that python/cpython#112275 forks on
-        loader: DataLoader[Any] = DataLoader(
+            # Up to Python 3.11 a worker hangs if it is forked while another thread holds the lock of the list of
+            # threads (python/cpython#112275), as that of a collective does at its end. So that one goes first.
+            time.sleep(0.02)
+        return DataLoader(
             self.dataset,
             batch_sampler=self._order,
             num_workers=o.num_workers,
@@ -156,12 +168,6 @@ class Reader:
             collate_fn=_Collate(o.collate_fn),
             generator=torch.Generator(),  # for the workers' seeds, which would come from the global one
         )
-        self._kept = loader if loader.persistent_workers else None
-        return iter(loader)
-
-    def close(self) -> None:
-        """Ends workers that have outlived their pass."""
-        self._kept = None
 
 
 class _Order:
@@ -263,38 +269,3 @@ def loader_options(loader: DataLoader[Any]) -> LoaderOptions:
         worker_init_fn=loader.worker_init_fn,
         collate_fn=loader.collate_fn,
     )
-
-
-def warn_random_transforms(dataset: Any) -> None:
-    """Warns when a dataset changes its images at random: an embedding should see each image as it is."""
-    found = sorted({type(t).__name__ for t in _transforms(dataset)})
-    random = [name for name in found if name.startswith(_RANDOM) or "Augment" in name]
-    if random:
-        log.warning(
-            "the dataset's transform is random (%s), so the embedding will differ from run to run; pass the "
-            "evaluation transform instead",
-            ", ".join(random),
-        )
-
-
-_RANDOM = (
-    "Random",
-    "AugMix",
-    "ColorJitter",
-    "GaussianBlur",
-    "GaussianNoise",
-    "ElasticTransform",
-    "ScaleJitter",
-)
-
-
-def _transforms(holder: Any) -> Iterator[Any]:
-    """All transforms of a dataset, also of the datasets inside it and of the transforms inside those."""
-    parts = [getattr(holder, "dataset", None), getattr(holder, "transform", None)]
-    for name in ("datasets", "transforms"):
-        several = getattr(holder, name, None)
-        parts += several if isinstance(several, (list, tuple)) else []
-    for part in parts:
-        if part is not None:
-            yield part
-            yield from _transforms(part)

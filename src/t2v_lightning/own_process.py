@@ -83,14 +83,19 @@ def run_apart(command: list[str], folder: Path, cwd: str) -> None:
     Raises:
         SystemExit: 128 + signal, after the job has ended on a signal to stop.
     """
-    process = subprocess.Popen(command, cwd=cwd, start_new_session=True)
+    started: list[subprocess.Popen[bytes]] = []
     received: list[int] = []
 
     def forward(number: int, frame: object) -> None:
         received.append(number)
-        process.send_signal(number)
+        for process in started:
+            process.send_signal(number)
 
-    with handled_by(forward):
+    with handled_by(forward):  # before there is a job that a signal could leave behind
+        process = subprocess.Popen(command, cwd=cwd, start_new_session=True)
+        started.append(process)
+        for number in received[:1]:  # it came while the job was being started
+            process.send_signal(number)
         code = process.wait()
     if received:
         sys.exit(128 + received[0])

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
-from pytorch_lightning import Callback, LightningModule
+from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from t2v_lightning.batch_checkpoint import checkpoint_for, save_by_the_clock
@@ -100,7 +100,7 @@ class PhasedFit(LightningModule):
     # --- hooks, in the order in which a fit calls them -------------------------------------------------
 
     def configure_callbacks(self) -> list[Callback]:
-        return [TensorBoardSummary(), *checkpoint_for(self.trainer)]
+        return [TensorBoardSummary(), _EndOfWorkers(), *checkpoint_for(self.trainer)]
 
     def setup(self, stage: str) -> None:
         """Takes over the user's data with an indexed loader, and sets the number of epochs."""
@@ -118,7 +118,7 @@ class PhasedFit(LightningModule):
         self._user_source = trainer.fit_loop._data_source.instance
         loader = one_loader(trainer.fit_loop._data_source.dataloader())
         source = trainer.datamodule if trainer.datamodule is not None else dataset_of(loader)  # type: ignore[attr-defined]
-        self.position, self._resumed = (0, 0), None
+        self.position, self._resumed, self._signals = (0, 0), None, None
         self.prepare(source, loader_options(loader), trainer.world_size)
         trainer.fit_loop._data_source.instance = self
         if trainer.max_epochs not in (None, -1, self.epochs):
@@ -215,6 +215,8 @@ class PhasedFit(LightningModule):
                 "the fit ended without an embedding: the Trainer was stopped early "
                 f"(epoch {self.current_epoch}, should_stop={self.trainer.should_stop})"
             )
+        if self._signals is not None:
+            self._signals.heed()  # what has come while others did what they do after the last epoch
 
     def teardown(self, stage: str) -> None:
         self.reader.close()
@@ -223,6 +225,14 @@ class PhasedFit(LightningModule):
         if type(trainer.strategy.checkpoint_io) is SafeCheckpointIO:
             trainer.strategy.checkpoint_io = TorchCheckpointIO()
         self.to(self._dtype_before)  # which precision="64-true" changed
+
+
+class _EndOfWorkers(Callback):
+    """Ends workers of a fit that an error or a signal breaks off: Lightning tells callbacks of it, never the module."""
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if isinstance(pl_module, PhasedFit) and hasattr(pl_module, "reader"):  # not before there are data
+            pl_module.reader.close()
 
 
 def _local_folder(path: str) -> Path | None:

@@ -1,6 +1,7 @@
 """All phases of a module one after another, without a Trainer."""
 
 from collections.abc import Iterable
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,16 +28,16 @@ def run_phases(
         rank: of this process among them.
     """
     module.to(device)
-    for phase in module.phases:
-        for epoch in range(phase.epochs):
-            batches: Iterable[Batch] = module.phase_loader(phase, epoch, rank, module.processes)
-            for images, positions in bar.track(phase.name_of(epoch), batches) if bar else batches:
-                metrics = phase.step(images.to(device, module.probe.head.weight.dtype), positions)
-                if bar:
-                    bar.note(len(positions), metrics)
-                if phase.done:
-                    break
-        phase.finish(no_log)
-    module.reader.close()
+    with closing(module.reader):
+        for phase in module.phases:
+            for epoch in range(phase.epochs):
+                batches: Iterable[Batch] = module.phase_loader(phase, epoch, rank, module.processes)
+                for images, positions in bar.track(phase.name_of(epoch), batches) if bar else batches:
+                    metrics = phase.step(images.to(device, module.probe.head.weight.dtype), positions)
+                    if bar:
+                        bar.note(len(positions), metrics)
+                    if phase.done:
+                        break
+            phase.finish(no_log)
     module.embedding = assemble(module)
     return module.embedding

@@ -164,7 +164,7 @@ def stage_labels(layers: Sequence[str], stages: Sequence[str] | None = None) -> 
     if stages is not None:
         return [next((s for s in stages if f"{name}.".startswith(f"{s}.")), name) for name in names]
     labels = [name.split(".")[0] for name in names]
-    largest = max(labels, key=labels.count)
+    largest = max(labels, key=labels.count, default="")
     while labels.count(largest) > _MOST_LAYERS * len(labels) and set(labels) != set(names):
         depth = largest.count(".") + 2
         labels = [

@@ -28,12 +28,12 @@ from t2v_lightning.loading import (
     Reader,
     dataset_of,
     one_loader,
-    warn_random_transforms,
 )
 from t2v_lightning.phased_fit import PhasedFit
 from t2v_lightning.phases import HeadOptions, VariationalOptions
 from t2v_lightning.plain_loop import run_phases
 from t2v_lightning.probes import ProbeNetwork
+from t2v_lightning.random_transforms import warn_random_transforms
 from t2v_lightning.selection import Selection, check_map_style, select_images
 
 log = logging.getLogger(__name__)

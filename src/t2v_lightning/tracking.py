@@ -18,10 +18,11 @@ from torch.utils.data import DataLoader, default_collate
 
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.functional.distances import DISTANCES, pdist
-from t2v_lightning.loading import dataset_of, loader_options, one_loader, warn_random_transforms
+from t2v_lightning.loading import dataset_of, loader_options, one_loader
 from t2v_lightning.network_copy import copy_network
 from t2v_lightning.plain_loop import run_phases
 from t2v_lightning.probes import ProbeNetwork
+from t2v_lightning.random_transforms import warn_random_transforms
 from t2v_lightning.selection import check_map_style, find_targets
 from t2v_lightning.task2vec import Task2Vec
 

@@ -1,6 +1,7 @@
 """How many workers read, where their batches lie, and that none of it changes an embedding."""
 
 import multiprocessing
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,13 +10,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pytorch_lightning import Trainer
+from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.accelerators import CPUAccelerator, CUDAAccelerator
 from torch import nn
 
 from t2v_lightning import Embedding, ProbeNetwork, Task2Vec
 from t2v_lightning.data import get_datamodule
 from t2v_lightning.data.workers import MOST_WORKERS, default_workers
+from t2v_lightning.loading import LoaderOptions
+from t2v_lightning.phases.montecarlo import MonteCarloPhase
+from t2v_lightning.plain_loop import run_phases
 
 
 def trainer(accelerator: Any, devices: int = 1) -> Any:
@@ -114,16 +118,19 @@ def test_everything_can_be_said(photographs: Path) -> None:
         get_datamodule("digits", num_workers=-1)
 
 
-def embedded(photographs: Path, method: str, **options: Any) -> Embedding:
+def probe() -> ProbeNetwork:
     with torch.random.fork_rng():
         torch.manual_seed(4)
         layers = [nn.Conv2d(3, 4, 3), nn.Tanh(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 9)]
-    probe = ProbeNetwork.from_module(nn.Sequential(*layers), input_size=(3, 16, 16))
+    return ProbeNetwork.from_module(nn.Sequential(*layers), input_size=(3, 16, 16))
+
+
+def embedded(photographs: Path, method: str, *callbacks: Callback, **options: Any) -> Embedding:
     draws: Any = {"num_samples": 30} if method == "variational" else {}
-    module = Task2Vec(probe, method, head="lbfgs", **draws)  # type: ignore[arg-type]
+    module = Task2Vec(probe(), method, head="lbfgs", **draws)  # type: ignore[arg-type]
     fit = Trainer(
         accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False,
+        enable_model_summary=False, callbacks=list(callbacks),
     )  # fmt: skip
     fit.fit(module, datamodule=get_datamodule("image_folder", root=photographs, batch_size=4, **options))
     taken = module.reader.options
@@ -131,6 +138,46 @@ def embedded(photographs: Path, method: str, **options: Any) -> Embedding:
     assert not multiprocessing.active_children(), "no worker outlives the fit"
     assert module.embedding is not None
     return module.embedding
+
+
+class Breaks(Callback):
+    """Breaks a fit off in the middle of its second pass over the images."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.current_epoch == 1:
+            raise self.error
+
+
+def broken_off(call: Callable[[], Any], error: type[BaseException]) -> list[Any]:
+    """The workers that are left while the error, and whatever it holds, is still there."""
+    before = set(multiprocessing.active_children())
+    with pytest.raises(error) as held:
+        call()
+    assert held.tb is not None
+    return [process for process in multiprocessing.active_children() if process not in before]
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+@pytest.mark.parametrize("error", [SystemExit(143), ValueError("of a callback")], ids=str)
+def test_no_worker_outlives_a_fit_that_breaks_off(
+    persistent: bool, error: BaseException, photographs: Path
+) -> None:
+    options = {"num_workers": 1, "persistent_workers": persistent}
+    assert (
+        broken_off(lambda: embedded(photographs, "montecarlo", Breaks(error), **options), type(error)) == []
+    )
+
+
+def test_no_worker_outlives_an_embedding_that_breaks_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one within somebody's training, whose loader has persistent workers."""
+    monkeypatch.setattr(MonteCarloPhase, "step", lambda *_: int("no number"))
+    task = [(torch.rand(3, 16, 16), index % 2) for index in range(12)]
+    module = Task2Vec(probe(), head="lbfgs")
+    module.prepare(task, LoaderOptions(2, num_workers=1, persistent_workers=True))
+    assert broken_off(lambda: run_phases(module, torch.device("cpu")), ValueError) == []
 
 
 @pytest.mark.parametrize("method", ["montecarlo", "variational"])

@@ -122,6 +122,15 @@ def test_cosine_in_float32_is_within_1e6(seed: int, level: float, spread: float,
             assert got[i, j] == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize("name", DISTANCES)
+def test_what_torch_is_set_to_does_not_reach_a_distance(name: str) -> None:
+    embeddings = make(4, 300)
+    options = {"trivial": embeddings[0]} if name == "asymmetric" else {}
+    plain = pdist(embeddings, name, **options)
+    with torch.autocast("cpu", torch.bfloat16), torch.device("meta"):
+        np.testing.assert_array_equal(pdist(embeddings, name, **options), plain)
+
+
 def test_nearly_equal_embeddings_are_near() -> None:
     fisher = np.exp(np.random.default_rng(0).normal(-8, 2, 8512))
     matrix = pdist([fisher, fisher, fisher * (1 + 1e-6)])

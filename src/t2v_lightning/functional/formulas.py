@@ -79,8 +79,9 @@ def single_precision(rows: Rows) -> Rows:
 def cosine(a: Rows, b: Rows) -> Matrix:
     """``1 - cos(p, q)`` with p = h0 / (h0 + h1 + 1e-8) and q = h1 / (h0 + h1 + 1e-8).
 
-    Quotients are in the dtype of the rows, float32 in most cases; the error is then below 1e-6. They are
-    torch's, which shares each operation among its threads; the dot products are a batch of 2 x 2 matrices.
+    Quotients are in the dtype of the rows, float32 in most cases; the error is then below 1e-6, unless
+    ``torch.set_float32_matmul_precision("medium")`` asks a CPU that has it for bfloat16. They are torch's, which
+    shares each operation among its threads; the dot products are a batch of 2 x 2 matrices.
     """
     h0, h1 = _one_dtype(a, b)
     products = np.empty((len(h0), len(h1), 2, 2))
@@ -92,7 +93,8 @@ def cosine(a: Rows, b: Rows) -> Matrix:
             torch.add(shifted, x, out=q)
             torch.div(x, q, out=p)
             torch.div(y, q, out=q)
-            products[i, part] = torch.bmm(both, both.mT)
+            with torch.autocast("cpu", enabled=False):
+                products[i, part] = torch.bmm(both, both.mT)
     pp, pq, qq = products[..., 0, 0], products[..., 0, 1], products[..., 1, 1]
     return np.asarray((1 - pq / np.sqrt(pp * qq)).clip(min=0))
 
@@ -233,9 +235,7 @@ def _scratch(rows: NDArray[Any], count: int) -> Iterator[tuple[slice, NDArray[An
     """Runs of rows that stay in cache while each row of the other side meets them, with scratch arrays."""
     step = max(1, _SCRATCH // (rows.shape[1] * rows.itemsize))
     shape = count, min(step, len(rows)), rows.shape[1]
-    space = torch.empty(
-        shape, dtype=getattr(torch, rows.dtype.name)
-    ).numpy()  # begins where a cache line does
+    space = torch.empty(shape, dtype=getattr(torch, rows.dtype.name), device="cpu").numpy()  # on a cache line
     for start in range(0, len(rows), step):
         part = slice(start, min(start + step, len(rows)))
         yield part, space[:, : part.stop - start]
