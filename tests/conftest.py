@@ -1,7 +1,15 @@
 """One thread and fixed seeds, so that a test gives the same numbers wherever and in whatever order it runs."""
 
+import signal
+
 import pytest
 import torch
+
+
+def pytest_configure() -> None:
+    """A run in the background of a script ignores SIGINT, and so would the processes that tests start and stop."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

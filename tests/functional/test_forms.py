@@ -74,3 +74,17 @@ def test_gram_of_a_matrix_is_as_exact_as_the_gradient() -> None:
     exact = (g.double().mT @ a.double()).square().mean(2)
     plain = relative_error((g.mT @ a).square().mean(2), exact)
     assert relative_error(matrix_squares(a, g), exact) < 2 * plain
+
+
+def test_gradients_of_padded_positions_do_not_drown_the_others() -> None:
+    """A cosine attention's keys have gradients of 1e12 where padding makes them zero; those meet inputs of zero."""
+    generator = torch.Generator().manual_seed(0)
+    a = 3 + torch.randn(3, 40, 512, generator=generator)
+    g = torch.randn(3, 40, 256, generator=generator)
+    a[:, 30:] = 0
+    g[:, 30:] *= 1e12
+    a[2] = 0
+    assert gram_is_cheaper(40**2 * (512 + 256), 40 * 512 * 256)
+    got, exact = matrix_squares(a, g), (g.double().mT @ a.double()).square().mean(2)
+    assert relative_error(got[:2], exact[:2]) < 1e-5
+    assert not got[2].any()

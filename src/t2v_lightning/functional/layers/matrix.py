@@ -34,14 +34,16 @@ def matrix_squares(a: Tensor, g: Tensor) -> Tensor:
 
 
 def _centred_squares(a: Tensor, g: Tensor) -> Tensor:
-    """||g^T a||^2 row by row [n, F], from the Gram matrix of a - m, m its mean over positions.
+    """||g^T a||^2 row by row [n, F], from the Gram matrix of a - u m^T, m the mean of the non-zero positions u.
 
-    Behind a normalisation the rows of g sum to nearly zero, and g^T (1 m^T) nearly vanishes; but in g^T a a^T g its
-    large terms would cancel, and take the digits of the rest with them.
+    Behind a normalisation the rows of g sum to nearly zero, and g^T (u m^T) nearly vanishes; but in g^T a a^T g its
+    large terms would cancel, and take the digits of the rest with them. Zeros stay zeros, as the gradients of padded
+    positions can have any size.
     """
-    mean = a.mean(1, keepdim=True)
-    rest = a - mean
-    sums = g.sum(1)
+    used = (torch.linalg.vector_norm(a, dim=2, keepdim=True) > 0).to(a.dtype)
+    mean = a.sum(1, keepdim=True) / used.sum(1, keepdim=True).clamp_min(1)
+    rest = torch.addcmul(a, used, mean, value=-1)
+    sums = (used.mT @ g).squeeze(1)
     crossed = ((rest @ mean.mT).mT @ g).squeeze(1)
     offset = sums * (2 * crossed + mean.square().sum(2) * sums)
     return (gram_diagonal(product_rows(rest), g) + offset).clamp_min(0)
