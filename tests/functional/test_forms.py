@@ -12,7 +12,7 @@ from torch import nn
 from t2v_lightning.functional import filterwise_fisher
 from t2v_lightning.functional.layers import choice, conv
 from t2v_lightning.functional.layers.choice import gram_is_cheaper
-from t2v_lightning.functional.layers.matrix import matrix_squares
+from t2v_lightning.functional.layers.matrix import gram_diagonal, matrix_squares, product_rows
 
 FORMS: dict[str, dict[str, Any]] = {
     "direct": {"GRAM_ADVANTAGE": 0.0},
@@ -74,6 +74,13 @@ def test_gram_of_a_matrix_is_as_exact_as_the_gradient() -> None:
     exact = (g.double().mT @ a.double()).square().mean(2)
     plain = relative_error((g.mT @ a).square().mean(2), exact)
     assert relative_error(matrix_squares(a, g), exact) < 2 * plain
+
+
+@pytest.mark.parametrize("positions", [63, 96, 97, 128, 200])
+def test_blocks_of_a_symmetric_matrix_make_up_the_whole(positions: int) -> None:
+    a, g = torch.randn(2, positions, 300).double(), torch.randn(2, positions, 200).double()
+    exact = (g.mT @ (a @ (a.mT @ g))).diagonal(dim1=1, dim2=2)
+    torch.testing.assert_close(gram_diagonal(product_rows(a), g), exact)
 
 
 def test_gradients_of_padded_positions_do_not_drown_the_others() -> None:

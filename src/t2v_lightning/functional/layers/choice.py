@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 GRAM_ADVANTAGE = 0.7
-GRAM_PARTS = 4
-"""Parts of the positions between which a Gram matrix is taken as symmetric: 10 of 16 blocks instead of 16."""
+GRAM_ROWS = 64
+"""Rows of a symmetric matrix that are multiplied at a time, from the diagonal on: a multiple of a vector register's."""
 CPU_BLOCK = 2**17
 GPU_BLOCK = 2**27
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from t2v_lightning.functional.layers.choice import GRAM_PARTS, blocks, gram_is_cheaper
+from t2v_lightning.functional.layers.choice import GRAM_ROWS, blocks, gram_is_cheaper
 
 GramRows = Callable[[int, int], Tensor]
 
@@ -40,7 +40,7 @@ def _centred_squares(a: Tensor, g: Tensor) -> Tensor:
     large terms would cancel, and take the digits of the rest with them. Zeros stay zeros, as the gradients of padded
     positions can have any size.
     """
-    used = (torch.linalg.vector_norm(a, dim=2, keepdim=True) > 0).to(a.dtype)
+    used: Tensor = (torch.linalg.vector_norm(a, dim=2, keepdim=True) > 0).to(a.dtype)
     mean = a.sum(1, keepdim=True) / used.sum(1, keepdim=True).clamp_min(1)
     rest = torch.addcmul(a, used, mean, value=-1)
     sums = (used.mT @ g).squeeze(1)
@@ -62,8 +62,7 @@ def gram_diagonal(rows: GramRows, g: Tensor) -> Tensor:
         [n, F]. It is a sum of squares, so what rounding leaves below zero is zero.
     """
     positions = g.shape[1]
-    parts = GRAM_PARTS if positions >= 16 * GRAM_PARTS else 1
-    edges = [round(part * positions / parts) for part in range(parts + 1)]
+    edges = [*range(0, max(1, positions - GRAM_ROWS // 2), GRAM_ROWS), positions]
     total = g.new_zeros(len(g), g.shape[2])
     for start, stop in pairwise(edges):
         block = rows(start, stop)
