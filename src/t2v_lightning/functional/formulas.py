@@ -85,15 +85,15 @@ def cosine(a: Rows, b: Rows) -> Matrix:
     """
     h0, h1 = _one_dtype(a, b)
     products = np.empty((len(h0), len(h1), 2, 2))
-    for part, scratch in _scratch(h1, 2):
-        y, (p, q) = torch.from_numpy(h1[part]).clone(), torch.from_numpy(scratch)
-        both = torch.from_numpy(scratch).transpose(0, 1)
-        shifted = y + EPSILON
-        for i, x in enumerate(torch.from_numpy(h0)):
-            torch.add(shifted, x, out=q)
-            torch.div(x, q, out=p)
-            torch.div(y, q, out=q)
-            with torch.autocast("cpu", enabled=False):
+    with torch.autocast("cpu", enabled=False):
+        for part, scratch in _scratch(h1, 2):
+            y, (p, q) = torch.from_numpy(h1[part]).clone(), torch.from_numpy(scratch)
+            both = torch.from_numpy(scratch).transpose(0, 1)
+            shifted = y + EPSILON
+            for i, x in enumerate(torch.from_numpy(h0)):
+                torch.add(shifted, x, out=q)
+                torch.div(x, q, out=p)
+                torch.div(y, q, out=q)
                 products[i, part] = torch.bmm(both, both.mT)
     pp, pq, qq = products[..., 0, 0], products[..., 0, 1], products[..., 1, 1]
     return np.asarray((1 - pq / np.sqrt(pp * qq)).clip(min=0))
