@@ -20,8 +20,7 @@ import numpy as np
 import torch
 from scipy.special import xlogy
 
-from t2v_lightning.functional import fused, tiles
-from t2v_lightning.functional.distances import DISTANCES, pdist
+from t2v_lightning.functional.distances import DISTANCES, compiled, pdist, tiles
 
 Pair = Callable[[np.ndarray, np.ndarray], float]
 
@@ -96,12 +95,12 @@ def main() -> None:
     print(f"{options.count} embeddings of {options.size} entries, {pairs} pairs, {threads} threads")
     print(f"{'':26}{'seconds':>9}{'us/pair':>9}{'loop us/pair':>14}{'ratio':>7}{'difference':>12}")
     for name in options.distances:
-        both = DISTANCES[name].fused is not None and fused.is_available()
+        both = DISTANCES[name].fused is not None and compiled.is_available()
         variants = {"with": True, "without": False} if both else {"without": False}
-        for suffix, compiled in variants.items():
+        for suffix, use_compiled in variants.items():
             if both and options.numba not in ("both", suffix):
                 continue
-            with mock.patch.object(tiles, "is_available", lambda compiled=compiled: compiled):
+            with mock.patch.object(tiles, "is_available", lambda use_compiled=use_compiled: use_compiled):
                 report(name, f"{name} {suffix} numba" if both else name, fishers, options)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"peak memory {peak:.2f} GiB, of which {before:.2f} GiB are imports and the embeddings")

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from t2v_lightning import ProbeNetwork, get_probe
-from t2v_lightning.data.builtin_crops import crop_task, open_crop
+from t2v_lightning.data.builtin.crop_tasks import crop_task, open_crop
 from t2v_lightning.data.dataset import TaskDataset
 from t2v_lightning.functional.likelihood import cotangents, get_likelihood
-from t2v_lightning.loading import IndexedDataset
+from t2v_lightning.loading.dataset import IndexedDataset
+from t2v_lightning.loading.selection import Selection, select_images
 from t2v_lightning.phases import FeaturesPhase, HeadOptions, fisher_of_filters, no_log
 from t2v_lightning.phases.head import HeadFit
-from t2v_lightning.selection import Selection, select_images
 
 BATCH = 64
 _CROPS = (

@@ -26,7 +26,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from t2v_lightning import Embedding, ProbeNetwork, Task2Vec
-from t2v_lightning.batch_checkpoint import BatchCheckpoint
+from t2v_lightning.callbacks.checkpoint import BatchCheckpoint
 from t2v_lightning.data import get_datamodule
 from t2v_lightning.phases import HeadOptions
 

@@ -17,8 +17,8 @@ from speed import NETWORKS, plain_step
 from torch import Tensor
 
 from t2v_lightning import get_probe
+from t2v_lightning.functional.engine.per_sample import PerSampleFisher
 from t2v_lightning.functional.likelihood import cotangents, get_likelihood
-from t2v_lightning.functional.persample import PerSampleFisher
 
 MIB = 2**20
 

@@ -24,7 +24,8 @@ from skimage import data
 
 from t2v_lightning import Task2Vec, get_probe
 from t2v_lightning.data import get_datamodule
-from t2v_lightning.loading import Batch, loader_options
+from t2v_lightning.loading.dataset import Batch
+from t2v_lightning.loading.users import loader_options
 from t2v_lightning.phases import Phase
 
 

@@ -25,9 +25,9 @@ import torch
 from torch import Tensor, nn
 
 from t2v_lightning import get_probe
+from t2v_lightning.functional.engine.per_sample import PerSampleFisher
 from t2v_lightning.functional.layers import RULES
 from t2v_lightning.functional.likelihood import cotangents, get_likelihood
-from t2v_lightning.functional.persample import PerSampleFisher
 
 NETWORKS = {
     "resnet34": 32,

@@ -15,8 +15,8 @@ import torch
 from fitted import BATCH, FittedTask, exact_fisher, fitted_task, relative_error
 
 from t2v_lightning import FilterwiseFisher
-from t2v_lightning.accumulators import FisherEstimate
 from t2v_lightning.data import get_datamodule
+from t2v_lightning.metrics import FisherEstimate
 from t2v_lightning.phases import HeadOptions, MonteCarloPhase, fisher_of_filters
 
 

@@ -38,10 +38,11 @@ from torch import Tensor, nn
 
 from t2v_lightning import ProbeNetwork, get_probe
 from t2v_lightning.data import get_datamodule
+from t2v_lightning.functional.engine.intercept import Watcher
 from t2v_lightning.functional.layers import RULES
 from t2v_lightning.functional.likelihood import cotangents, get_likelihood
-from t2v_lightning.functional.watcher import Watcher
-from t2v_lightning.loading import IndexedDataset
+from t2v_lightning.loading.dataset import IndexedDataset
+from t2v_lightning.loading.selection import Selection, select_images
 from t2v_lightning.phases import (
     FeaturesPhase,
     HeadOptions,
@@ -51,7 +52,6 @@ from t2v_lightning.phases import (
     no_log,
     noisy_filters,
 )
-from t2v_lightning.selection import Selection, select_images
 
 
 def clock(device: torch.device) -> float:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from t2v_lightning import FilterwiseFisher
 from t2v_lightning.data import get_datamodule
+from t2v_lightning.functional.engine.per_sample import PerSampleFisher
 from t2v_lightning.functional.likelihood import cotangents, get_likelihood
-from t2v_lightning.functional.persample import PerSampleFisher
 
 
 class Classifier(LightningModule):

@@ -86,7 +86,7 @@ def main(
     from torch.utils.data import DataLoader
 
     from t2v_lightning import Task2Vec
-    from t2v_lightning.batch_checkpoint import BatchCheckpoint
+    from t2v_lightning.callbacks.checkpoint import BatchCheckpoint
 
     visits: dict[int, list[int]] = {}
 

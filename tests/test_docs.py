@@ -78,7 +78,7 @@ def test_commands_in_the_pages_use_settings_that_exist(page: Path) -> None:
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    from t2v_lightning.cli import CONFIGS
+    from t2v_lightning.cli.run import CONFIGS
 
     commands = re.findall(
         r"^[^|`\n]*train\.py\b(.*?)$", page.read_text().replace("\\\n", " "), flags=re.MULTILINE

@@ -49,7 +49,7 @@ def test_commands_in_the_readme_use_settings_that_exist() -> None:
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    from t2v_lightning.cli import CONFIGS
+    from t2v_lightning.cli.run import CONFIGS
 
     commands = [line for line in README.splitlines() if line.startswith("python train.py")]
     lines = [shlex.split(line.replace("$", ""), comments=True) for line in commands]

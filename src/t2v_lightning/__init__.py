@@ -1,11 +1,11 @@
 """Task2Vec on PyTorch Lightning: task embeddings from the Fisher information of a pretrained probe."""
 
 from t2v_lightning._version import __version__
-from t2v_lightning.accumulators import FilterwiseFisher
 from t2v_lightning.embedding import Embedding
+from t2v_lightning.metrics import FilterwiseFisher
 from t2v_lightning.probes import ProbeNetwork, get_probe
-from t2v_lightning.task2vec import Task2Vec, embed
-from t2v_lightning.tracking import Task2VecCallback
+from t2v_lightning.task2vec.callback import Task2VecCallback
+from t2v_lightning.task2vec.module import Task2Vec, embed
 
 __all__ = [
     "Embedding",

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-TAXONOMY = Path(__file__).parents[2] / "src" / "t2v_lightning" / "data" / "cub200_taxonomy.csv"
+TAXONOMY = Path(__file__).parents[2] / "src" / "t2v_lightning" / "data" / "benchmarks" / "cub200_taxonomy.csv"
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.transforms.functional import resize, to_tensor
 
 from t2v_lightning.data import TaskDataModule, get_datamodule, list_datamodules
-from t2v_lightning.data.catalogue import CATALOGUE
+from t2v_lightning.data.download.catalogue import CATALOGUE
 from t2v_lightning.data.errors import MissingDataError, UnknownTaskError
 from t2v_lightning.probes.transforms import ImageTransform
 

@@ -17,9 +17,9 @@ from torch import nn
 from t2v_lightning import Embedding, ProbeNetwork, Task2Vec
 from t2v_lightning.data import get_datamodule
 from t2v_lightning.data.workers import MOST_WORKERS, default_workers
-from t2v_lightning.loading import LoaderOptions
+from t2v_lightning.loading.loader import LoaderOptions
 from t2v_lightning.phases.montecarlo import MonteCarloPhase
-from t2v_lightning.plain_loop import run_phases
+from t2v_lightning.task2vec.plain_loop import run_phases
 
 
 def trainer(accelerator: Any, devices: int = 1) -> Any:

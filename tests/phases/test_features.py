@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from t2v_lightning import ProbeNetwork
 from t2v_lightning.functional.likelihood import get_likelihood
+from t2v_lightning.loading.selection import Selection, select_images
 from t2v_lightning.phases import FeaturesPhase, HeadOptions, no_log
 from t2v_lightning.phases.head import evaluate_head
-from t2v_lightning.selection import Selection, select_images
 
 LBFGS = HeadOptions("lbfgs")
 

@@ -12,9 +12,9 @@ from scipy.optimize import minimize
 from torch import Tensor, nn
 
 from t2v_lightning.functional.likelihood import get_likelihood
+from t2v_lightning.loading.selection import Selection, select_images
 from t2v_lightning.phases import HeadFit, HeadOptions, fit_head
 from t2v_lightning.phases.head import evaluate_head
-from t2v_lightning.selection import Selection, select_images
 
 FEATURES = 4
 

@@ -9,9 +9,9 @@ from small_probe import small_probe, striped
 from torch import Tensor
 
 from t2v_lightning import FilterwiseFisher, ProbeNetwork
-from t2v_lightning.accumulators import FisherEstimate
+from t2v_lightning.loading.selection import Selection, select_images
+from t2v_lightning.metrics import FisherEstimate
 from t2v_lightning.phases import MonteCarloPhase, fisher_of_filters, no_log
-from t2v_lightning.selection import Selection, select_images
 
 NAMES = ["backbone.0.weight", "backbone.3.weight"]
 

@@ -12,9 +12,9 @@ from small_probe import small_probe, striped
 from torch import Tensor, nn
 
 from t2v_lightning import ProbeNetwork
-from t2v_lightning.functional.normal_table import NormalTable
+from t2v_lightning.functional.noise.normal_table import NormalTable
+from t2v_lightning.loading.selection import Selection, select_images
 from t2v_lightning.phases import VariationalOptions, VariationalPhase, no_log, noisy_filters
-from t2v_lightning.selection import Selection, select_images
 
 Parts = tuple[ProbeNetwork, Selection, Tensor]
 

@@ -15,11 +15,11 @@ from scipy.stats import spearmanr
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from t2v_lightning import Embedding
+from t2v_lightning.embedding.collection import with_meta
 from t2v_lightning.functional.distances import pdist
 from t2v_lightning.report import print_table, task_names, write_report
 from t2v_lightning.report.comparison import compare
 from t2v_lightning.report.figures import draw_figures
-from t2v_lightning.report.files import with_meta
 from t2v_lightning.report.page import build_page
 from t2v_lightning.report.tables import task_rows, text_rows
 from t2v_lightning.report.tensorboard import points_apart

@@ -12,8 +12,8 @@ from PIL import Image
 from report_examples import embeddings
 
 from t2v_lightning import Embedding
+from t2v_lightning.data.benchmarks.known_taxa import known_taxa
 from t2v_lightning.data.errors import AnnotationError, MissingDataError
-from t2v_lightning.data.known_taxa import known_taxa
 from t2v_lightning.report.__main__ import main
 from t2v_lightning.report.taxonomy import (
     chance,

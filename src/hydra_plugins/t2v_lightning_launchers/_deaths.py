@@ -22,7 +22,7 @@ def job_config(launcher: Any, overrides: Sequence[str], number: int) -> DictConf
 
 def note_death(launcher: Any, overrides: Sequence[str], number: int, reason: str) -> JobReturn:
     """Writes the reason where the sweep's report looks for it; what is returned lets the sweep go on."""
-    from t2v_lightning.jobs import fail
+    from t2v_lightning.cli.run_folder import fail
 
     config = job_config(launcher, overrides, number)
     before = HydraConfig.instance().cfg

@@ -1,7 +1,7 @@
 """The common base of all datamodules.
 
 A benchmark is a short subclass: it names its tasks, gives the samples of a split as a
-:class:`~t2v_lightning.data.tasks.Task`, and opens one sample. Checks, datasets and loaders are here.
+:class:`~t2v_lightning.data.algebra.Task`, and opens one sample. Checks, datasets and loaders are here.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from t2v_lightning.functional.engine.per_sample import PerSampleFisher
+from t2v_lightning.functional.engine.usage import Include, check_include
 from t2v_lightning.functional.likelihood import (
     LikelihoodName,
     Sampling,
@@ -10,8 +12,6 @@ from t2v_lightning.functional.likelihood import (
     cotangents,
     get_likelihood,
 )
-from t2v_lightning.functional.persample import PerSampleFisher
-from t2v_lightning.functional.weights import Include, check_include
 
 
 def filterwise_fisher(

@@ -2,10 +2,10 @@
 
 from t2v_lightning.phases.base import LogMetrics, Metrics, Phase, State, no_log
 from t2v_lightning.phases.features import FeaturesPhase
-from t2v_lightning.phases.head import HeadFit, HeadOptions, fit_head
+from t2v_lightning.phases.head import HeadFit, fit_head
 from t2v_lightning.phases.montecarlo import MonteCarloPhase, fisher_of_filters
+from t2v_lightning.phases.options import HeadOptions, VariationalFit, VariationalOptions
 from t2v_lightning.phases.variational import VariationalPhase, noisy_filters
-from t2v_lightning.phases.variational_options import VariationalFit, VariationalOptions
 
 __all__ = [
     "FeaturesPhase",

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from t2v_lightning.selection import Selection
+from t2v_lightning.loading.selection import Selection
 
 Metrics = dict[str, float]
 LogMetrics = Callable[[Metrics, int], None]

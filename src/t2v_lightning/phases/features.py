@@ -8,13 +8,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from t2v_lightning.phases.arithmetic import full_precision
+from t2v_lightning.loading.selection import Selection
 from t2v_lightning.phases.base import LogMetrics, Metrics, Phase, State
-from t2v_lightning.phases.halving import Halving
-from t2v_lightning.phases.head import HeadFit, HeadOptions, fit_head
-from t2v_lightning.phases.mapped import Features, MappedFeatures, blocks, new_features
+from t2v_lightning.phases.feature_store import Features, MappedFeatures, blocks, new_features
+from t2v_lightning.phases.head import HeadFit, fit_head
+from t2v_lightning.phases.options import HeadOptions
+from t2v_lightning.phases.out_of_memory import Halving
+from t2v_lightning.phases.precision import full_precision
 from t2v_lightning.probes import ProbeNetwork
-from t2v_lightning.selection import Selection
 
 LARGEST_STATE = 2**28
 """Bytes of features, of all images, up to which they are kept for a resumption; else the pass is made again."""

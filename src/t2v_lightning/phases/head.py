@@ -4,55 +4,18 @@ import copy
 import itertools
 import logging
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from t2v_lightning.functional.likelihood import Likelihood, get_likelihood
 from t2v_lightning.functional.random import random_bits
+from t2v_lightning.loading.selection import Selection
 from t2v_lightning.phases.base import LogMetrics
-from t2v_lightning.phases.mapped import Features, blocks
-from t2v_lightning.selection import Selection
+from t2v_lightning.phases.feature_store import Features, blocks
+from t2v_lightning.phases.options import HeadMethod, HeadOptions
 
 log_text = logging.getLogger(__name__)
-
-HeadMethod = Literal["adam", "lbfgs", "keep"]
-
-
-@dataclass(frozen=True)
-class HeadOptions:
-    """How the head is fitted.
-
-    Attributes:
-        method: "adam", "lbfgs" (to convergence: convex, so the same to the last digit), or "keep" the head
-            that the probe came with.
-        lr: learning rate of Adam.
-        weight_decay: L2 penalty, ``weight_decay / 2 * (|W|^2 + |b|^2)``.
-        epochs: of Adam.
-        num_samples: draws with replacement that make an epoch of Adam, however many images there are.
-        batch_size: of Adam.
-    """
-
-    method: HeadMethod = "adam"
-    lr: float = 4e-4
-    weight_decay: float = 1e-4
-    epochs: int = 10
-    num_samples: int = 10_000
-    batch_size: int = 64
-
-    def __post_init__(self) -> None:
-        if self.method not in get_args(HeadMethod):
-            raise ValueError(f"unknown head {self.method!r}; allowed are {', '.join(get_args(HeadMethod))}")
-        for name in ("epochs", "num_samples", "batch_size"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"head {name}={value}; it must be a whole number above 0")
-        if not self.lr > 0:
-            raise ValueError(f"head lr={self.lr}; it must be above 0")
-        if not self.weight_decay >= 0:
-            raise ValueError(f"head weight_decay={self.weight_decay}; it must be 0 or more")
-
 
 _ADVICE: dict[HeadMethod, str] = {
     "adam": "try more epochs or head='lbfgs'",

@@ -6,15 +6,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from t2v_lightning.accumulators import FilterwiseFisher, FisherEstimate
+from t2v_lightning.functional.engine.per_sample import PerSampleFisher
+from t2v_lightning.functional.engine.usage import Include
 from t2v_lightning.functional.likelihood import Sampling, check_sampling, cotangents, get_likelihood
-from t2v_lightning.functional.persample import PerSampleFisher
-from t2v_lightning.functional.weights import Include
-from t2v_lightning.phases.arithmetic import full_precision
+from t2v_lightning.loading.selection import Selection
+from t2v_lightning.metrics import FilterwiseFisher, FisherEstimate
 from t2v_lightning.phases.base import LogMetrics, Metrics, Phase, State
-from t2v_lightning.phases.halving import Halving
+from t2v_lightning.phases.out_of_memory import Halving
+from t2v_lightning.phases.precision import full_precision
 from t2v_lightning.probes import ProbeNetwork
-from t2v_lightning.selection import Selection
 
 log_text = logging.getLogger(__name__)
 

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from t2v_lightning.functional.likelihood import get_likelihood
-from t2v_lightning.functional.normal_table import NormalTable
+from t2v_lightning.functional.noise.network import NoisyNetwork
+from t2v_lightning.functional.noise.normal_table import NormalTable
 from t2v_lightning.functional.random import random_bits
-from t2v_lightning.functional.variational import NoisyNetwork
+from t2v_lightning.loading.selection import Selection
 from t2v_lightning.phases.base import LogMetrics, Metrics, Phase, State
-from t2v_lightning.phases.halving import Halving
 from t2v_lightning.phases.head import constant_loss
-from t2v_lightning.phases.variational_options import VariationalFit, VariationalOptions
+from t2v_lightning.phases.options import VariationalFit, VariationalOptions
+from t2v_lightning.phases.out_of_memory import Halving
 from t2v_lightning.probes import ProbeNetwork
-from t2v_lightning.selection import Selection
 
 log_text = logging.getLogger(__name__)
 

@@ -3,13 +3,13 @@
 ``python -m t2v_lightning.report multirun/montecarlo`` writes it for a finished sweep.
 """
 
-from t2v_lightning.report.comparison import Comparison, compare, task_names
-from t2v_lightning.report.files import (
+from t2v_lightning.embedding.collection import (
     EMBEDDING_FILE,
     find_embeddings,
     load_embeddings,
     thumbnails_of,
 )
+from t2v_lightning.report.comparison import Comparison, compare, task_names
 from t2v_lightning.report.tables import print_table
 from t2v_lightning.report.writing import write_report
 

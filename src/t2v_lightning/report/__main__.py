@@ -10,9 +10,9 @@ from pathlib import Path
 from rich.console import Console
 
 from t2v_lightning.embedding import Embedding
+from t2v_lightning.embedding.collection import find_embeddings, load_embeddings, thumbnails_of
 from t2v_lightning.functional.distances import DISTANCES
 from t2v_lightning.report.comparison import compare
-from t2v_lightning.report.files import find_embeddings, load_embeddings, thumbnails_of
 from t2v_lightning.report.tables import print_table
 from t2v_lightning.report.taxonomy import find_icons, task_order, with_taxa
 from t2v_lightning.report.writing import write_comparison, write_taxonomy

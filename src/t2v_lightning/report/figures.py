@@ -8,9 +8,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from t2v_lightning.embedding.collection import write_whole
 from t2v_lightning.plots import plot_dendrogram, plot_distance_matrix, plot_stage_profile, plot_task_map
 from t2v_lightning.report.comparison import Comparison
-from t2v_lightning.report.files import write_whole
 
 DPI = 150
 """Dots an inch of the PNG files."""

@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
-from t2v_lightning.plot_style import family_colours
+from t2v_lightning.plots.style import family_colours
 from t2v_lightning.report.comparison import Comparison
 from t2v_lightning.report.figures import DPI
 from t2v_lightning.report.tables import task_rows

@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from t2v_lightning.embedding import Embedding
+from t2v_lightning.embedding.collection import write_whole
 from t2v_lightning.report.comparison import task_names
-from t2v_lightning.report.files import write_whole
 
 NAMES = ("task", "family", "nearest")
 """Columns of names, the others being of numbers."""

@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from t2v_lightning.data.known_taxa import known_taxa
+from t2v_lightning.data.benchmarks.known_taxa import known_taxa
 from t2v_lightning.embedding import Embedding
-from t2v_lightning.plot_style import ACCENT, FAINT, INK, new_axes, settle
-from t2v_lightning.report.files import with_meta
+from t2v_lightning.embedding.collection import with_meta
+from t2v_lightning.plots.style import ACCENT, FAINT, INK, new_axes, settle
 
 Matrix = NDArray[np.float64]
 Taxon = Mapping[str, str]

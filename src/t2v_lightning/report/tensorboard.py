@@ -12,9 +12,9 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from t2v_lightning.embedding.summary import markdown_table
 from t2v_lightning.report.comparison import Comparison, Matrix
 from t2v_lightning.report.tables import NAMES, task_rows, text_rows
-from t2v_lightning.run_summary import markdown_table
 
 _PICTURE = 96
 """Pixels of a side of a task's picture in the projector."""

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from t2v_lightning.embedding import Embedding
+from t2v_lightning.embedding.collection import write_whole
 from t2v_lightning.report.comparison import Comparison, compare
 from t2v_lightning.report.figures import draw_figures, save_figure
-from t2v_lightning.report.files import write_whole
 from t2v_lightning.report.page import build_page
 from t2v_lightning.report.tables import write_csv
 from t2v_lightning.report.taxonomy import (

@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from t2v_lightning.functional.layers.base import Call, LayerRule
-from t2v_lightning.functional.layers.choice import (
+from t2v_lightning.functional.layers.conv_forms import gram_cost, gram_squares, is_patching, shifted_squares
+from t2v_lightning.functional.layers.cost_model import (
     blocks,
     gram_is_cheaper,
     sample_by_sample,
     shifted_is_cheaper,
 )
-from t2v_lightning.functional.layers.conv_forms import gram_cost, gram_squares, is_patching, shifted_squares
 from t2v_lightning.functional.layers.matrix import matrix_squares
 
 

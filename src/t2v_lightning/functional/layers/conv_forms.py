@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from t2v_lightning.functional.layers.choice import blocks
+from t2v_lightning.functional.layers.cost_model import blocks
 from t2v_lightning.functional.layers.matrix import gram_diagonal, matrix_rows
 
 Pair = Sequence[int]

@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from t2v_lightning.functional.layers.choice import GRAM_ROWS, blocks, gram_is_cheaper
+from t2v_lightning.functional.layers.cost_model import GRAM_ROWS, blocks, gram_is_cheaper
 
 GramRows = Callable[[int, int], Tensor]
 

@@ -1,0 +1,171 @@
+"""What TensorBoard shows of a fit beside its curves."""
+
+import io
+import secrets
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from t2v_lightning.callbacks.examples import THUMBNAIL_FILE, mosaic, plot_examples, read_examples
+from t2v_lightning.embedding import Embedding
+from t2v_lightning.embedding.summary import summarise
+from t2v_lightning.plots.profiles import plot_stage_profile, stage_labels
+from t2v_lightning.plots.style import new_axes
+
+if TYPE_CHECKING:
+    from t2v_lightning.task2vec.module import Task2Vec
+
+_DPI = 100
+
+_PROFILE = (4.6, 3.4)
+"""Inches of the profile: as small as its text allows, as TensorBoard shrinks what is larger than its card."""
+
+_BINS = 30
+"""Of equal width, as many as TensorBoard draws; its own are as wide as a tenth of where they are, for logs too much."""
+
+
+class TensorBoardSummary(Callback):
+    """Writes images of the task with their labels, and at the end a summary and the embedding stage by stage.
+
+    The histograms of log10 Fisher are one a stage, and all of them behind each other in ``log10_fisher``, whose
+    step is the number of the stage. Only the first process writes, to `TensorBoardLogger` alone; a resumed fit
+    leaves what its log has already. The log is on disk before a checkpoint is, so that a fit that is killed and
+    resumed has no gap in its curves.
+
+    Attributes:
+        seconds: what each part of the work has taken so far, those before the fit was resumed included.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._since = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        module: Task2Vec = pl_module  # type: ignore[assignment]
+        if loggers := _loggers_without("examples", trainer, module):
+            examples = read_examples(module)
+            picture = pixels(plot_examples(examples))
+            for logger in loggers:
+                logger.experiment.add_image("examples", picture, dataformats="HWC")
+                logger.experiment.flush()
+                _save_thumbnail(mosaic(examples), logger.log_dir)
+        self._since = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == 1:  # the head was fitted at the end of the first
+            self._lap("head")
+        self._since = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        module: Task2Vec = pl_module  # type: ignore[assignment]
+        self._lap(module.phase_at(trainer.current_epoch)[0].title)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        module: Task2Vec = pl_module  # type: ignore[assignment]
+        embedding = module.embedding
+        loggers = _loggers_without("summary/text_summary", trainer, module)
+        if embedding is None or not loggers:
+            return
+        stages = module.probe.stages
+        profile = pixels(plot_stage_profile([embedding], stages=stages, ax=new_axes(*_PROFILE)))
+        for writer in (logger.experiment for logger in loggers):
+            writer.add_text("summary", summarise(embedding, self.seconds))
+            writer.add_image("profile", profile, dataformats="HWC")
+            for stage, (name, entries) in enumerate(by_stage(embedding, stages).items()):
+                for tag, step in (("log10_fisher", stage), (f"log10_fisher/{name}", 0)):
+                    writer.add_histogram(tag, torch.from_numpy(entries), step, bins=_BINS)
+            writer.flush()
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
+                logger.experiment.flush()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": dict(self.seconds)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.seconds = dict(state_dict["seconds"])
+
+    def _lap(self, part: str) -> None:
+        now = time.perf_counter()
+        self.seconds[part] = self.seconds.get(part, 0.0) + now - self._since
+        self._since = now
+
+
+def by_stage(embedding: Embedding, stages: Sequence[str] | None = None) -> dict[str, NDArray[np.float64]]:
+    """log10 of the entries of each stage of the probe, in the order of the network, dead filters left out.
+
+    Args:
+        embedding: of any probe.
+        stages: names of its stages; by default found from the names of its layers.
+
+    >>> layers = {"conv1": slice(0, 1), "layer1.conv": slice(1, 3), "layer2.conv": slice(3, 4)}
+    >>> by_stage(Embedding([1, 10, 0, 100], [1] * 4, layers=layers))
+    {'0 conv1': array([0.]), '1 layer1': array([1.]), '2 layer2': array([2.])}
+    """
+    found: dict[str, list[NDArray[np.float64]]] = {}
+    labels = stage_labels(list(embedding.layers), stages)
+    for label, entries in zip(labels, embedding.layers.values(), strict=True):
+        found.setdefault(label, []).append(embedding.fisher[entries])
+    width = len(str(len(found) - 1))
+    whole = {f"{i:0{width}} {name}": np.concatenate(v) for i, (name, v) in enumerate(found.items())}
+    return {name: np.log10(values[values > 0]) for name, values in whole.items() if values.any()}
+
+
+def pixels(figure: Figure) -> NDArray[np.uint8]:
+    """A figure as RGB: uint8 [height, width, 3]."""
+    file = io.BytesIO()
+    figure.savefig(file, dpi=_DPI)
+    return np.array(Image.open(file).convert("RGB"))
+
+
+def last_steps(logger: object) -> dict[str, int]:
+    """The last step of everything that a log of TensorBoard has; nothing of other loggers' or of a new log."""
+    if not isinstance(logger, TensorBoardLogger) or not any(Path(logger.log_dir).glob("events.out.*")):
+        return {}
+    from tensorboard.backend.event_processing import event_accumulator as reading  # slow, and seldom needed
+
+    sizes = {
+        **dict.fromkeys(reading.DEFAULT_SIZE_GUIDANCE, 1),
+        reading.SCALARS: 0,
+    }  # all scalars, one of others
+    log = reading.EventAccumulator(logger.log_dir, sizes, purge_orphaned_data=False)
+    log.Reload()
+    tags = log.Tags()
+    others = (tag for kind in ("images", "histograms", "tensors") for tag in tags[kind])
+    # files of one second come in no order
+    last = {tag: max(event.step for event in log.Scalars(tag)) for tag in tags["scalars"]}
+    return dict.fromkeys(others, 0) | last
+
+
+def _save_thumbnail(picture: Image.Image, folder: str) -> None:
+    if "://" not in folder:  # the log of a store elsewhere has no projector that looks for it
+        temporary = Path(folder) / f".{THUMBNAIL_FILE}.{secrets.token_hex(4)}.tmp"
+        try:
+            picture.save(temporary, format="PNG")
+            temporary.replace(Path(folder) / THUMBNAIL_FILE)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _loggers_without(tag: str, trainer: Trainer, module: "Task2Vec") -> list[TensorBoardLogger]:
+    """Those of this process whose logs lack something."""
+    return [
+        logger
+        for logger, last in zip(trainer.loggers, module.logged, strict=True)
+        if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero and tag not in last
+    ]

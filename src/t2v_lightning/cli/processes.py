@@ -1,0 +1,106 @@
+"""A job of a sweep in a process of its own: several devices, and crashes that must not reach the other jobs."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytorch_lightning as pl
+from hydra.conf import HydraConf
+from hydra.core.override_parser.types import Quote, QuotedString
+from omegaconf import DictConfig
+
+from t2v_lightning.cli.run_folder import fail, started_outside
+from t2v_lightning.cli.signals import handled_by
+
+
+def needs_own_process(config: DictConfig, launcher: str) -> bool:
+    """Whether a job of a sweep gets a process of its own.
+
+    It must where a Trainer would start further processes: those would run the whole sweep again, and an error
+    in one of them ends the process that started it. Jobs of one joblib pool would all go down with one of them.
+    """
+    if started_outside():
+        return False
+    if config.own_process is not None:
+        return bool(config.own_process) or _processes(config.trainer) > 1
+    return launcher == "joblib" or _processes(config.trainer) > 1
+
+
+def _processes(trainer: DictConfig) -> int:
+    if (trainer.get("devices", "auto"), trainer.get("num_nodes", 1)) == (1, 1):
+        return 1
+    options = {
+        key: trainer[key] for key in ("accelerator", "devices", "num_nodes", "strategy") if key in trainer
+    }
+    return pl.Trainer(
+        **options,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    ).world_size
+
+
+def command_of(hydra_config: HydraConf, config: DictConfig) -> list[str]:
+    """The command that runs a job of a sweep by itself, in the same folder."""
+    command = [sys.executable, "-m", "t2v_lightning"]
+    for source in hydra_config.runtime.config_sources:
+        if source.provider == "command-line":
+            command += ["--config-dir", source.path]
+    own = {
+        "hydra.mode": "RUN",
+        "hydra.run.dir": _quoted(hydra_config.runtime.output_dir),
+        "hydra.job.name": _quoted(hydra_config.job.name),
+        "hydra.job.num": hydra_config.job.num,
+        "hydra.output_subdir": "null",  # written already
+        "++trainer.enable_progress_bar": str(config.trainer.get("enable_progress_bar", True)).lower(),
+    }
+    of_the_sweep = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper")
+    others = [
+        override
+        for override in hydra_config.overrides.hydra
+        if override.lstrip("+~").split("=")[0] not in own
+        and not override.lstrip("+~").startswith(of_the_sweep)
+    ]
+    return [
+        *command,
+        "--config-name",
+        str(hydra_config.job.config_name),
+        *others,
+        *hydra_config.overrides.task,
+        *(f"{key}={value}" for key, value in own.items()),
+    ]
+
+
+def _quoted(text: str) -> str:
+    return QuotedString(text, Quote.single).with_quotes()
+
+
+def run_apart(command: list[str], folder: Path, cwd: str) -> None:
+    """Runs a job's command; a signal to stop goes on to it, and then ends this process too.
+
+    Raises:
+        SystemExit: 128 + signal, after the job has ended on a signal to stop.
+    """
+    started: list[subprocess.Popen[bytes]] = []
+    received: list[int] = []
+
+    def forward(number: int, frame: object) -> None:
+        received.append(number)
+        for process in started:
+            process.send_signal(number)
+
+    with handled_by(forward):  # before there is a job that a signal could leave behind
+        process = subprocess.Popen(command, cwd=cwd, start_new_session=True)
+        started.append(process)
+        for number in received[:1]:  # it came while the job was being started
+            process.send_signal(number)
+        code = process.wait()
+    if received:
+        sys.exit(128 + received[0])
+    if code < 0:
+        name = signal.Signals(-code).name
+        fail(folder, f"its process was killed by {name}" + ": out of memory?" * (name == "SIGKILL"))
+    elif code:
+        fail(folder, f"its process ended with exit code {code}")

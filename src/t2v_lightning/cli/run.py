@@ -1,0 +1,223 @@
+"""The command line: Hydra composes the settings, Lightning runs them."""
+
+import logging
+import re
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from rich.console import Console
+from rich.logging import RichHandler
+
+from t2v_lightning.callbacks.checkpoint import BatchCheckpoint
+from t2v_lightning.callbacks.progress import PhaseProgressBar
+from t2v_lightning.cli.allocation import keep_freed_memory
+from t2v_lightning.cli.processes import command_of, needs_own_process, run_apart
+from t2v_lightning.cli.run_checkpoints import (
+    CHECKPOINTS,
+    checkpoint_to_resume,
+    checkpoints_of,
+    remove_checkpoints,
+    remove_logs,
+)
+from t2v_lightning.cli.run_folder import begin, fail, is_finished, is_first_rank, note_settings, reason_of
+from t2v_lightning.cli.signals import StoppedEarly, leaving_early
+from t2v_lightning.cli.sweep import SweepReport
+from t2v_lightning.data import get_datamodule
+from t2v_lightning.embedding import Embedding
+from t2v_lightning.functional.distances import DISTANCES
+from t2v_lightning.phases import HeadOptions
+from t2v_lightning.probes import get_probe
+from t2v_lightning.report import EMBEDDING_FILE
+from t2v_lightning.task2vec.module import Task2Vec
+from t2v_lightning.task2vec.signals import kill_started
+
+log = logging.getLogger(__name__)
+
+# The launchers' options are written out in configs/hydra/launcher; that their packages check them is welcome.
+warnings.filterwarnings("ignore", message="\\s*'hydra/launcher/.*' is validated against ConfigStore schema")
+
+_PACKAGED = Path(__file__).parents[1] / "configs"
+CONFIGS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[3] / "configs"
+"""The folder of configurations: inside the package once installed, at the top of a checkout."""
+
+
+def _words(task_id: Any) -> list[str]:
+    """The parts of a task's number in the name of its folder: none, one, or those of a list."""
+    if task_id is None:
+        return []
+    return [str(part) for part in task_id] if isinstance(task_id, (list, ListConfig)) else [str(task_id)]
+
+
+def _job_name(name: Any, task_id: Any) -> str:
+    return "-".join([str(name), *_words(task_id)])
+
+
+OmegaConf.register_new_resolver("job_name", _job_name, replace=True)
+
+
+def build(config: DictConfig) -> tuple[pl.LightningDataModule, Task2Vec]:
+    """The datamodule and the module that a configuration describes."""
+    options: dict[str, Any] = OmegaConf.to_container(config.dataset, resolve=True)  # type: ignore[assignment]
+    datamodule = get_datamodule(options.pop("name"), **options)
+    probe = get_probe(**config.probe)
+    settings: dict[str, Any] = OmegaConf.to_container(config.task2vec, resolve=True)  # type: ignore[assignment]
+    head = HeadOptions(**settings.pop("head"))
+    return datamodule, Task2Vec(probe, **settings, head=head)
+
+
+def run(config: DictConfig, folder: Path) -> Embedding:
+    """Embeds one task and writes `embedding.safetensors` and the logs into `folder`."""
+    _check_distance(config)
+    _quiet()
+    datamodule, module = build(config)
+    logger = hydra.utils.instantiate(config.logger) if config.get("logger") else False
+    bar = [PhaseProgressBar()] if config.trainer.get("enable_progress_bar", True) else []
+    trainer = pl.Trainer(
+        **config.trainer,
+        logger=logger,
+        callbacks=[*bar, BatchCheckpoint(folder / CHECKPOINTS, **config.checkpoint)],
+        default_root_dir=str(folder),
+        enable_model_summary=False,
+        max_epochs=-1,  # Task2Vec sets the real number, which depends on its phases
+    )
+    resume = checkpoint_to_resume(config.resume, folder)
+    if is_first_rank():  # not before: a mistyped command leaves what is there
+        begin(folder, config)
+        if resume is None:
+            remove_logs(folder)
+    try:
+        trainer.fit(module, datamodule=datamodule, ckpt_path=resume)
+    except StoppedEarly:
+        kill_started(trainer)
+        raise
+    embedding = module.embedding
+    assert embedding is not None
+    if trainer.is_global_zero:
+        note_settings(folder, config)  # again: another run may have come by
+        embedding.save(folder / EMBEDDING_FILE)
+        remove_checkpoints(folder)
+        stderr, noise = embedding.relative_stderr, embedding.meta.get("variational")
+        log.info(
+            "%s: %d images, head accuracy %.1f %%%s, norm %.3g%s",
+            embedding.task_name,
+            embedding.meta["samples"],
+            100 * embedding.meta["head"]["accuracy"],
+            "" if noise is None else f", under noise {100 * noise['accuracy']:.1f} %",
+            embedding.norm,
+            "" if stderr is None else f", stderr {100 * stderr:.1f} %",
+        )
+    return embedding
+
+
+def _check_distance(config: DictConfig) -> None:
+    if config.report.distance not in DISTANCES:
+        raise ValueError(
+            f"unknown report.distance {config.report.distance!r}; allowed are {', '.join(DISTANCES)}"
+        )
+
+
+def _quiet() -> None:
+    """Keeps Lightning's remarks on what is meant to be so off the terminal."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    if not is_first_rank():  # the others would say the same
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, RichHandler):
+                handler.setLevel(logging.ERROR)
+    for message in (
+        ".*configure_optimizers` returned `None`.*",
+        ".*in eval mode at the start of training.*",
+        ".*number of training batches .* is smaller than the logging interval.*",
+        ".*passed in a `val_dataloader` but have no `validation_step`.*",
+        ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
+        ".*does not have many workers.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
+def job(config: DictConfig) -> None:
+    """One run, or one job of a sweep, in the folder that Hydra has made for it; every launcher calls this."""
+    hydra_config = HydraConfig.get()
+    folder = Path(hydra_config.runtime.output_dir)
+    sweep = hydra_config.mode == RunMode.MULTIRUN
+    launcher = hydra_config.runtime.choices["hydra/launcher"]
+    _quiet()
+    if config.get("resume") == "auto" and is_finished(folder, config):
+        log.info("kept: %s holds an embedding made with these settings", folder)
+        return
+    try:
+        if sweep:  # so that what is said on the way has a name
+            log.info(
+                "job %s: %s",
+                hydra_config.job.num,
+                _job_name(config.dataset.name, config.dataset.get("task_id")),
+            )
+        if is_first_rank() and sweep:  # whose report must not take an old embedding for this job's
+            begin(folder, config)
+        if sweep and launcher != "basic":  # bars of jobs side by side overwrite each other
+            with open_dict(config):
+                config.trainer.setdefault("enable_progress_bar", False)
+        if sweep and needs_own_process(config, launcher):
+            run_apart(command_of(hydra_config, config), folder, hydra_config.runtime.cwd)
+        else:
+            run(config, folder)
+    except StoppedEarly as stopped:
+        if is_first_rank():
+            log.warning("stopped by %s; %s", stopped.signal.name, _what_is_left(folder))
+        raise
+    except Exception as error:
+        log.error(
+            "%s",
+            reason_of(error),
+            exc_info=not isinstance(error, (ValueError, TypeError, LookupError, OSError, ImportError)),
+        )
+        log.debug("the error came from here", exc_info=True)
+        fail(folder, reason_of(error))
+        if not sweep:
+            sys.exit(1)
+    else:
+        if is_first_rank() and OmegaConf.is_missing(hydra_config.job, "num"):  # jobs of a sweep have a number
+            Console().print(f"the embedding and its logs are in {folder}", soft_wrap=True, highlight=False)
+
+
+def _what_is_left(folder: Path) -> str:
+    if saved := checkpoints_of(folder):
+        return f"resume=auto goes on from {saved[0]}"
+    return "there was nothing to save yet, so there is nothing to resume"
+
+
+def _with_presets(arguments: list[str]) -> list[str]:
+    """`task2vec.method=<name>` chooses the preset of that name, whose options can then be set.
+
+    >>> _with_presets(["task2vec.method=variational", "task2vec.epochs=3"])
+    ['task2vec=variational', 'task2vec.epochs=3']
+    """
+    if any(argument.startswith("task2vec=") for argument in arguments):
+        return arguments
+    return [re.sub("^task2vec.method=", "task2vec=", argument) for argument in arguments]
+
+
+_run_with_hydra = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(job)
+
+
+def main() -> None:
+    """Embeds one task, or every task of a sweep (`-m`); exits with 1 where one failed, with 128 + a signal to stop."""
+    SweepReport.current = None
+    keep_freed_memory()
+    sys.argv[1:] = _with_presets(sys.argv[1:])
+    with leaving_early():
+        try:
+            _run_with_hydra()
+        except SystemExit as leaving:
+            sweep = SweepReport.current
+            if sweep and not sweep.ended:  # 1: the launcher itself broke down
+                sweep.report() if leaving.code == 1 else sweep.stopped()
+            raise
+    if SweepReport.current and SweepReport.current.failures:
+        sys.exit(1)

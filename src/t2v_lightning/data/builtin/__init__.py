@@ -1,0 +1,1 @@
+"""Tasks cut from images that installed packages carry: no download."""

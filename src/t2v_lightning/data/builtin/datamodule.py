@@ -1,0 +1,123 @@
+"""The built-in tasks: real images that come with the installation, so that everything runs offline.
+
+The tasks of a family ask alike questions of alike images.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from t2v_lightning.data.algebra import Task
+from t2v_lightning.data.arrays import open_array
+from t2v_lightning.data.base import Split, TaskDataModule
+from t2v_lightning.data.builtin.arrays import (
+    digit_task,
+    face_other_task,
+    face_photo_task,
+    face_turn_task,
+)
+from t2v_lightning.data.builtin.crop_tasks import crop_task, open_crop
+from t2v_lightning.data.errors import UnknownDataModuleError
+
+__all__ = ["BUILTIN_TASKS", "BuiltinDataModule", "BuiltinTask"]
+
+
+class BuiltinTask(NamedTuple):
+    """What makes a built-in task.
+
+    ``load`` takes a split and gives its samples; ``open_image`` takes one of them.
+    """
+
+    family: str
+    load: Callable[[Split], Task[Any]]
+    open_image: Callable[[Any], Image.Image]
+
+
+def _digits(groups: dict[str, list[int]]) -> BuiltinTask:
+    return BuiltinTask("digits", partial(digit_task, groups), open_array)
+
+
+def _faces(load: Callable[[Split], Task[Any]]) -> BuiltinTask:
+    return BuiltinTask("faces", load, open_array)
+
+
+def _crops(family: str, *classes: str) -> BuiltinTask:
+    return BuiltinTask(family, partial(crop_task, classes), open_crop)
+
+
+_CLOSEUPS = ("cat", "coffee", "flower", "astronaut")
+_SCENES = ("pagoda", "rocket", "motorcycle")
+
+BUILTIN_TASKS: dict[str, BuiltinTask] = {
+    "digits": _digits({str(digit): [digit] for digit in range(10)}),
+    "digits_odd_even": _digits({"even": [0, 2, 4, 6, 8], "odd": [1, 3, 5, 7, 9]}),
+    "digits_low": _digits({str(digit): [digit] for digit in range(5)}),
+    "digits_high": _digits({str(digit): [digit] for digit in range(5, 10)}),
+    "faces": _faces(face_other_task),
+    "faces_photos": _faces(face_photo_task),
+    "faces_upright": _faces(partial(face_turn_task, {"upright": 0, "upside down": 2})),
+    "faces_turned": _faces(partial(face_turn_task, {"upright": 0, "left": 1, "upside down": 2, "right": 3})),
+    "textures": _crops("textures", "brick", "grass", "gravel"),
+    "textures_ground": _crops("textures", "grass", "gravel"),
+    "textures_stone": _crops("textures", "brick", "gravel"),
+    "photos": _crops("photos", *_CLOSEUPS, *_SCENES),
+    "photos_closeups": _crops("photos", *_CLOSEUPS),
+    "photos_scenes": _crops("photos", *_SCENES),
+    "medical": _crops("medical", "epithelium", "stroma", "vessels", "background"),
+    "medical_tissue": _crops("medical", "epithelium", "stroma"),
+    "medical_retina": _crops("medical", "vessels", "background"),
+}
+"""Every built-in task by its name, families together."""
+
+
+class BuiltinDataModule(TaskDataModule):
+    """One of the built-in tasks as a datamodule.
+
+    Args:
+        name: a key of :data:`BUILTIN_TASKS`.
+        root: not needed; the images come with scikit-image and scikit-learn.
+        task_id: None or 0: a built-in name is one task.
+        options: see :class:`TaskDataModule`.
+
+    Raises:
+        UnknownDataModuleError: no built-in task has that name.
+
+    >>> digits = BuiltinDataModule("digits")
+    >>> digits.setup()
+    >>> digits.num_classes, digits.family, len(digits.train_dataset), digits.train_dataset[0][0].size
+    (10, 'digits', 400, (8, 8))
+    """
+
+    in_memory = True
+    remedy = "use one of the built-in tasks, which need no folder"
+
+    def __init__(
+        self,
+        name: str,
+        root: str | os.PathLike[str] | None = None,
+        task_id: int | None = None,
+        **options: Any,
+    ) -> None:
+        if name not in BUILTIN_TASKS:
+            raise UnknownDataModuleError(
+                f"Got built-in task {name!r}: allowed are {', '.join(BUILTIN_TASKS)}."
+            )
+        self.name = name
+        self.open_image = BUILTIN_TASKS[name].open_image
+        super().__init__(root, task_id, **options)
+
+    @property
+    def task_names(self) -> list[str]:
+        return [self.name]
+
+    @property
+    def family(self) -> str:
+        return BUILTIN_TASKS[self.name].family
+
+    def load_task(self, split: Split) -> Task[Any]:
+        return BUILTIN_TASKS[self.name].load(split)

@@ -1,0 +1,62 @@
+"""``python -m t2v_lightning.data.download <name> --root R``: fetch a benchmark to where it is looked for."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from t2v_lightning.data.download.catalogue import CATALOGUE
+
+__all__ = ["main"]
+
+_MEMBERS: dict[str, tuple[str, ...]] = {
+    "letters": ("emnist_letters",),
+    "split_mnist": ("mnist",),
+    "split_cifar": ("cifar10", "cifar100"),
+    "cifar10_mnist": ("cifar10", "mnist"),
+    "cub_inat2018": ("cub200", "inat2018"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Fetch what the command line names; 0 when all went well, 1 after an error, 2 after wrong arguments."""
+    parser = argparse.ArgumentParser(
+        prog="python -m t2v_lightning.data.download",
+        description="Fetch a benchmark: looks for free space, fetches, checks and unpacks. May be broken off "
+        "and run again at any time.",
+    )
+    parser.add_argument(
+        "name", choices=[*CATALOGUE, *_MEMBERS], metavar="name", help=", ".join([*CATALOGUE, *_MEMBERS])
+    )
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=os.environ.get("DATA_ROOT"),
+        help="folder of all data; default: the environment variable DATA_ROOT",
+    )
+    parser.add_argument(
+        "--remove-archives", action="store_true", help="delete each archive once it is unpacked"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    chosen = parser.parse_args(arguments)
+    if chosen.root is None:
+        parser.error("pass --root <folder> or set DATA_ROOT")
+    root = Path(chosen.root).expanduser()
+    try:
+        for name in _MEMBERS.get(chosen.name, (chosen.name,)):
+            CATALOGUE[name].fetch(root, progress=not chosen.quiet, keep_archives=not chosen.remove_archives)
+            print(f"{name} is complete in {root}")
+    except OSError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Broken off; the same command goes on from here.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

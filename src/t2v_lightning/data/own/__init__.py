@@ -1,0 +1,1 @@
+"""Images of your own: folders, tables and Hugging Face datasets."""

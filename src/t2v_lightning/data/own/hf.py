@@ -1,0 +1,214 @@
+"""Image datasets of the Hugging Face ``datasets`` library."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from t2v_lightning.data.algebra import align, hold_out
+from t2v_lightning.data.base import Split, TaskDataModule
+from t2v_lightning.data.errors import AnnotationError, ImageError, MissingDataError
+from t2v_lightning.data.images import open_bytes, open_rgb
+from t2v_lightning.data.task import Task
+
+__all__ = ["HuggingFace"]
+
+_TEST_SPLITS = ("test", "validation", "val", "valid")
+_LABEL_COLUMNS = ("label", "labels", "fine_label")
+
+
+class HuggingFace(TaskDataModule):
+    """An image dataset of the Hugging Face ``datasets`` library (extra ``hf``).
+
+    Args:
+        root: a folder written by ``save_to_disk``; or, with ``dataset``, the folder that holds it or the
+            cache of downloads.
+        task_id: None or 0: a dataset is one task.
+        dataset: name of a dataset on the hub, or of a ``save_to_disk`` folder below ``root``.
+        config: name of the hub dataset's configuration, if it has several.
+        image_column: None takes the first column of images.
+        label_column: a column of classes or of lists of classes (Bernoulli likelihood); None takes the first
+            of type ClassLabel, else one named label or labels.
+        train_split: name of the training split.
+        test_split: None takes test, validation or val; where there is none, every fifth image of a class of
+            the training split is held out.
+        options: see :class:`TaskDataModule`.
+
+    Raises:
+        ModuleNotFoundError: ``datasets`` is not installed.
+        MissingDataError: the dataset has no such split, or there is no dataset.
+        AnnotationError: there is no such column, or labels are neither classes nor lists of classes.
+
+    >>> HuggingFace("cache", dataset="food101").task_names
+    ['food101']
+    """
+
+    name = "hf"
+    remedy = "pass root=<a folder written by save_to_disk>, or dataset=<its name on the Hugging Face hub>"
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str] | None = None,
+        task_id: int | None = None,
+        dataset: str | None = None,
+        config: str | None = None,
+        image_column: str | None = None,
+        label_column: str | None = None,
+        train_split: str = "train",
+        test_split: str | None = None,
+        **options: Any,
+    ) -> None:
+        self.dataset, self.config = dataset, config
+        self.image_column, self.label_column = image_column, label_column
+        self.train_split, self.test_split = train_split, test_split
+        self._splits: dict[str, Any] | None = None
+        super().__init__(root, task_id, **options)
+
+    @property
+    def task_names(self) -> list[str]:
+        title = self.dataset or (self.root.resolve().name if self.root else self.name)
+        return [title if self.config is None else f"{title}/{self.config}"]
+
+    @property
+    def family(self) -> str:
+        return self.task_names[0]
+
+    @property
+    def likelihood(self) -> str:  # type: ignore[override]
+        """``"bernoulli"`` when the labels are lists of classes, else ``"softmax"``."""
+        return "bernoulli" if self._task("train").labels.ndim == 2 else "softmax"
+
+    def prepare_data(self) -> None:
+        """Fetch the dataset if it is not there, on one process of a machine alone."""
+        self._read_splits()
+
+    def load_task(self, split: Split) -> Task[Any]:
+        splits = self._read_splits()
+        if self.train_split not in splits:
+            raise MissingDataError(
+                f"Dataset {self.task_name!r} has no split {self.train_split!r}: allowed are "
+                f"{', '.join(splits)}; pass train_split=."
+            )
+        parts = {"train": self._split_task(splits, self.train_split)}
+        held = self.test_split or next((name for name in _TEST_SPLITS if name in splits), None)
+        if held is None:
+            parts["train"], parts["test"] = hold_out(parts["train"])
+        elif held not in splits:
+            raise MissingDataError(
+                f"Dataset {self.task_name!r} has no split {held!r}: allowed are {', '.join(splits)}; pass "
+                "test_split=."
+            )
+        elif split == "test":
+            parts["test"] = self._split_task(splits, held)
+        return parts["train"] if split == "train" else align(parts["train"], parts["test"])
+
+    def _read_splits(self) -> dict[str, Any]:
+        if self._splits is None:
+            loaded = self._load()
+            self._splits = dict(loaded) if isinstance(loaded, dict) else {self.train_split: loaded}
+            column = self._image_column(next(iter(self._splits.values())).features)
+            encoded = _library().Image(decode=False)
+            images = [
+                part.select_columns([column]).cast_column(column, encoded) for part in self._splits.values()
+            ]
+            self.open_image = partial(_open_row, images, column)
+        return self._splits
+
+    def _load(self) -> Any:
+        library = _library()
+        if self.root is None and self.dataset is None:
+            self.require()
+        folder = Path(self.root or ".", self.dataset or "")
+        if (folder / "dataset_dict.json").exists() or (folder / "dataset_info.json").exists():
+            return library.load_from_disk(str(folder))
+        if self.dataset is None:
+            raise MissingDataError(f"{folder} is no folder written by save_to_disk: {self.remedy}.")
+        try:
+            return library.load_dataset(self.dataset, self.config, cache_dir=self.root and str(self.root))
+        except (OSError, ValueError) as error:
+            raise MissingDataError(
+                f"Cannot load dataset {self.dataset!r} ({error}): {self.remedy}."
+            ) from error
+
+    def _split_task(self, splits: dict[str, Any], name: str) -> Task[Any]:
+        part = splits[name]
+        labels, names = _labels(part, self._label_column(part.features))
+        place = np.full(len(labels), list(splits).index(name))
+        return Task(np.stack([place, np.arange(len(labels))], axis=1), labels, names)
+
+    def _image_column(self, features: Any) -> str:
+        found = [column for column, kind in features.items() if isinstance(kind, _library().Image)]
+        return self._column(features, self.image_column, found, "image_column")
+
+    def _label_column(self, features: Any) -> str:
+        library = _library()
+        typed = [c for c, kind in features.items() if isinstance(_inner(kind), library.ClassLabel)]
+        named = [column for column in _LABEL_COLUMNS if column in features]
+        return self._column(features, self.label_column, typed + named, "label_column")
+
+    def _column(self, features: Any, asked: str | None, found: list[str], option: str) -> str:
+        if asked in features or (asked is None and found):
+            return asked or found[0]
+        what = f"no column {asked!r}" if asked is not None else f"no column to take as {option}"
+        raise AnnotationError(
+            f"Dataset {self.task_name!r} has {what}: it has {', '.join(features)}; pass {option}=."
+        )
+
+
+def _library() -> Any:
+    try:
+        import datasets
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "Hugging Face datasets need the library: pip install 't2v-lightning[hf]'."
+        ) from error
+    return datasets
+
+
+def _inner(kind: Any) -> Any:
+    """The type of a list's items, or the type itself."""
+    return getattr(kind, "feature", kind)
+
+
+def _open_row(images: list[Any], column: str, sample: NDArray[np.int64]) -> Image.Image:
+    """The image of a (split, row) pair."""
+    place, row = (int(number) for number in sample)
+    cell = images[place][row][column]
+    if cell is None:
+        raise ImageError(f"Row {row} of split {place} has no image: mend it, or pass on_error='skip'.")
+    if cell["bytes"] is None:
+        return open_rgb(cell["path"])
+    return open_bytes(cell["bytes"], f"in row {row} of split {place}")
+
+
+def _labels(part: Any, column: str) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Labels int64 [N], or float32 [N, K] for lists, and the class names."""
+    cells: list[Any] = list(part.select_columns([column])[:][column])
+    kind = part.features[column]
+    many = bool(cells) and isinstance(cells[0], list)
+    values = [value for cell in cells for value in (cell if many else [cell])]
+    if not all(isinstance(value, (int, str)) for value in values):
+        raise AnnotationError(
+            f"Got column {column!r} of type {kind}: allowed are classes (whole numbers or strings) and "
+            "lists of classes, none of them empty; pass label_column=."
+        )
+    names = list(getattr(_inner(kind), "names", None) or [])
+    classes = list(range(len(names))) or sorted(set(values))
+    if not set(values) <= set(classes):
+        raise AnnotationError(
+            f"Column {column!r} holds {min(set(values) - set(classes))}, which is no class."
+        )
+    numbers = {value: number for number, value in enumerate(classes)}
+    titles = tuple(names or map(str, classes))
+    if not many:
+        return np.array([numbers[cell] for cell in cells], dtype=np.int64), titles
+    vectors = np.zeros((len(cells), len(classes)), dtype=np.float32)
+    for row, cell in enumerate(cells):
+        vectors[row, [numbers[value] for value in cell]] = 1
+    return vectors, titles

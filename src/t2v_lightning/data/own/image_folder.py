@@ -1,0 +1,174 @@
+"""Your own images: a folder a class, or a table of files and labels."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from t2v_lightning.data.algebra import align, hold_out
+from t2v_lightning.data.base import Split
+from t2v_lightning.data.errors import AnnotationError
+from t2v_lightning.data.file_datamodule import FileDataModule
+from t2v_lightning.data.images import open_file
+from t2v_lightning.data.own.folder_tree import find_tasks, folder_task
+from t2v_lightning.data.own.label_table import (
+    TABLE_SUFFIXES,
+    check_columns,
+    read_table,
+    table_images,
+    table_task,
+)
+from t2v_lightning.data.task import Task
+
+__all__ = ["ImageFolder"]
+
+_SPLITS = {
+    "train": "train",
+    "training": "train",
+    "test": "test",
+    "val": "test",
+    "valid": "test",
+    "validation": "test",
+}
+
+
+class ImageFolder(FileDataModule):
+    """Your own images.
+
+    Without a table, ``root`` is a tree of folders: ``class/image``, or ``task/class/image``; with folders
+    ``train`` and ``test`` (or ``val``) on top, or inside each task, those are the splits. With a table, it
+    names files and labels, and optionally splits and tasks, each in a column. Where no split is given, every
+    fifth image of a class is a test image.
+
+    Args:
+        root: the tree of folders, the folder that a table's file names start from, or the table itself.
+        task_id: number of the task, in alphabetical order of their names.
+        table: CSV, TSV or Parquet file; a relative path starts from ``root``.
+        image_column: its column of file names.
+        label_column: its column of classes, or several columns of 0 and 1 (Bernoulli likelihood).
+        label_separator: what parts several labels in one cell (Bernoulli likelihood).
+        split_column, task_column: its columns of splits and tasks, if it has them.
+        test_every: which images of a class are test images when no split is given.
+        options: see :class:`TaskDataModule`.
+
+    Raises:
+        MissingDataError: a folder, table or image that is named does not exist.
+        AnnotationError: the table lacks a column, has an empty cell or names an image twice.
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> root = Path(tempfile.mkdtemp())
+    >>> for name in ("cat", "dog"):
+    ...     (root / name).mkdir()
+    ...     for number in range(5):
+    ...         Image.new("RGB", (8, 8)).save(root / name / f"{number}.png")
+    >>> animals = ImageFolder(root)
+    >>> animals.setup()
+    >>> animals.class_names, len(animals.train_dataset), len(animals.test_dataset)
+    (['cat', 'dog'], 8, 2)
+    """
+
+    name = "image_folder"
+    remedy = "pass root=<a folder with one folder a class, or a CSV, TSV or Parquet file>"
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str] | None = None,
+        task_id: int | None = None,
+        table: str | os.PathLike[str] | None = None,
+        image_column: str = "path",
+        label_column: str | list[str] = "label",
+        label_separator: str | None = None,
+        split_column: str = "split",
+        task_column: str = "task",
+        test_every: int = 5,
+        **options: Any,
+    ) -> None:
+        base = None if root is None else Path(root).expanduser()
+        if base is not None and base.suffix.lower() in TABLE_SUFFIXES and base.is_file():
+            base, table = base.parent, base.name
+        self.table = None if table is None else Path(table)
+        self.image_column, self.label_column = image_column, label_column
+        self.label_separator = label_separator
+        self.split_column, self.task_column = split_column, task_column
+        self.test_every = test_every
+        self._columns: dict[str, list[Any]] | None = None
+        self._tasks: list[str] | None = None
+        self._parts: dict[str, Task[np.bytes_]] | None = None
+        # The base looks at the tasks, which lie below the root.
+        self.root = base
+        super().__init__(base, task_id, **options)
+        self.open_image = partial(open_file, str(base or ""))
+        if base is not None and self.table is not None and self._task("train").labels.ndim == 2:
+            self.likelihood = "bernoulli"
+
+    @property
+    def family(self) -> str:
+        return self.require().resolve().name
+
+    @property
+    def task_names(self) -> list[str]:
+        if self._tasks is None:
+            self._tasks = self._find_task_names()
+        return self._tasks
+
+    def load_task(self, split: Split) -> Task[np.bytes_]:
+        if self._parts is None:
+            parts = self._table_parts() if self.table is not None else self._folder_parts()
+            if "test" not in parts:
+                parts["train"], parts["test"] = hold_out(parts["train"], self.test_every)
+            self._parts = {"train": parts["train"], "test": align(parts["train"], parts["test"])}
+        return self.check_files(self._parts[split], split)
+
+    def _find_task_names(self) -> list[str]:
+        if self.table is None:
+            return sorted(find_tasks(self.require()))
+        columns = self._read_columns()
+        names = sorted({str(name) for name in columns.get(self.task_column, [])})
+        return names or [self._table_path().stem]
+
+    def _folder_parts(self) -> dict[str, Task[np.bytes_]]:
+        folders = find_tasks(self.require())[self.task_name]
+        return {split: folder_task(self.require(), folder) for split, folder in folders.items()}
+
+    def _table_parts(self) -> dict[str, Task[np.bytes_]]:
+        columns, path = self._read_columns(), self._table_path()
+        rows: dict[str, list[int]] = {}
+        for row in range(len(columns[self.image_column])):
+            if self.task_column not in columns or str(columns[self.task_column][row]) == self.task_name:
+                rows.setdefault(self._split_of(columns, row), []).append(row)
+        if "train" not in rows:
+            raise AnnotationError(
+                f"{path} has no train images of task {self.task_name!r}: mark some as train."
+            )
+        # An image of two splits would be tested on after it was trained on.
+        table_images(path, columns, [row for own in rows.values() for row in own], self.image_column)
+        return {
+            split: table_task(path, columns, own, self.image_column, self.label_column, self.label_separator)
+            for split, own in rows.items()
+        }
+
+    def _split_of(self, columns: dict[str, list[Any]], row: int) -> str:
+        if self.split_column not in columns:
+            return "train"
+        split = str(columns[self.split_column][row]).lower()
+        if split not in _SPLITS:
+            raise AnnotationError(
+                f"{self._table_path()}, row {row + 2}: got split {split!r}: allowed are {', '.join(_SPLITS)}."
+            )
+        return _SPLITS[split]
+
+    def _read_columns(self) -> dict[str, list[Any]]:
+        if self._columns is None:
+            columns = read_table(self._table_path())
+            labels = [self.label_column] if isinstance(self.label_column, str) else self.label_column
+            check_columns(self._table_path(), columns, [self.image_column, *labels])
+            self._columns = columns
+        return self._columns
+
+    def _table_path(self) -> Path:
+        return self.require() / (self.table or "")

@@ -1,0 +1,172 @@
+"""What became of a run, as a table in Markdown."""
+
+import html
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from t2v_lightning.embedding.value import Embedding
+
+_LONGEST_LIST = 160
+"""Characters of the names of classes."""
+
+_SAMPLING = {
+    "sign": "random signs",
+    "categorical": "labels drawn from the probe",
+    "exact": "every column",
+    "empirical": "the task's labels",
+}
+
+
+def summarise(embedding: Embedding, seconds: Mapping[str, float] | None = None) -> str:
+    """A table of what a person wants to know of an embedding that `Task2Vec` made, in Markdown.
+
+    Args:
+        embedding: the result.
+        seconds: what each part of the work has taken.
+
+    >>> embedding = Embedding([3.0, 4.0], [1, 1], meta={"task_name": "digits", "num_classes": 2, "samples": 50})
+    >>> print(summarise(embedding, {"features": 3.21}))
+    | digits |  |
+    |---|---|
+    | classes | 2 |
+    | images | 50 |
+    | norm | 5 |
+    | entries | median 3.5, from 3 to 4 |
+    | filters | 2 |
+    | time | features 3.2 s |
+    """
+    meta = embedding.meta
+    rows = {
+        "dataset": _dataset(meta),
+        "family": meta.get("family"),
+        "classes": _classes(meta),
+        "images": _images(meta),
+        "likelihood": meta.get("likelihood"),
+        "probe": meta.get("probe"),
+        "method": _method(meta),
+        "head": _head(meta.get("head")),
+        "under noise": _under_noise(meta),
+        "norm": f"{embedding.norm:.4g}",
+        "entries": _entries(embedding),
+        "relative standard error": _stderr(embedding),
+        "filters": _filters(embedding),
+        "time": ", ".join(f"{name} {_duration(value)}" for name, value in (seconds or {}).items()),
+        "seed": meta.get("seed"),
+        "versions": ", ".join(f"{name} {value}" for name, value in meta.get("versions", {}).items()),
+    }
+    shown = [[name, str(value)] for name, value in rows.items() if value not in (None, "")]
+    return markdown_table([embedding.task_name or "task", ""], shown)
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str = "") -> str:
+    """A table in Markdown of any text, which is shown as it is.
+
+    Args:
+        header: n names of columns.
+        rows: of n texts each.
+        align: a letter a column: ``r`` for numbers, else anything.
+
+    >>> print(markdown_table(["task", "norm"], [["a|b", "1.5"]], "lr"))
+    | task | norm |
+    |---|---:|
+    | a&#124;b | 1.5 |
+    """
+    marks = ["---:" if letter == "r" else "---" for letter in align.ljust(len(header))]
+    lines = [[_escaped(text) for text in header], marks, *([_escaped(text) for text in row] for row in rows)]
+    return "\n".join(
+        f"|{'|'.join(cells)}|" if cells is marks else f"| {' | '.join(cells)} |" for cells in lines
+    )
+
+
+def _dataset(meta: Mapping[str, Any]) -> str:
+    """The dataset, and which of its tasks this is where it has several."""
+    name, number = meta.get("dataset", ""), meta.get("task_id")
+    return f"{name}, task {number}" if number is not None and meta.get("task_name") != name else str(name)
+
+
+def _classes(meta: Mapping[str, Any]) -> str:
+    names = [str(name) for name in meta.get("class_names") or meta.get("classes") or []]
+    text, count = "", meta.get("num_classes", len(names))
+    for number, name in enumerate(names):
+        if len(text) + len(name) > _LONGEST_LIST:
+            text += f" and {len(names) - number} more"
+            break
+        text += f"{', ' * bool(text)}{name}"
+    return f"{count}: {text}" if text else str(count)
+
+
+def _images(meta: Mapping[str, Any]) -> str:
+    balanced = ", every class counts the same" if meta.get("balanced") else ""
+    return f"{meta['samples']:,}{balanced}" if "samples" in meta else ""
+
+
+def _method(meta: Mapping[str, Any]) -> str:
+    """The method with its own settings."""
+    if noise := meta.get("variational"):
+        return f"{meta['method']}, {noise['epochs']} epochs of {noise['num_samples']:,} draws, beta {noise['beta']:g}"
+    if "passes" not in meta:
+        return str(meta.get("method", ""))
+    passes = "1 pass" if meta["passes"] == 1 else f"{meta['passes']} passes"
+    target = meta.get("target_stderr")
+    stop = f", until the standard error is {target:.1%}" if target else ""
+    sampling = meta.get("sampling", "")
+    return f"{meta['method']}, {passes} an image with {_SAMPLING.get(sampling, sampling)} ({sampling}){stop}"
+
+
+def _head(head: Mapping[str, Any] | None) -> str:
+    if not head:
+        return ""
+    return (
+        f"{head['method']}: accuracy {head['accuracy']:.1%}, loss {head['loss']:.4g}, "
+        f"where a constant guess has {head['constant_loss']:.4g}"
+    )
+
+
+def _under_noise(meta: Mapping[str, Any]) -> str:
+    noise = meta.get("variational")
+    if not noise:
+        return ""
+    return (
+        f"accuracy {noise['accuracy']:.1%}, cross-entropy {noise['cross_entropy']:.4g}, where a constant guess has "
+        f"{meta['head']['constant_loss']:.4g}; with beta times KL {noise['beta'] * noise['kl']:.4g} the loss is "
+        f"{noise['loss']:.4g}"
+    )
+
+
+def _entries(embedding: Embedding) -> str:
+    """Few large entries make the norm."""
+    low, middle, high = np.quantile(embedding.fisher, [0, 0.5, 1])
+    return f"median {middle:.4g}, from {low:.4g} to {high:.4g}"
+
+
+def _stderr(embedding: Embedding) -> str:
+    if embedding.relative_stderr is not None:
+        return f"{embedding.relative_stderr:.1%}"
+    return "not known to this method" if embedding.meta.get("method") == "variational" else ""
+
+
+def _filters(embedding: Embedding) -> str:
+    meta, layers = embedding.meta, len(embedding.layers)
+    where = f" in {layers} layers" if layers else ""
+    kinds = f", {meta['include']}" if "include" in meta else ""
+    skipped = f", from stage {meta['skip_layers']} on" if meta.get("skip_layers") else ""
+    return f"{len(embedding):,}{where}{kinds}{skipped}"
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as a person says them.
+
+    >>> _duration(3.21), _duration(200)
+    ('3.2 s', '3 min 20 s')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
+
+
+def _escaped(text: str) -> str:
+    """Text on one line without meaning in Markdown or HTML."""
+    line = html.escape(" ".join(text.split()), quote=False).replace("|", "&#124;")
+    return re.sub(r"([\\`*_{}\[\]])", r"\\\1", line)

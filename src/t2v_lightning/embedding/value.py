@@ -1,0 +1,239 @@
+"""The embedding of a task: a vector, the layers it is made of, and where it came from."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from operator import index
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from t2v_lightning.embedding.files import read_fields, write_fields
+
+_DTYPES = {
+    "fisher": np.float64,
+    "scale": np.float64,
+    "stderr": np.float64,
+    "group_sums": np.float32,
+    "group_weights": np.float64,
+}
+
+
+@dataclass(frozen=True, init=False, eq=False, repr=False)
+class Embedding:
+    """A Task2Vec embedding of D entries, one for every filter of the probe.
+
+    Args:
+        fisher: float64 [D], finite, at least 0. Diagonal of the Fisher information, averaged within each
+            filter (``exp(-logvar)`` for the variational method).
+        scale: float64 [D], finite, above 0. Precision of the prior: ``exp(-loglambda2)`` for the variational
+            method, ones for Monte Carlo.
+        stderr: float64 [D], finite, at least 0: the standard error of ``fisher``; ``None`` where unknown.
+        layers: layer name -> ``slice(start, stop)``. The slices follow each other and cover [0, D). An empty
+            mapping means that the layout is not known.
+        meta: where the embedding came from; whatever JSON can hold. The keys ``method``, ``probe`` and
+            ``probe_digest`` decide which embeddings can be compared.
+        group_sums: float32 [G, D]: sums of weight times value over the images of group g, for jackknives.
+        group_weights: float64 [G]: sums of the weights, so that to float32 rounding
+            ``fisher == group_sums.sum(0) / group_weights.sum()``.
+
+    Arrays are copied and cast to these dtypes.
+
+    Raises:
+        ValueError: an array of the wrong shape, or with values that are negative or not finite; slices that
+            do not cover the entries; a ``meta`` that JSON cannot hold.
+
+    >>> emb = Embedding(fisher=[3.0, 4.0, 0.0], scale=[1, 1, 1], layers={"a": slice(0, 2), "b": slice(2, 3)})
+    >>> emb
+    Embedding(3 entries, 2 layers, norm=5)
+    >>> emb.layer("a")
+    array([3., 4.])
+    """
+
+    fisher: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    stderr: NDArray[np.float64] | None
+    layers: dict[str, slice]
+    meta: dict[str, Any]
+    group_sums: NDArray[np.float32] | None
+    group_weights: NDArray[np.float64] | None
+
+    def __init__(
+        self,
+        fisher: ArrayLike,
+        scale: ArrayLike,
+        stderr: ArrayLike | None = None,
+        layers: Mapping[str, slice] | None = None,
+        meta: Mapping[str, Any] | None = None,
+        group_sums: ArrayLike | None = None,
+        group_weights: ArrayLike | None = None,
+    ) -> None:
+        vector = _array("fisher", fisher, "D")
+        size = vector.size
+        if size == 0:
+            raise ValueError("fisher has no entries; an embedding needs at least one filter.")
+        checked: dict[str, Any] = {"fisher": vector, "scale": _array("scale", scale, size)}
+        if not checked["scale"].all():
+            raise ValueError("scale has entries that are 0; it is the precision of a prior and above 0.")
+        checked["stderr"] = None if stderr is None else _array("stderr", stderr, size)
+        if (group_sums is None) != (group_weights is None):
+            raise ValueError("group_sums and group_weights belong together: give both or neither.")
+        weights = None if group_weights is None else _array("group_weights", group_weights, "G")
+        checked["group_weights"] = weights
+        checked["group_sums"] = (
+            None
+            if group_sums is None or weights is None
+            else _array("group_sums", group_sums, weights.size, size)
+        )
+        checked["layers"] = _layout(layers or {}, size)
+        try:
+            checked["meta"] = json.loads(json.dumps(dict(meta or {})))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"meta takes what JSON can hold (numbers, text, lists, dicts): {error}."
+            ) from None
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def norm(self) -> float:
+        """L2 norm of ``fisher``, how hard the task is for the probe.
+
+        >>> Embedding(fisher=[3.0, 4.0], scale=[1, 1]).norm
+        5.0
+        """
+        return float(np.linalg.norm(self.fisher))
+
+    @property
+    def relative_stderr(self) -> float | None:
+        """``||stderr|| / ||fisher||``; ``None`` where the standard error is unknown.
+
+        >>> Embedding(fisher=[3.0, 4.0], scale=[1, 1], stderr=[0.3, 0.4]).relative_stderr
+        0.1
+        """
+        if self.stderr is None:
+            return None
+        return float(np.linalg.norm(self.stderr)) / self.norm if self.norm else float("inf")
+
+    @property
+    def task_name(self) -> str:
+        """``meta["task_name"]``, else ``meta["dataset"]`` where that is a name, else an empty string."""
+        names = (self.meta.get(key) for key in ("task_name", "dataset"))
+        return next((name for name in names if isinstance(name, str)), "")
+
+    def layer(self, name: str) -> NDArray[np.float64]:
+        """Entries [filters] of one layer.
+
+        Raises:
+            KeyError: no layer of that name.
+        """
+        if name not in self.layers:
+            known = ", ".join(self.layers) or "none, its layout is not known"
+            raise KeyError(f"no layer {name!r} in this embedding; its layers: {known}.")
+        return self.fisher[self.layers[name]]
+
+    def __len__(self) -> int:
+        return self.fisher.size
+
+    def __repr__(self) -> str:
+        name = f"{self.task_name!r}, " if self.task_name else ""
+        return f"Embedding({name}{len(self)} entries, {len(self.layers)} layers, norm={self.norm:.4g})"
+
+    def __eq__(self, other: object) -> bool:
+        """Same arrays to the last digit, same layout, same ``meta``."""
+        if not isinstance(other, Embedding):
+            return NotImplemented
+        return (
+            all(_same(getattr(self, name), getattr(other, name)) for name in _DTYPES)
+            and self.layers == other.layers
+            and self.meta == other.meta
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a safetensors file, whole or not at all; missing folders are made.
+
+        The bytes go to a temporary file in the same folder, which then takes the place of ``path``.
+
+        Raises:
+            ValueError: the suffix is that of a format we only read (``.npz``, ``.p``, ``.pkl``, ``.pickle``).
+        """
+        arrays = {name: array for name in _DTYPES if (array := getattr(self, name)) is not None}
+        write_fields(path, arrays, self.layers, self.meta)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Embedding:
+        """Read an embedding; nothing in the file is ever executed.
+
+        The suffix tells the format: ``.npz`` is read by NumPy without pickles (``fisher`` or ``hessian``;
+        where present ``scale``, ``stderr``, ``group_sums``, ``group_weights``; ``layers`` and ``meta`` as
+        JSON text), ``.p``, ``.pkl`` and ``.pickle`` are the reference implementation's ``embedding.p``,
+        read by a restricted unpickler, and anything else is our safetensors.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is truncated, foreign or of a later format version, or what it holds fails
+                the checks of :class:`Embedding`.
+
+        >>> import tempfile; folder = tempfile.TemporaryDirectory()
+        >>> Embedding(fisher=[3.0, 4.0], scale=[1, 1]).save(f"{folder.name}/task.safetensors")
+        >>> Embedding.load(f"{folder.name}/task.safetensors")
+        Embedding(2 entries, 0 layers, norm=5)
+        >>> folder.cleanup()
+        """
+        try:
+            return cls(**read_fields(path))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{os.fspath(path)} is not an embedding that can be read: {error}") from error
+
+
+def _array(name: str, value: ArrayLike, *shape: int | str) -> NDArray[Any]:
+    """A contiguous copy of ``value`` in the dtype of its field, after the checks on shape and values."""
+    try:
+        array = np.array(value, dtype=_DTYPES[name], order="C")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must hold numbers of shape [{_commas(shape)}]: {error}.") from None
+    fits = array.ndim == len(shape) and all(
+        n in (m, "D", "G") for n, m in zip(shape, array.shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(f"{name} has shape [{_commas(array.shape)}]; expected [{_commas(shape)}].")
+    if bad := np.count_nonzero(~np.isfinite(array)):
+        raise ValueError(f"{name} has {bad} entries of {array.size} that are not finite.")
+    if bad := np.count_nonzero(array < 0):
+        raise ValueError(f"{name} has {bad} entries of {array.size} below 0.")
+    return array
+
+
+def _layout(layers: Mapping[str, slice], size: int) -> dict[str, slice]:
+    """The layers in the order of their entries; an error unless they partition [0, size)."""
+    spans = []
+    for name, entries in layers.items():
+        try:
+            spans.append((index(entries.start), index(entries.stop), str(name)))
+        except (TypeError, AttributeError):
+            raise ValueError(f"layer {name!r} must map to slice(start, stop); got {entries!r}.") from None
+        if entries.step not in (None, 1):
+            raise ValueError(f"layer {name!r} must map to a slice without a step; got {entries!r}.")
+    position = 0
+    for start, stop, name in sorted(spans):
+        if start != position or stop <= start:
+            raise ValueError(
+                f"layers must cover [0, {size}) once, without gaps: {name!r} is [{start}, {stop}) where"
+                f" the layers before it end at {position}."
+            )
+        position = stop
+    if spans and position != size:
+        raise ValueError(f"layers must cover [0, {size}) once, without gaps: they end at {position}.")
+    return {name: slice(start, stop) for start, stop, name in sorted(spans)}
+
+
+def _same(a: NDArray[Any] | None, b: NDArray[Any] | None) -> bool:
+    return a is b if a is None or b is None else np.array_equal(a, b)
+
+
+def _commas(shape: tuple[int | str, ...]) -> str:
+    return ", ".join(map(str, shape))

@@ -1,0 +1,296 @@
+r"""The formulas of the distances between embeddings, each for a tile of m times n pairs.
+
+Entries h (Fisher), s (scale), v = 1/h (variance). Formulas follow Achille et al., Task2Vec (ICCV 2019,
+arXiv:1902.03545), and its reference implementation. An entry that is zero in either embedding of a pair
+(a dead filter) has no variance, so the variance-based formulas leave it out of that pair.
+
+Every formula takes rows a [m, D] and b [n, D] and returns float64 [m, n]. In NumPy the tiles of a matrix run side
+by side in plain threads; ``cosine``, in float32, is faster with torch's threads inside each operation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import xlogy
+
+from t2v_lightning.functional.distances.compiled import fused_cosines
+
+Matrix = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+EPSILON = 1e-8
+# Below this an entry counts as zero: its inverse would overflow.
+_TINY = np.finfo(np.float64).tiny
+# Bytes of a scratch array of the pairwise formulas: a few of them stay in a core's cache.
+_SCRATCH = 1 << 19
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Embeddings one under the other: ``fisher`` and ``scale``, both [n, D]."""
+
+    fisher: NDArray[Any]
+    scale: Matrix
+
+    def __len__(self) -> int:
+        return len(self.fisher)
+
+    def __getitem__(self, which: slice) -> Rows:
+        return Rows(self.fisher[which], self.scale[which])
+
+
+Formula = Callable[[Rows, Rows], Matrix]
+
+
+@dataclass(frozen=True)
+class Distance:
+    """A formula with what a caller has to know to cut the work into tiles of pairs.
+
+    ``fused`` is the same formula compiled, worth its start-up time for many pairs; ``prepare`` is done once
+    to all rows before they are cut; ``threaded`` says that tiles of ``formula`` should run side by side, as
+    those of ``fused`` do (matrix products and torch use all cores by themselves).
+    """
+
+    formula: Formula
+    fused: Formula | None = None
+    prepare: Callable[[Rows], Rows] | None = None
+    symmetric: bool = True
+    zero_diagonal: bool = True
+    uses_variance: bool = False
+    threaded: bool = False
+    tile: tuple[int, int] = (128, 128)
+
+
+def single_precision(rows: Rows) -> Rows:
+    """The rows in float32, unless a quotient of theirs could leave its range."""
+    peaks = rows.fisher.max(1)
+    fits = peaks.min() > 1e-10 and peaks.max() < 1e8
+    return Rows(rows.fisher.astype(np.float32), rows.scale) if fits else rows
+
+
+def cosine(a: Rows, b: Rows) -> Matrix:
+    """``1 - cos(p, q)`` with p = h0 / (h0 + h1 + 1e-8) and q = h1 / (h0 + h1 + 1e-8).
+
+    Quotients are in the dtype of the rows, float32 in most cases; the error is then below 1e-6, unless
+    ``torch.set_float32_matmul_precision("medium")`` asks a CPU that has it for bfloat16. They are torch's, which
+    shares each operation among its threads; the dot products are a batch of 2 x 2 matrices.
+    """
+    h0, h1 = _one_dtype(a, b)
+    products = np.empty((len(h0), len(h1), 2, 2))
+    with torch.autocast("cpu", enabled=False):
+        for part, scratch in _scratch(h1, 2):
+            y, (p, q) = torch.from_numpy(h1[part]).clone(), torch.from_numpy(scratch)
+            both = torch.from_numpy(scratch).transpose(0, 1)
+            shifted = y + EPSILON
+            for i, x in enumerate(torch.from_numpy(h0)):
+                torch.add(shifted, x, out=q)
+                torch.div(x, q, out=p)
+                torch.div(y, q, out=q)
+                products[i, part] = torch.bmm(both, both.mT)
+    pp, pq, qq = products[..., 0, 0], products[..., 0, 1], products[..., 1, 1]
+    return np.asarray((1 - pq / np.sqrt(pp * qq)).clip(min=0))
+
+
+def fused_cosine(a: Rows, b: Rows) -> Matrix:
+    """:func:`cosine`, compiled."""
+    return np.asarray((1 - fused_cosines(*_one_dtype(a, b), EPSILON)).clip(min=0))
+
+
+def kl(a: Rows, b: Rows) -> Matrix:
+    """Sum over the entries of the larger of KL(0|1) and KL(1|0).
+
+    KL(0|1) = (v0/v1 - 1 + log v1 - log v0) / 2 is that of two centred Gaussians. With r = v0/v1 the larger of
+    the two directions is the one whose ratio is above 1: (max(r, 1/r) - 1 - |log r|) / 2.
+    """
+    h0, g0, l0, k0 = _with_inverse_and_log(a.fisher)
+    h1, g1, l1, k1 = _with_inverse_and_log(b.fisher)
+    dense = k0.all() and k1.all()
+    sums = np.empty((len(h0), len(h1)))
+    for part, (ratio, other) in _scratch(h1, 2):
+        for i in range(len(h0)):
+            np.multiply(h0[i], g1[part], out=ratio)
+            np.maximum(ratio, np.multiply(g0[i], h1[part], out=other), out=ratio)
+            np.abs(np.subtract(l0[i], l1[part], out=other), out=other)
+            if not dense:
+                other *= k0[i] & k1[part]
+            sums[i, part] = np.subtract(ratio, other, out=ratio).sum(1)
+    return np.asarray(((sums - _common(k0, k1)) / 2).clip(min=0))
+
+
+def asymmetric_kl(a: Rows, b: Rows) -> Matrix:
+    """Sum over the entries of KL(0|1): sums of products, hence a few matrix products."""
+    _, g0, l0, k0 = _with_inverse_and_log(a.fisher)
+    h1, _, l1, k1 = _with_inverse_and_log(b.fisher)
+    sums = g0 @ h1.T - _common(k0, k1) - _sum_where(l1, k0).T + _sum_where(l0, k1)
+    return np.asarray((sums / 2).clip(min=0))
+
+
+def jsd(a: Rows, b: Rows) -> Matrix:
+    """Mean over the entries of (KL(0|m) + KL(1|m)) / 2, with v_m = (v0 + v1) / 2.
+
+    The ratios of variances cancel, which leaves (2 log((h0 + h1) / 2) - log h0 - log h1) / 4.
+    """
+    h0, _, l0, k0 = _with_inverse_and_log(a.fisher)
+    h1, _, l1, k1 = _with_inverse_and_log(b.fisher)
+    dense = k0.all() and k1.all()
+    sums = np.empty((len(h0), len(h1)))
+    for part, (mean,) in _scratch(h1, 1):
+        for i in range(len(h0)):
+            np.add(h0[i], h1[part], out=mean)
+            if not dense:
+                mean[~(k0[i] & k1[part])] = 2
+            sums[i, part] = np.log(mean, out=mean).sum(1)
+    count = _common(k0, k1)
+    # log((h0 + h1) / 2) adds up to the sum of log(h0 + h1) less log 2 for every entry, kept or not.
+    sums = 2 * (sums - math.log(2) * h0.shape[1]) - _sum_where(l0, k1) - _sum_where(l1, k0).T
+    return np.asarray((sums / (4 * count)).clip(min=0))
+
+
+def normalized_cosine(a: Rows, b: Rows) -> Matrix:
+    """``1 - cos(v0 s0, v1 s1)``."""
+    (x, k0), (y, k1) = _variance(a.fisher, a.scale), _variance(b.fisher, b.scale)
+    _common(k0, k1)
+    norms = np.sqrt(_sum_where(x * x, k1) * _sum_where(y * y, k0).T)
+    return np.asarray(1 - x @ y.T / norms)
+
+
+def correlation(a: Rows, b: Rows) -> Matrix:
+    """One minus Pearson's correlation of v0 and v1."""
+    (x, k0), (y, k1) = _variance(a.fisher), _variance(b.fisher)
+    # Centring each row first keeps the digits; the pair's own means differ from it by left-out entries alone.
+    x, y = (z - z.sum(1, keepdims=True) / k.sum(1, keepdims=True) * k for z, k in ((x, k0), (y, k1)))
+    count = _common(k0, k1)
+    sum_x, sum_y = _sum_where(x, k1), _sum_where(y, k0).T
+    squares_x, squares_y = _sum_where(x * x, k1), _sum_where(y * y, k0).T
+    var_x, var_y = squares_x - sum_x**2 / count, squares_y - sum_y**2 / count
+    # A left-out entry far above the others takes their digits with it: those pairs one by one.
+    poor = (var_x < 1e-7 * squares_x) | (var_y < 1e-7 * squares_y) | (squares_x == 0) | (squares_y == 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        result = 1 - (x @ y.T - sum_x * sum_y / count) / np.sqrt(var_x * var_y)
+    for i, j in np.argwhere(poor):
+        keep = k0[i] & k1[j]
+        result[i, j] = 1 - _correlation(1 / a.fisher[i, keep], 1 / b.fisher[j, keep])
+    return np.asarray(result)
+
+
+def _correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    x, y = (z / z.max() for z in (x, y))
+    x, y = x - x.mean(), y - y.mean()
+    norms = math.sqrt((x @ x) * (y @ y))
+    if norms <= 1e-14 * len(x):
+        raise ValueError("a correlation is not defined where all entries in common are equal. Use 'cosine'.")
+    return float(x @ y) / norms
+
+
+def entropy(a: Rows, b: Rows) -> Matrix:
+    """log 2 minus the mean binary entropy of p = h0 / t, where t = h0 + h1 + 1e-8.
+
+    With q = 1 - p = (h1 + 1e-8) / t that entropy is log t - (h0 log h0 + (h1 + 1e-8) log(h1 + 1e-8)) / t.
+    """
+    h0, h1 = a.fisher, b.fisher + EPSILON
+    x0, x1 = xlogy(h0, h0), xlogy(h1, h1)
+    means = np.empty((len(h0), len(h1)))
+    for part, (total, weighted) in _scratch(h1, 2):
+        for i in range(len(h0)):
+            np.add(h0[i], h1[part], out=total)
+            np.add(x0[i], x1[part], out=weighted)
+            np.divide(weighted, total, out=weighted)
+            np.log(total, out=total)
+            means[i, part] = np.subtract(total, weighted, out=total).mean(1)
+    return np.asarray((math.log(2) - means).clip(min=0))
+
+
+def asymmetric(
+    a: Rows, b: Rows, alpha: float = 0.15, trivial: Rows | None = None, near: Formula = cosine
+) -> Matrix:
+    """d(a -> b) = cosine(a, b) - alpha * cosine(a, t0), t0 being ``trivial``, or else fisher = scale of a."""
+    if trivial is not None:
+        unit = cosine(a, trivial)
+    else:
+        rows = zip(a.fisher, a.scale, strict=True)
+        unit = np.concatenate([cosine(Rows(h[None], s[None]), Rows(s[None], s[None])) for h, s in rows])
+    return near(a, b) - alpha * unit
+
+
+def is_dead(fisher: Matrix) -> Mask:
+    """Which entries count as zero."""
+    return fisher < _TINY
+
+
+def _one_dtype(a: Rows, b: Rows) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Their Fisher entries in the wider dtype of the two, writable, as torch asks of what it shares."""
+    dtype = np.result_type(a.fisher, b.fisher)
+    return np.require(a.fisher, dtype, ["C", "W"]), np.require(b.fisher, dtype, ["C", "W"])
+
+
+def _scratch(rows: NDArray[Any], count: int) -> Iterator[tuple[slice, NDArray[Any]]]:
+    """Runs of rows that stay in cache while each row of the other side meets them, with scratch arrays."""
+    step = max(1, _SCRATCH // (rows.shape[1] * rows.itemsize))
+    shape = count, min(step, len(rows)), rows.shape[1]
+    space = torch.empty(shape, dtype=getattr(torch, rows.dtype.name), device="cpu").numpy()  # on a cache line
+    for start in range(0, len(rows), step):
+        part = slice(start, min(start + step, len(rows)))
+        yield part, space[:, : part.stop - start]
+
+
+def _with_inverse_and_log(h: Matrix) -> tuple[Matrix, Matrix, Matrix, Mask]:
+    """h, 1/h and log h with zeros where h is zero, and where it is not."""
+    keep = ~is_dead(h)
+    safe = np.where(keep, h, 1)
+    return h * keep, keep / safe, np.log(safe), keep
+
+
+def _variance(h: Matrix, scale: Matrix | None = None) -> tuple[Matrix, Mask]:
+    """v times the scale, each row up to a factor that keeps it at 1 or below, and where h is not zero."""
+    keep = ~is_dead(h)
+    v = keep / np.where(keep, h, 1)
+    v /= v.max(1, keepdims=True)
+    if scale is not None:
+        v *= scale
+        v /= v.max(1, keepdims=True)
+    return v, keep
+
+
+def _sum_where(x: Matrix, keep: Mask) -> Matrix:
+    """[m, n]: sums over the entries of row i of ``x`` [m, D] that row j of ``keep`` [n, D] has."""
+    if keep.all():
+        return np.broadcast_to(x.sum(1, keepdims=True), (len(x), len(keep)))
+    return x @ keep.T.astype(x.dtype)
+
+
+def _common(k0: Mask, k1: Mask) -> Matrix:
+    """[m, n]: how many entries a pair has in common; an error where that is none."""
+    count = _sum_where(k0.astype(np.float64), k1)
+    if not count.all():
+        raise ValueError(
+            "two embeddings have no entry in common that is above zero: a variance-based distance between"
+            " them is not defined. Use 'cosine'."
+        )
+    return count
+
+
+_PAIRWISE = Distance(kl, threaded=True, tile=(32, 128))
+FORMULAS = {
+    "cosine": Distance(cosine, fused=fused_cosine, prepare=single_precision, tile=(32, 2048)),
+    "kl": replace(_PAIRWISE, uses_variance=True),
+    "asymmetric_kl": Distance(asymmetric_kl, symmetric=False, uses_variance=True),
+    "jsd": replace(_PAIRWISE, formula=jsd, uses_variance=True),
+    "normalized_cosine": Distance(normalized_cosine, uses_variance=True),
+    "correlation": Distance(correlation, uses_variance=True),
+    "entropy": replace(_PAIRWISE, formula=entropy),
+}
+FORMULAS["asymmetric"] = replace(
+    FORMULAS["cosine"],
+    formula=asymmetric,
+    fused=partial(asymmetric, near=fused_cosine),
+    symmetric=False,
+    zero_diagonal=False,
+)

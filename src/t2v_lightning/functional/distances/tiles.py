@@ -1,0 +1,132 @@
+"""Matrices of distances and of their standard errors, tile by tile, so that memory stays bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import Progress
+
+from t2v_lightning.functional.distances.compiled import WORTHWHILE, is_available
+from t2v_lightning.functional.distances.formulas import Distance, Formula, Matrix, Rows
+from t2v_lightning.functional.distances.jackknife import jackknife_bias, jackknife_variance, leave_one_out
+from t2v_lightning.functional.distances.rows import Groups
+
+Advance = Callable[[int], None]
+
+# Pairs times entries from which a computation shows a progress bar: some ten seconds.
+_LONG = 2e10
+# Embeddings whose deletions are held at a time.
+_DELETED_AT_ONCE = 8
+
+
+def fill_distances(out: Matrix, kind: Distance, a: Rows, b: Rows | None, advance: Advance) -> None:
+    """Write the distances from ``a`` [m, D] to ``b`` [n, D], or among ``a``, into ``out`` [m, n]."""
+    mirrored = b is None and kind.symmetric
+    columns = a if b is None else b
+    formula, threaded = kind.formula, kind.threaded
+    if kind.fused is not None and out.size * a.fisher.shape[1] > WORTHWHILE and is_available():
+        formula, threaded = kind.fused, True
+    if kind.prepare is not None:
+        a = kind.prepare(a)
+        columns = a if b is None else kind.prepare(columns)
+
+    def fill_strip(start: int) -> None:
+        rows = slice(start, start + kind.tile[0])
+        for first in range(start if mirrored else 0, len(columns), kind.tile[1]):
+            part = slice(first, first + kind.tile[1])
+            values = formula(a[rows], columns[part])
+            if mirrored and first == start:
+                # `entropy` differs when a pair is turned round, much so for entries near 1e-8; the upper triangle
+                # counts.
+                square = values[:, : len(values)]
+                square[:] = np.triu(square) + np.triu(square, 1).T
+            out[rows, part] = values
+            if mirrored:
+                out[part, rows] = values.T
+            advance(values.size)
+        if mirrored:
+            advance(len(a[rows]) * start)
+
+    starts = range(0, len(a), kind.tile[0])
+    if threaded and len(starts) > 1:
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            list(pool.map(fill_strip, starts))
+    else:
+        for start in starts:
+            fill_strip(start)
+    if b is None and kind.zero_diagonal:
+        np.fill_diagonal(out, 0)
+
+
+def stderr(
+    kind: Distance,
+    a: tuple[Rows, list[Groups]],
+    b: tuple[Rows, list[Groups]] | None,
+    distances: Matrix,
+    advance: Advance,
+) -> Matrix:
+    """Standard errors [m, n] of ``distances`` [m, n]; of the distances among ``a`` when ``b`` is None.
+
+    Their square is the variance and the squared bias: noise in two embeddings drives them apart, so that a
+    distance exceeds that of endlessly many images by about as much as it varies.
+    """
+    rows, columns = a[0], a[0] if b is None else b[0]
+    variance, bias = _deletions(kind, a, columns, distances, advance)
+    if b is None and kind.symmetric:
+        other_variance, other_bias = variance, bias
+    else:
+        flipped = replace(kind, formula=_flip(kind.formula), fused=kind.fused and _flip(kind.fused))
+        other_variance, other_bias = _deletions(flipped, a if b is None else b, rows, distances.T, advance)
+    squares = variance + other_variance.T + (bias + other_bias.T) ** 2
+    if b is None:
+        np.fill_diagonal(squares, 0)
+    return np.asarray(np.sqrt(squares))
+
+
+def _flip(formula: Formula) -> Formula:
+    return lambda a, b: formula(b, a).T
+
+
+def _deletions(
+    kind: Distance, a: tuple[Rows, list[Groups]], columns: Rows, distances: Matrix, advance: Advance
+) -> tuple[Matrix, Matrix]:
+    """The parts [m, n] of variance and bias that come from deleting the groups of ``a`` in turn."""
+    rows, groups = a
+    variance, bias = np.empty((2, *distances.shape))
+    for first in range(0, len(rows), _DELETED_AT_ONCE):
+        members = range(first, min(first + _DELETED_AT_ONCE, len(rows)))
+        parts = [leave_one_out(*groups[i]) for i in members]
+        lengths = [len(means) for means, _ in parts]
+        deleted = Rows(
+            np.concatenate([means for means, _ in parts]),
+            np.repeat(rows.scale[members.start : members.stop], lengths, axis=0),
+        )
+        if not deleted.fisher.any(1).all():
+            raise ValueError(
+                "one group of an embedding's images holds all its information, so that its uncertainty is not known. "
+                "Use more images."
+            )
+        values = np.empty((len(deleted), len(columns)))
+        fill_distances(values, kind, deleted, columns, advance)
+        split = np.split(values, np.cumsum(lengths)[:-1])
+        for i, value, (_, ratios) in zip(members, split, parts, strict=True):
+            variance[i] = jackknife_variance(distances[i], value, ratios)
+            bias[i] = jackknife_bias(distances[i], value, ratios)
+    return variance, bias
+
+
+@contextmanager
+def progress_bar(show: bool | None, pairs: int, size: int) -> Iterator[Advance]:
+    """A function that counts finished pairs; it draws a bar when asked to, or when the work is long."""
+    if not (pairs * size > _LONG if show is None else show):
+        yield lambda done: None
+        return
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("distances", total=pairs)
+        yield lambda done: bar.advance(task, done)

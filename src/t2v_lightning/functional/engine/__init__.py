@@ -1,0 +1,1 @@
+"""Squared per-sample gradients of a network that is watched while it runs."""

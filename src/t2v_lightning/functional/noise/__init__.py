@@ -1,0 +1,1 @@
+"""Gaussian noise on the weights of a network, with variances that are learned."""

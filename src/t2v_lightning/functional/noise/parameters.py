@@ -1,0 +1,116 @@
+r"""What is learned of the noise: one variance for each filter, and the width of each layer's prior.
+
+The variational method minimises cross-entropy + beta * KL over the noise, the head, and the width lambda of each
+layer's prior N(0, lambda^2), where (twice the divergence, as in the reference implementation)
+
+.. math:: KL = \sum_l \frac{|w_l|^2 + \sum v}{\lambda_l^2} + n_l \log \lambda_l^2 - \sum \log v - n_l .
+
+To second order the noise adds half of v F for each weight, with F its Fisher information, so that at the optimum
+1/v = F / (2 beta) + 1 / lambda^2: the more a filter matters to the task, the less noise it bears. Two things part
+this F from the Fisher of the noise-free network. Every position of an output has noise of its own, so products of
+gradients at different positions are missing; and F is that under the noise, which at beta = 1e-7 is not small.
+
+Source: Achille et al., Task2Vec, ICCV 2019, arXiv 1902.03545; `functional.noise.layer_output` has the noise itself.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+def initial_log_variance(weight: Tensor) -> Tensor:
+    """log(0.05 * variance of a filter's weights + 1e-8): [filters, ...] -> [filters].
+
+    Filters of a single weight have no variance of their own and take that of the layer.
+
+    >>> initial_log_variance(torch.tensor([[0.0, 2.0], [1.0, 1.0]]))
+    tensor([ -2.3026, -18.4207])
+    """
+    filters = weight.detach().flatten(1)
+    if filters.shape[1] > 1:
+        variance: Tensor = filters.var(1)
+    else:
+        variance = filters.var(correction=min(1, len(filters) - 1)).expand(len(filters))
+    return torch.log(0.05 * variance + 1e-8)
+
+
+def initial_log_lambda2(weight: Tensor) -> Tensor:
+    """log(mean(w^2) + 1e-8): [filters, ...] -> scalar.
+
+    >>> initial_log_lambda2(torch.tensor([[0.0, 2.0]]))
+    tensor(0.6931)
+    """
+    return torch.log(_squared_norm(weight) / weight.numel() + 1e-8).to(weight.dtype)
+
+
+def _squared_norm(weight: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(weight.detach(), dtype=torch.float64)
+    return norm.square()
+
+
+class NoiseParameters(nn.Module):
+    """What the variational method learns beside the head.
+
+    Args:
+        weights: name of each noisy layer -> its weight [filters, ...]; their values are read once.
+        affine: other parameters to learn along, such as those of normalisation layers; they are copied.
+
+    Attributes:
+        log_variance: [D], of each filter.
+        log_lambda2: [layers], of each layer's prior.
+        affine: the learned copies.
+        layers: name -> slice of `log_variance`.
+
+    >>> noise = NoiseParameters({"conv": torch.ones(4, 3, 2, 2)})
+    >>> noise.log_variance.shape, noise.layers
+    (torch.Size([4]), {'conv': slice(0, 4, None)})
+    """
+
+    squared_norms: Tensor
+    filter_sizes: Tensor
+    layer_of: Tensor
+
+    def __init__(self, weights: Mapping[str, Tensor], affine: Iterable[Tensor] = ()) -> None:
+        super().__init__()
+        listed = [weight.detach() for weight in weights.values()]
+        self.layers: dict[str, slice] = {}
+        size = 0
+        for name, weight in weights.items():
+            self.layers[name] = slice(size, size := size + len(weight))
+        self.log_variance = nn.Parameter(torch.cat([initial_log_variance(w) for w in listed]))
+        self.log_lambda2 = nn.Parameter(torch.stack([initial_log_lambda2(w) for w in listed]))
+        self.affine = nn.ParameterList([nn.Parameter(p.detach().clone()) for p in affine])
+        filters, device = torch.tensor([len(w) for w in listed]), listed[0].device
+        constants = {
+            "squared_norms": torch.stack([_squared_norm(w) for w in listed]),
+            "filter_sizes": torch.tensor([w[0].numel() for w in listed]).repeat_interleave(filters),
+            "layer_of": torch.arange(len(listed)).repeat_interleave(filters),
+        }
+        for name, constant in constants.items():
+            self.register_buffer(name, constant.to(device), persistent=False)
+
+    def kl(self) -> Tensor:
+        """KL of the formula above, with the weights as the means: float64 scalar."""
+        log_variance, log_lambda2 = self.log_variance.double(), self.log_lambda2.double()
+        relative = log_variance - log_lambda2[self.layer_of]
+        means = self.squared_norms.double() * (-log_lambda2).exp()
+        return means.sum() + (self.filter_sizes * (relative.exp() - relative - 1)).sum()
+
+    @torch.no_grad()
+    def fisher(self) -> Tensor:
+        """exp(-log_variance): float64 [D]."""
+        return (-self.log_variance.double()).exp()
+
+    @torch.no_grad()
+    def scale(self) -> Tensor:
+        """exp(-log_lambda2) of each filter's layer: float64 [D]."""
+        return (-self.log_lambda2.double()).exp()[self.layer_of]
+
+    @torch.no_grad()
+    def relative_noise(self) -> Tensor:
+        """Mean noise variance over mean square of the weights, and 1e-8, of each layer: float64 [layers]."""
+        zeros = torch.zeros_like(self.squared_norms, dtype=torch.float64)
+        numbers = zeros.index_add(0, self.layer_of, self.filter_sizes.double())
+        noise = zeros.index_add(0, self.layer_of, self.filter_sizes * self.log_variance.double().exp())
+        return noise / (self.squared_norms.double() + 1e-8 * numbers)

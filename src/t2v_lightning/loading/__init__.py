@@ -1,0 +1,1 @@
+"""From a dataset or a loader to the batches of a phase: choosing, reading, sharding."""

@@ -1,0 +1,96 @@
+"""How the head is fitted and how the noise is learned."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+
+@dataclass(frozen=True)
+class VariationalOptions:
+    """How the noise is learned.
+
+    Attributes:
+        epochs: of `num_samples` draws each.
+        beta: weight of the KL divergence against the cross-entropy.
+        noise_lr: learning rate (Adam) of log-variances and log lambda^2.
+        head_lr: learning rate (Adam) of the head, and of what `update_norm` adds.
+        num_samples: draws with replacement that make an epoch, however many images there are.
+        update_norm: learn the affine parameters of normalisation layers along, in copies.
+
+    Raises:
+        ValueError: an option is out of range.
+
+    >>> VariationalOptions(epochs=0)
+    Traceback (most recent call last):
+    ...
+    ValueError: epochs=0; it must be a whole number above 0
+    """
+
+    epochs: int = 2
+    beta: float = 1e-7
+    noise_lr: float = 1e-2
+    head_lr: float = 5e-4
+    num_samples: int = 10_000
+    update_norm: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "num_samples"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}={value!r}; it must be a whole number above 0")
+        for name in ("beta", "noise_lr", "head_lr"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+                raise ValueError(f"{name}={value!r}; it must be a number above 0")
+        if not isinstance(self.update_norm, bool):
+            raise ValueError(f"update_norm={self.update_norm!r}; it must be True or False")
+
+
+@dataclass(frozen=True)
+class VariationalFit:
+    """Means over the draws of the last epoch, under noise, and the KL divergence at its end.
+
+    `loss` is cross_entropy + beta * kl, where cross_entropy stands for the negative log-likelihood.
+    """
+
+    loss: float
+    cross_entropy: float
+    kl: float
+    accuracy: float
+
+
+HeadMethod = Literal["adam", "lbfgs", "keep"]
+
+
+@dataclass(frozen=True)
+class HeadOptions:
+    """How the head is fitted.
+
+    Attributes:
+        method: "adam", "lbfgs" (to convergence: convex, so the same to the last digit), or "keep" the head
+            that the probe came with.
+        lr: learning rate of Adam.
+        weight_decay: L2 penalty, ``weight_decay / 2 * (|W|^2 + |b|^2)``.
+        epochs: of Adam.
+        num_samples: draws with replacement that make an epoch of Adam, however many images there are.
+        batch_size: of Adam.
+    """
+
+    method: HeadMethod = "adam"
+    lr: float = 4e-4
+    weight_decay: float = 1e-4
+    epochs: int = 10
+    num_samples: int = 10_000
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        if self.method not in get_args(HeadMethod):
+            raise ValueError(f"unknown head {self.method!r}; allowed are {', '.join(get_args(HeadMethod))}")
+        for name in ("epochs", "num_samples", "batch_size"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"head {name}={value}; it must be a whole number above 0")
+        if not self.lr > 0:
+            raise ValueError(f"head lr={self.lr}; it must be above 0")
+        if not self.weight_decay >= 0:
+            raise ValueError(f"head weight_decay={self.weight_decay}; it must be 0 or more")

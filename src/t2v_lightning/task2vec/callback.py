@@ -1,0 +1,222 @@
+"""The embedding of a training run's data, again and again while its network learns."""
+
+import inspect
+import json
+import logging
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
+from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
+from pytorch_lightning.utilities.seed import isolate_rng
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, default_collate
+
+from t2v_lightning.embedding import Embedding
+from t2v_lightning.functional.distances import DISTANCES, pdist
+from t2v_lightning.loading.random_transforms import warn_random_transforms
+from t2v_lightning.loading.selection import check_map_style, find_targets
+from t2v_lightning.loading.users import dataset_of, loader_options, one_loader
+from t2v_lightning.probes import ProbeNetwork
+from t2v_lightning.task2vec.module import Task2Vec
+from t2v_lightning.task2vec.network_copy import copy_network
+from t2v_lightning.task2vec.plain_loop import run_phases
+
+log = logging.getLogger(__name__)
+
+_ARRAYS = ("fisher", "scale", "stderr", "group_sums", "group_weights")
+
+
+class Task2VecCallback(Callback):
+    """Embeds the data of any training run every few epochs, with the run's own network as the probe.
+
+    Logs ``task2vec/norm`` and, from the second embedding on, ``task2vec/drift``: the distance to the embedding
+    before. A drift that falls to nothing says that the features have settled. All happens on a copy of the
+    network with random numbers of its own, so the run goes on as if nothing had been. Processes of a DDP run
+    share the images; the networks' buffers are those of the first. A checkpoint carries the last embedding.
+
+    Args:
+        every_n_epochs: epochs from one embedding to the next.
+        network: dotted path of the classifier in the LightningModule; None takes the module itself, where
+            `forward` must return the output of a final Linear layer (see `ProbeNetwork.from_module`).
+        dataset: a map-style dataset, DataLoader or LightningDataModule to embed, images as the network takes
+            them; None takes the run's training data as its collate function makes them. Give one where
+            training images are augmented or normalised on the way.
+        distance: of `functional.distances.DISTANCES`, for the drift.
+        max_samples: at most so many images; None for all.
+        options: further options of `Task2Vec`. With the same ``seed`` (0) every embedding takes the same images
+            and signs, so that what drifts is the network.
+
+    Attributes:
+        embedding: the last one, or None.
+
+    Raises:
+        ValueError, TypeError: options out of range, here; a run, network or data that cannot be embedded,
+            before its first step.
+
+    >>> Task2VecCallback(every_n_epochs=5, skip_layers=2).every_n_epochs
+    5
+    """
+
+    def __init__(
+        self,
+        every_n_epochs: int = 1,
+        *,
+        network: str | None = None,
+        dataset: Any = None,
+        distance: str = "cosine",
+        max_samples: int | None = 1000,
+        **options: Any,
+    ) -> None:
+        if isinstance(every_n_epochs, bool) or not isinstance(every_n_epochs, int) or every_n_epochs < 1:
+            raise ValueError(f"every_n_epochs={every_n_epochs!r}; it must be a whole number above 0")
+        allowed = [name for name in DISTANCES if name != "asymmetric"]  # which needs a third embedding
+        if distance not in allowed:
+            raise ValueError(f"unknown distance {distance!r} of a drift; allowed are {', '.join(allowed)}")
+        inspect.signature(Task2Vec).bind(None, max_samples=max_samples, **options)
+        self.every_n_epochs, self.distance = every_n_epochs, distance
+        self.network, self.dataset = network, dataset
+        self.options = {"max_samples": max_samples, **options}
+        self.embedding: Embedding | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        self.embedding = None
+        strategy = trainer.strategy
+        whole = isinstance(strategy, (SingleDeviceStrategy, DDPStrategy))
+        if not whole or isinstance(strategy, DeepSpeedStrategy):
+            raise ValueError(
+                f"Task2VecCallback copies the whole network, which {type(strategy).__name__} may spread over "
+                "devices; use one device or strategy='ddp'"
+            )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Prepares an embedding and drops it, so that whatever is wrong is said before the first step."""
+        with _apart():
+            self._images = self._find_images(trainer)
+            warn_random_transforms(self._images.source)
+            layers = _layers(self._prepared(trainer, pl_module))
+        if self.embedding is not None and self.embedding.layers != layers:
+            log.warning("the checkpoint's embedding has other layers than this run's: drift starts anew")
+            self.embedding = None
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        epoch = trainer.current_epoch
+        if (epoch + 1) % self.every_n_epochs:
+            return
+        with _apart():
+            module = self._prepared(trainer, pl_module)
+            embedding = run_phases(module, pl_module.device, rank=trainer.global_rank)
+        embedding.meta["epoch"] = epoch
+        numbers = {"task2vec/norm": embedding.norm}
+        if self.embedding is not None:
+            vectors = [Embedding(e.fisher, e.scale) for e in (self.embedding, embedding)]
+            numbers["task2vec/drift"] = float(pdist(vectors, self.distance)[0, 1])
+        self.embedding = embedding
+        pl_module.log_dict(numbers, on_step=False, on_epoch=True, sync_dist=trainer.world_size > 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        if self.embedding is None:
+            return {}
+        arrays = {name: getattr(self.embedding, name) for name in _ARRAYS}
+        return {
+            "layers": [
+                [name, entries.start, entries.stop] for name, entries in self.embedding.layers.items()
+            ],
+            "meta": json.dumps(self.embedding.meta),
+            **{name: torch.from_numpy(array.copy()) for name, array in arrays.items() if array is not None},
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if state_dict:
+            self.embedding = Embedding(
+                **{name: state_dict[name].numpy() for name in _ARRAYS if name in state_dict},
+                layers={name: slice(start, stop) for name, start, stop in state_dict["layers"]},
+                meta=json.loads(state_dict["meta"]),
+            )
+
+    # --- what is embedded, and with what ---------------------------------------------------------------
+
+    def _prepared(self, trainer: Trainer, pl_module: LightningModule) -> Task2Vec:
+        """A module of its own around a copy of the network as it is now, ready to run."""
+        network = pl_module if self.network is None else _part(pl_module, self.network)
+        probe = ProbeNetwork.from_module(copy_network(network), self._images[0][0].shape)
+        if probe.head.weight.dtype in (torch.float16, torch.bfloat16):
+            probe.float()
+        if trainer.world_size > 1:
+            for buffer in probe.buffers():  # the statistics of BatchNorm, which each process keeps by itself
+                torch.distributed.broadcast(buffer, 0)
+        own = {"likelihood": getattr(self._images.owner, "likelihood", None)}
+        module = Task2Vec(probe, **{**own, **self.options})
+        options = loader_options(self._images.loader)
+        options.collate_fn = default_collate
+        module.to(pl_module.device)
+        module.prepare(self._images, options, trainer.world_size)
+        names = {"dataset": "name", "task_name": "task_name", "family": "family"}
+        known = {key: getattr(self._images.owner, name, None) for key, name in names.items()}
+        source = self._images.source
+        module.task_meta = {"dataset": type(getattr(source, "dataset", source)).__name__} | {
+            key: value for key, value in known.items() if isinstance(value, str)
+        }
+        return module
+
+    def _find_images(self, trainer: Trainer) -> "_Images":
+        owner = self.dataset
+        if owner is None:
+            datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+            return _Images(one_loader(trainer.train_dataloader), datamodule)
+        if isinstance(owner, LightningDataModule):
+            owner.prepare_data()
+            owner.setup("fit")
+            return _Images(one_loader(owner.train_dataloader()), owner)
+        return _Images(owner if isinstance(owner, DataLoader) else DataLoader(owner, batch_size=64), owner)
+
+
+class _Images:
+    """The images of a loader one by one, each as the loader's collate function makes it for a network."""
+
+    def __init__(self, loader: DataLoader[Any], owner: Any) -> None:
+        check_map_style(loader.dataset)
+        self.loader, self.source, self.owner = loader, dataset_of(loader), owner
+        self.targets = find_targets(self.source)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, item: int) -> tuple[Tensor, Any]:
+        batch = self.loader.collate_fn([self.source[item]])
+        if not (isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[0], Tensor)):
+            raise TypeError(
+                f"the loader's collate function makes a {type(batch).__name__} where (images, targets) is "
+                "needed; pass Task2VecCallback(dataset=...), a dataset of (image, label)"
+            )
+        return batch[0][0], self.targets[item]
+
+
+@contextmanager
+def _apart() -> Iterator[None]:
+    """Random numbers that are the same each time; afterwards those of the run go on where they were."""
+    with isolate_rng():
+        random.seed(0)
+        np.random.seed(0)  # noqa: NPY002 - the generator that transforms draw from
+        torch.manual_seed(0)
+        yield
+
+
+def _part(module: nn.Module, path: str) -> nn.Module:
+    try:
+        return module.get_submodule(path)
+    except AttributeError as error:
+        names = ", ".join(name for name, _ in module.named_children())
+        raise ValueError(
+            f"{type(module).__name__} has no network {path!r} ({error}); it holds {names or 'none'}"
+        ) from error
+
+
+def _layers(module: Task2Vec) -> Mapping[str, slice]:
+    return module.engine.layers if module.method == "montecarlo" else module.noise.layers

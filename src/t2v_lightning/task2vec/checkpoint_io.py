@@ -1,0 +1,84 @@
+"""Reading and writing checkpoint files: never half of one, and never code out of one."""
+
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning_fabric.utilities.types import _PATH
+
+from t2v_lightning.task2vec.checkpoint_state import ANEW, shown_keys
+
+UNFINISHED = ".unfinished-{}.tmp"
+"""Name of a file that is being written: not that of its checkpoint, in which Lightning looks for a number."""
+
+_DEAD_AFTER = 600.0
+"""Seconds by which the last touch of an unfinished file lies before another's when its process must be dead."""
+
+
+class SafeCheckpointIO(TorchCheckpointIO):
+    """Writes beside the file and renames, so that a kill leaves the last checkpoint whole; reads tensors alone."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None
+    ) -> None:
+        """Writes a checkpoint to a local path; other addresses are left to Lightning."""
+        if "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        whole = Path(path)
+        whole.parent.mkdir(parents=True, exist_ok=True)
+        part = whole.with_name(UNFINISHED.format(secrets.token_hex(4)))
+        try:
+            with part.open("xb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            _remove_dead(part)
+            part.replace(whole)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def load_checkpoint(
+        self,
+        path: _PATH,
+        map_location: Any = lambda storage, location: storage,
+        weights_only: bool | None = True,
+    ) -> dict[str, Any]:
+        """Reads a checkpoint with ``weights_only=True``, whatever is asked for.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is torn or no checkpoint of a Trainer.
+        """
+        try:
+            checkpoint = super().load_checkpoint(path, map_location, weights_only=True)
+        except (FileNotFoundError, PermissionError, MemoryError):
+            raise
+        except Exception as error:  # a damaged file makes the reader raise almost anything
+            raise ValueError(
+                f"{path} cannot be read as a checkpoint: it is torn, or holds more than tensors and plain values. "
+                f"Name another checkpoint, or {ANEW}"
+            ) from error
+        if not isinstance(checkpoint, dict) or "pytorch-lightning_version" not in checkpoint:
+            raise ValueError(
+                f"{path} is no checkpoint of a Trainer: it holds {_content(checkpoint)}. "
+                f"Name another checkpoint, or {ANEW}"
+            )
+        return checkpoint
+
+
+def _content(found: Any) -> str:
+    return shown_keys(found) if isinstance(found, dict) else f"a {type(found).__name__}"
+
+
+def _remove_dead(part: Path) -> None:
+    """Removes what killed processes have left unfinished beside a file that was just written, by the same clock."""
+    now = part.stat().st_mtime
+    for other in part.parent.glob(UNFINISHED.format("*")):
+        with suppress(OSError):  # it may be gone by now, or another user's
+            if now - other.stat().st_mtime > _DEAD_AFTER:
+                other.unlink()

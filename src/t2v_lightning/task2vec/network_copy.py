@@ -1,0 +1,54 @@
+"""A copy of a network in training, with no strings to the run around it."""
+
+import copy
+from collections import OrderedDict
+from typing import Any, TypeVar
+
+from torch import nn
+from torch.nn.utils.prune import BasePruningMethod
+
+from t2v_lightning.functional.engine.intercept import tensors_in
+
+Network = TypeVar("Network", bound=nn.Module)
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def copy_network(network: Network) -> Network:
+    """A deep copy without gradients, trainer or hooks, but for hooks of PyTorch's own that make weights.
+
+    A hook that the run put on its network would see the copy's passes as if they were the run's. Those of
+    weight norm, spectral norm and pruning are part of the network. What a network keeps of a graph (a weight
+    that such a hook has computed, a list of losses) is taken by value, as `copy.deepcopy` refuses it.
+
+    Args:
+        network: any; left as it is.
+
+    Raises:
+        TypeError: it holds something that cannot be copied, such as an open file.
+
+    >>> net = nn.Linear(2, 2)
+    >>> handle = net.register_forward_hook(lambda *a: print("seen"))
+    >>> copied = copy_network(net)
+    >>> len(net._forward_hooks), len(copied._forward_hooks)
+    (1, 0)
+    """
+    memo: dict[int, Any] = {}  # what `deepcopy` takes in place of a copy of its own, by identity
+    for module in network.modules():
+        for tensor in tensors_in(list(vars(module).values())):
+            if not tensor.is_leaf:
+                memo[id(tensor)] = tensor.detach().clone()
+        for name in _HOOKS:
+            hooks = getattr(module, name)
+            kept = {key: copy.deepcopy(hook) for key, hook in hooks.items() if _makes_weights(hook)}
+            memo[id(hooks)] = OrderedDict(kept)
+    try:
+        return copy.deepcopy(network, memo)
+    except (TypeError, RuntimeError, AttributeError) as error:
+        raise TypeError(
+            f"{type(network).__name__} cannot be copied ({error}); name the part of it that is the classifier"
+        ) from error
+
+
+def _makes_weights(hook: Any) -> bool:
+    return isinstance(hook, BasePruningMethod) or type(hook).__module__.startswith("torch.nn.utils.")
