@@ -9,6 +9,8 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from t2v_lightning.internals import saves_by_the_clock
+
 
 class BatchCheckpoint(ModelCheckpoint):
     """Keeps one file, ``last.ckpt``, from which ``Trainer.fit(..., ckpt_path="last")`` goes on.
@@ -88,7 +90,7 @@ def save_by_the_clock(trainer: Trainer, outputs: Any, batch: Any, batch_idx: int
     """Lets `ModelCheckpoint(train_time_interval=...)` save, which it does under automatic optimisation alone."""
     automatic: Any = SimpleNamespace(automatic_optimization=True)
     for callback in trainer.checkpoint_callbacks:
-        if isinstance(callback, ModelCheckpoint) and getattr(callback, "_train_time_interval", None):
+        if isinstance(callback, ModelCheckpoint) and saves_by_the_clock(callback):
             callback.on_train_batch_end(trainer, automatic, outputs, batch, batch_idx)
 
 

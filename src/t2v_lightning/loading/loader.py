@@ -12,8 +12,8 @@ from torch.utils.data import (
     Dataset,
     default_collate,
 )
-from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from t2v_lightning.internals import end_workers
 from t2v_lightning.loading.dataset import Batch
 from t2v_lightning.loading.sampler import ShardedSampler
 
@@ -58,8 +58,7 @@ class Reader:
 
     def close(self) -> None:
         """Ends all workers, also in the middle of a pass, whoever still holds on to it."""
-        if isinstance(self._batches, _MultiProcessingDataLoaderIter):
-            self._batches._shutdown_workers()
+        end_workers(self._batches)
         self._loader = self._batches = None
 
     def _new_loader(self) -> DataLoader[Any]:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from t2v_lightning.internals import inner_module
 from t2v_lightning.probes.heads import split_head, trial_input
 from t2v_lightning.probes.stages import find_stages, stage_of
 from t2v_lightning.probes.transforms import ImageTransform
@@ -200,9 +201,8 @@ def check_num_classes(num_classes: int) -> None:
 
 def _unwrapped(module: nn.Module) -> nn.Module:
     """The network inside torch.compile, DataParallel and DistributedDataParallel."""
-    compiled = getattr(module, "_orig_mod", None)
-    if isinstance(compiled, nn.Module):
-        return _unwrapped(compiled)
+    if (inner := inner_module(module)) is not module:
+        return _unwrapped(inner)
     if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
         return _unwrapped(module.module)
     return module

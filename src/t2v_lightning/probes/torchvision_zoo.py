@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 from torchvision.models.vision_transformer import interpolate_embeddings
 
+from t2v_lightning.internals import metadata_of, with_metadata
 from t2v_lightning.probes.network import ProbeNetwork
 from t2v_lightning.probes.transforms import ImageTransform
 from t2v_lightning.probes.weights import build_with_weights, read_state_dict
@@ -116,8 +117,7 @@ def _adapted(name: str, state: Mapping[str, Tensor], size: tuple[int, int]) -> M
         for key, value in state.items()
         if not key.startswith(_AUXILIARY)
     )
-    if hasattr(state, "_metadata"):
-        adapted._metadata = state._metadata  # type: ignore[attr-defined]
+    with_metadata(adapted, metadata_of(state))
     if name.startswith("vit") and {"conv_proj.weight", "encoder.pos_embedding"} <= set(adapted):
         patch = adapted["conv_proj.weight"].shape[-1]
         adapted = interpolate_embeddings(size[0], patch, adapted)

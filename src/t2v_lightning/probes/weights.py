@@ -13,6 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from t2v_lightning.internals import metadata_of, with_metadata
+
 IMAGENET_CLASSES = 1000
 
 
@@ -46,8 +48,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise ValueError(f"{path} holds no state dict (tensors by name) but {type(loaded).__name__}")
     state = OrderedDict((str(name).removeprefix("module."), value) for name, value in loaded.items())
-    if hasattr(loaded, "_metadata"):  # format versions of the layers, as torch.save keeps them
-        state._metadata = loaded._metadata  # type: ignore[attr-defined]
+    with_metadata(state, metadata_of(loaded))  # as torch.save keeps them
     return state
 
 
@@ -76,8 +77,8 @@ def build_with_weights(
         model = build(heads.pop())
     versioned = OrderedDict(state)
     # without a version (safetensors keep none) some networks refuse to load: take it for the current one
-    root_version = {"": own._metadata[""]}
-    versioned._metadata = getattr(state, "_metadata", root_version)  # type: ignore[attr-defined]
+    root = (metadata_of(own) or {}).get("")
+    with_metadata(versioned, metadata_of(state) or {"": root})
     try:
         model.load_state_dict(versioned)
     except RuntimeError as error:

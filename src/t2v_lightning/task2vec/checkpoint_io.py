@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning_fabric.utilities.types import _PATH
 
 from t2v_lightning.task2vec.checkpoint_state import ANEW, shown_keys
 
@@ -23,7 +22,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
     """Writes beside the file and renames, so that a kill leaves the last checkpoint whole; reads tensors alone."""
 
     def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
         """Writes a checkpoint to a local path; other addresses are left to Lightning."""
         if "://" in str(path):
@@ -44,7 +43,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
 
     def load_checkpoint(
         self,
-        path: _PATH,
+        path: str | Path,
         map_location: Any = lambda storage, location: storage,
         weights_only: bool | None = True,
     ) -> dict[str, Any]:

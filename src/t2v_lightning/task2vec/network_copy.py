@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from torch import nn
 from torch.nn.utils.prune import BasePruningMethod
 
-from t2v_lightning.functional.engine.intercept import tensors_in
+from t2v_lightning.functional.inputs import tensors_in
 
 Network = TypeVar("Network", bound=nn.Module)
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
-from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
+
+from t2v_lightning.internals import starts_processes
 
 
 def check_trainer(trainer: pl.Trainer) -> None:
@@ -15,7 +16,7 @@ def check_trainer(trainer: pl.Trainer) -> None:
             f"{type(strategy).__name__} does not go with Task2Vec, which needs each process to "
             "hold the whole network; use strategy='ddp' for several devices"
         )
-    if isinstance(strategy.launcher, _MultiProcessingLauncher):
+    if starts_processes(strategy):
         raise ValueError(
             f"{type(strategy).__name__} computes in processes that do not give the embedding "
             "back; use strategy='ddp' from a script, or one device"

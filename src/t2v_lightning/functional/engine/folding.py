@@ -14,12 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from t2v_lightning.functional.engine.intercept import Watcher, tensors_in
+from t2v_lightning.functional.engine.intercept import Watcher
 from t2v_lightning.functional.engine.usage import Usage
+from t2v_lightning.functional.inputs import tensors_in
 from t2v_lightning.functional.layers import RULES, Call
 from t2v_lightning.functional.layers.conv import ConvRule
 from t2v_lightning.functional.layers.cost_model import channels_last_is_faster
 from t2v_lightning.functional.layers.norm import BatchNormRule
+from t2v_lightning.internals import version_of
 
 log = logging.getLogger(__name__)
 
@@ -146,10 +148,7 @@ class PreparedNetwork:
     def refresh(self) -> None:
         """Arranges the weights if they are not those of the last call."""
         tensors = dict((*self.model.named_parameters(), *self.model.named_buffers()))
-        state = tuple(
-            (id(t), t.data_ptr(), 0 if t.is_inference() else t._version, t.device, t.dtype)
-            for t in tensors.values()
-        )
+        state = tuple((id(t), t.data_ptr(), version_of(t), t.device, t.dtype) for t in tensors.values())
         if state == self._state:
             return
         self._arranged, self._skipped = {}, set()

@@ -1,12 +1,11 @@
 """Seeing, and changing, every torch function call of a network's forward pass."""
 
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 RECOMPUTES = (
@@ -51,22 +50,6 @@ class Watcher(TorchFunctionMode):
             with self:
                 return _ATTENTION(*args, **kwargs or {})
         return self.handle(func, args, kwargs or {})
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """All tensors in nested lists, tuples and dicts."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from tensors_in(item)
-    elif isinstance(value, dict):
-        yield from tensors_in(list(value.values()))
-
-
-def is_transformed(x: Tensor) -> bool:
-    """Whether x lives inside `vmap` or another function transform, where hooks and storages are out of reach."""
-    return bool(torch._C._functorch.is_functorch_wrapped_tensor(x))
 
 
 def hidden_layer(layer: str) -> RuntimeError:

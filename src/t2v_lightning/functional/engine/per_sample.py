@@ -20,13 +20,13 @@ from t2v_lightning.functional.engine.usage import (
     RowOrder,
     Usage,
     check_include,
-    eager,
     frozen,
     inspect_network,
     layer_name,
 )
 from t2v_lightning.functional.engine.vmap_fallback import fallback_squares
 from t2v_lightning.functional.layers import RULES, Call, LayerRule, filter_means
+from t2v_lightning.internals import inner_module, version_of, view_base
 
 
 class _Start(torch.autograd.Function):
@@ -47,7 +47,7 @@ class _Start(torch.autograd.Function):
 
 def _whole(y: Tensor) -> Tensor:
     """y, or what it is another shape of: a change in place of a view costs autograd copies in the backward pass."""
-    base = y._base
+    base = view_base(y)
     same = base is not None and base.numel() == y.numel() and base.is_contiguous() and y.is_contiguous()
     return base if base is not None and same else y
 
@@ -97,7 +97,7 @@ class PerSampleFisher:
         prefix: str = "",
     ) -> None:
         check_include(include)
-        self.model = model = eager(model)
+        self.model = model = inner_module(model)
         self.left_out: dict[str, str] = {}
         self.fallback: dict[str, int] = {}
         self._usages: dict[str, Usage] = {}
@@ -174,14 +174,16 @@ class PerSampleFisher:
             seen[name] = seen.get(name, -1) + 1
             if seen[name] == len(self._usages[name].rules):
                 raise _other_way(name)
-            use = _Use(name, rule, self._usages[name].orders[seen[name]], call, call.input._version, factor)
+            use = _Use(
+                name, rule, self._usages[name].orders[seen[name]], call, version_of(call.input), factor
+            )
             tied.register_hook(lambda grad: square(use, grad.view(shape)))
             return tied.view(shape) if whole is not y else tied
 
         def square(use: _Use, grad: Tensor) -> None:
             assert use.call is not None
             assert values is not None
-            if use.call.input._version != use.version:
+            if version_of(use.call.input) != use.version:
                 raise RuntimeError(
                     f"the input of layer {layer_name(use.parameter)!r} was changed in place after the layer had "
                     "read it; turn off inplace=True in the activation that follows"

@@ -13,10 +13,11 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
-from t2v_lightning.functional.engine.intercept import Watcher, is_transformed, tensors_in
+from t2v_lightning.functional.engine.intercept import Watcher
+from t2v_lightning.functional.inputs import tensors_in
 from t2v_lightning.functional.layers import RULES, LayerRule
+from t2v_lightning.internals import is_norm, is_transformed
 
 Include = Literal["weights", "weights+norm", "all"]
 
@@ -100,12 +101,6 @@ def _other_input(x: Tensor) -> Tensor:
     return x.flatten().roll(1).view_as(x) if x.unique().numel() > 1 else torch.where(x > 0, x - 1, x + 1)
 
 
-def eager(model: nn.Module) -> nn.Module:
-    """The network inside `torch.compile`, whose compiled code a mode cannot look into."""
-    inner = getattr(model, "_orig_mod", model)
-    return inner if isinstance(inner, nn.Module) else model
-
-
 def inspect_network(model: nn.Module, x: Tensor) -> dict[str, Usage]:
     """Usage of every parameter of `model`, from forward passes over the first sample of x.
 
@@ -139,7 +134,7 @@ def inspect_network(model: nn.Module, x: Tensor) -> dict[str, Usage]:
 def _refuse_train_mode(model: nn.Module) -> None:
     """Before anything runs: in train mode a forward pass would already move the statistics."""
     for name, module in model.named_modules():
-        if isinstance(module, _NormBase) and module.training and module.track_running_stats:
+        if is_norm(module) and module.training and module.track_running_stats:
             raise ValueError(
                 f"layer {name!r} ({type(module).__name__}) is in train mode: its batch statistics mix the samples, so "
                 "there are no per-sample gradients; call model.eval() first (its stored statistics are then used and "

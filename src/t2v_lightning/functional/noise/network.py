@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from t2v_lightning.functional.engine.intercept import RECOMPUTES, Watcher, hidden_layer
-from t2v_lightning.functional.engine.usage import RowOrder, Usage, eager, inspect_network, layer_name
+from t2v_lightning.functional.engine.usage import RowOrder, Usage, inspect_network, layer_name
 from t2v_lightning.functional.layers import RULES
 from t2v_lightning.functional.layers.conv import ConvRule
 from t2v_lightning.functional.layers.linear import LinearRule
 from t2v_lightning.functional.noise.layer_output import noisy_output
 from t2v_lightning.functional.noise.parameters import NoiseParameters
+from t2v_lightning.internals import inner_module
 
 Epsilon = Callable[[int, Tensor, int], Tensor]
 """Takes the number of a noisy call, the draws [N] and a size; gives standard normal numbers, float32 [N, size]."""
@@ -51,7 +52,7 @@ class NoisyNetwork:
         prefix: str = "",
         learn_affine: bool = False,
     ) -> None:
-        self.model, self.epsilon = eager(model), epsilon
+        self.model, self.epsilon = inner_module(model), epsilon
         self.noise_free: dict[str, str] = {}
         weights: dict[str, Tensor] = {}
         self._orders: dict[Tensor, list[RowOrder]] = {}

@@ -1,0 +1,135 @@
+"""What a network takes for a batch of samples: a tensor, or tuples and dicts of tensors, sample by sample.
+
+Everything that would otherwise assume one float tensor [N, C, H, W] goes through these functions. The first
+dimension of every tensor counts the samples. Random access, casting and moving go by the tensors, so that an
+image batch costs no more than one method call; token ids and masks keep their dtype.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+Inputs: TypeAlias = Any
+"""A tensor [N, ...], or a tuple, list or dict of inputs, nested at will."""
+
+
+def tensors_in(inputs: Inputs) -> Iterator[Tensor]:
+    """All tensors of nested lists, tuples and dicts, in order; anything else is passed over.
+
+    >>> [tuple(t.shape) for t in tensors_in({"ids": torch.zeros(2, 5), "more": (torch.zeros(2),)})]
+    [(2, 5), (2,)]
+    """
+    if isinstance(inputs, Tensor):
+        yield inputs
+    elif isinstance(inputs, (list, tuple)):
+        for part in inputs:
+            yield from tensors_in(part)
+    elif isinstance(inputs, dict):
+        for part in inputs.values():
+            yield from tensors_in(part)
+
+
+def transform(function: Callable[[Tensor], Any], inputs: Inputs) -> Inputs:
+    """The same structure with `function` of every tensor in its place.
+
+    >>> transform(len, {"ids": torch.zeros(2, 5), "mask": torch.zeros(2)})
+    {'ids': 2, 'mask': 2}
+    """
+    if isinstance(inputs, Tensor):
+        return function(inputs)
+    if isinstance(inputs, dict):
+        return {name: transform(function, part) for name, part in inputs.items()}
+    if isinstance(inputs, (tuple, list)):
+        return tuple(transform(function, part) for part in inputs)
+    raise TypeError(
+        f"inputs of a network are tensors, or tuples and dicts of tensors; got {type(inputs).__name__}"
+    )
+
+
+def length(inputs: Inputs) -> int:
+    """Number of samples.
+
+    Raises:
+        ValueError: there is no tensor, or two differ in their number of samples.
+
+    >>> length((torch.zeros(3, 5), torch.zeros(3)))
+    3
+    """
+    if isinstance(inputs, Tensor):
+        return len(inputs)
+    found = {len(tensor) if tensor.dim() else 0 for tensor in tensors_in(inputs)}
+    if len(found) != 1:
+        raise ValueError(
+            f"the tensors of a batch must hold equally many samples; got {sorted(found) or 'no tensor'}"
+        )
+    return found.pop()
+
+
+def take(inputs: Inputs, index: slice | Tensor | Sequence[int]) -> Inputs:
+    """The samples of a slice, a mask bool [N] or positions int64 [n].
+
+    >>> take({"ids": torch.tensor([[1, 2], [3, 4]])}, slice(1, 2))
+    {'ids': tensor([[3, 4]])}
+    """
+    return transform(lambda tensor: tensor[index], inputs)
+
+
+def concatenate(parts: Sequence[Inputs]) -> Inputs:
+    """The samples of several batches of one structure, one batch after the other.
+
+    >>> concatenate([(torch.zeros(1, 2),), (torch.ones(2, 2),)])[0].sum(1)
+    tensor([0., 2., 2.])
+    """
+    first = parts[0]
+    if isinstance(first, Tensor):
+        return torch.cat(list(parts))
+    if isinstance(first, dict):
+        return {name: concatenate([part[name] for part in parts]) for name in first}
+    return tuple(concatenate(column) for column in zip(*parts, strict=True))
+
+
+def to(inputs: Inputs, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Inputs:
+    """The inputs on a device; floating-point tensors also in a dtype, which integers and masks have no use for.
+
+    >>> moved = to({"ids": torch.tensor([1]), "x": torch.ones(1)}, dtype=torch.float64)
+    >>> moved["ids"].dtype, moved["x"].dtype
+    (torch.int64, torch.float64)
+    """
+
+    def moved(tensor: Tensor) -> Tensor:
+        return tensor.to(device, dtype if tensor.is_floating_point() else None)
+
+    return transform(moved, inputs)
+
+
+def call(network: Callable[..., Any], inputs: Inputs) -> Any:
+    """The network's output: a dict gives keyword arguments, a tuple positional ones.
+
+    >>> call(lambda ids, mask: ids * mask, {"ids": 2, "mask": 3})
+    6
+    """
+    if isinstance(inputs, Tensor):
+        return network(inputs)
+    return network(**inputs) if isinstance(inputs, dict) else network(*inputs)
+
+
+def device_of(inputs: Inputs) -> torch.device:
+    """The device of the first tensor."""
+    return next(tensors_in(inputs)).device
+
+
+def describe(inputs: Inputs) -> str:
+    """Dtypes and shapes, for an error.
+
+    >>> describe({"ids": torch.zeros(2, 5, dtype=torch.int64)})
+    'ids: int64 [2, 5]'
+    """
+    if isinstance(inputs, Tensor):
+        return f"{str(inputs.dtype).removeprefix('torch.')} {list(inputs.shape)}"
+    if isinstance(inputs, dict):
+        return ", ".join(f"{name}: {describe(part)}" for name, part in inputs.items())
+    if isinstance(inputs, (tuple, list)):
+        return f"({', '.join(map(describe, inputs))})"
+    return type(inputs).__name__
