@@ -79,16 +79,14 @@ def main() -> None:
             )
             datamodule.setup()
             module = Task2Vec(probe)
-            module.prepare(datamodule, loader_options(datamodule.train_dataloader()))
-            phase = module.phases[-1]
-            kept = list(
-                module.phase_loader(phase, 0)
-            )  # warms the file cache up, and is the arithmetic's alone
+            plan = module.prepare(datamodule, loader_options(datamodule.train_dataloader()))
+            phase = plan.phases[-1]
+            kept = list(plan.loader(phase, 0))  # warms the file cache up, and times only the arithmetic
             phase.step(*kept[0])
             alone, _ = timed(phase, kept)
-            wall, inside = timed(phase, module.phase_loader(phase, 0))
+            wall, inside = timed(phase, plan.loader(phase, 0))
             print(
-                f"workers {module.reader.options.num_workers}: {wall:.2f} s, {arguments.images / wall:.1f} "
+                f"workers {plan.reader.options.num_workers}: {wall:.2f} s, {arguments.images / wall:.1f} "
                 f"images/s, step {inside / wall:.1%}, alone {alone / wall:.1%}",
                 flush=True,
             )

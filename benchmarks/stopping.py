@@ -14,22 +14,22 @@ import argparse
 import torch
 from fitted import BATCH, FittedTask, exact_fisher, fitted_task, relative_error
 
-from t2v_lightning import FilterwiseFisher
 from t2v_lightning.data import get_datamodule
-from t2v_lightning.metrics import FisherEstimate
-from t2v_lightning.phases import HeadOptions, MonteCarloPhase, fisher_of_filters
+from t2v_lightning.functional.fisher_sums import FisherEstimate, estimate
+from t2v_lightning.phases import HeadOptions, MonteCarloOptions, MonteCarloPhase, fisher_of_filters
 
 
 def stopped_and_full(fitted: FittedTask, target: float, seed: int) -> tuple[FisherEstimate, FisherEstimate]:
     engine = fisher_of_filters(fitted.probe, 0, "weights")
-    sums = FilterwiseFisher(engine.size)
-    phase = MonteCarloPhase(fitted.task, engine, sums, seed=seed, target_stderr=target)
+    options = MonteCarloOptions(target_stderr=target)
+    phase = MonteCarloPhase(fitted.probe, fitted.task, engine, options, seed)
     stopped: FisherEstimate | None = None
     for positions in phase.order(0).split(BATCH):
         phase.step(fitted.images[positions], positions)
         if phase.done and stopped is None:
-            stopped = sums.estimate()
-    return stopped or sums.estimate(), sums.estimate()
+            stopped = estimate(phase.sums)
+    whole = estimate(phase.sums)
+    return stopped or whole, whole
 
 
 def main() -> None:

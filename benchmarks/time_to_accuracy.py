@@ -29,8 +29,8 @@ from fitted import (
 )
 from torch import Tensor
 
-from t2v_lightning import FilterwiseFisher
-from t2v_lightning.phases import HeadOptions, MonteCarloPhase, fisher_of_filters
+from t2v_lightning.functional.fisher_sums import estimate
+from t2v_lightning.phases import HeadOptions, MonteCarloOptions, MonteCarloPhase, fisher_of_filters
 
 
 class Point(NamedTuple):
@@ -41,11 +41,11 @@ class Point(NamedTuple):
 
 def ours(fitted: FittedTask, passes: int, seed: int) -> Tensor:
     engine = fisher_of_filters(fitted.probe, 0, "weights")
-    sums = FilterwiseFisher(engine.size)
-    phase = MonteCarloPhase(fitted.task, engine, sums, passes=passes, seed=seed)
+    options = MonteCarloOptions(passes=passes)
+    phase = MonteCarloPhase(fitted.probe, fitted.task, engine, options, seed)
     for positions in phase.order(0).split(BATCH):
         phase.step(fitted.images[positions], positions)
-    return sums.estimate().fisher
+    return estimate(phase.sums).fisher
 
 
 def reference(fitted: FittedTask, seed: int) -> Iterator[Callable[[], Tensor]]:

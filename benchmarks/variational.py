@@ -62,7 +62,7 @@ def clock(device: torch.device) -> float:
 
 
 def our_step(probe: ProbeNetwork, task: Selection, images: Tensor) -> Callable[[], object]:
-    phase = VariationalPhase(task, noisy_filters(probe), probe.head, VariationalOptions(), 0)
+    phase = VariationalPhase(probe, task, noisy_filters(probe), VariationalOptions(), 0)
     positions = phase.order(0)[: len(images)] // len(task) * len(task) + torch.arange(len(images))
     return lambda: phase.step(images, positions)
 
@@ -139,7 +139,7 @@ class Agreement:
         self.skip_layers = skip_layers
         options = VariationalOptions(epochs=1_000_000, beta=beta)
         self.network = noisy_filters(self.probe, skip_layers)
-        self.phase = VariationalPhase(self.task, self.network, self.probe.head, options, 0)
+        self.phase = VariationalPhase(self.probe, self.task, self.network, options, 0)
         self.batches = (p for epoch in range(options.epochs) for p in self.phase.order(epoch).split(64))
 
     def fisher(self) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from t2v_lightning import FilterwiseFisher
 from t2v_lightning.functional.distances.jackknife import jackknife_variance, leave_one_out
-from t2v_lightning.metrics import GROUPS, FisherEstimate
+from t2v_lightning.functional.fisher_sums import GROUPS, FisherEstimate
 
 
 def samples(n: int = 200, size: int = 5) -> tuple[Tensor, Tensor, Tensor]:

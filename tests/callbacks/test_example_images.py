@@ -61,10 +61,9 @@ def test_images_of_an_unknown_scale_are_stretched() -> None:
     assert [(picture.mode, picture.size) for picture in five_bands] == [("L", (4, 4))]
 
 
-def prepared(source: Any, probe: ProbeNetwork, **options: Any) -> Task2Vec:
-    module = Task2Vec(probe, **options)
-    module.prepare(source, LoaderOptions())
-    return module
+def examples_of(source: Any, probe: ProbeNetwork, **options: Any) -> list[Example]:
+    plan = Task2Vec(probe, **options).prepare(source, LoaderOptions())
+    return read_examples(plan.dataset, plan.selection, plan.meta.get("class_names"))
 
 
 def test_labels_are_the_names_of_the_classes() -> None:
@@ -72,8 +71,7 @@ def test_labels_are_the_names_of_the_classes() -> None:
                                   torch.nn.Linear(4, 3))  # fmt: skip
     datamodule = get_datamodule("textures")
     datamodule.setup("fit")
-    module = prepared(datamodule, ProbeNetwork.from_module(network, (3, 32, 32)), max_samples=30)
-    examples = read_examples(module)
+    examples = examples_of(datamodule, ProbeNetwork.from_module(network, (3, 32, 32)), max_samples=30)
     assert [example.label for example in examples] == [n for n in datamodule.class_names for _ in range(5)]
     assert {example.picture.size for example in examples} == {(32, 32)}
 
@@ -107,8 +105,8 @@ class Named:
     ],
 )  # fmt: skip
 def test_labels_of_every_likelihood(likelihood: Any, targets: list[Any], expected: list[str]) -> None:
-    module = prepared(Named(targets), small_probe(), likelihood=likelihood)
-    assert [example.label for example in read_examples(module)] == expected
+    examples = examples_of(Named(targets), small_probe(), likelihood=likelihood)
+    assert [example.label for example in examples] == expected
 
 
 @pytest.mark.parametrize("count", [1, 5, 16])

@@ -8,10 +8,10 @@ from oracles import network_fisher, relative_error
 from small_probe import small_probe, striped
 from torch import Tensor
 
-from t2v_lightning import FilterwiseFisher, ProbeNetwork
+from t2v_lightning import ProbeNetwork
+from t2v_lightning.functional.fisher_sums import FisherEstimate, estimate
 from t2v_lightning.loading.selection import Selection, select_images
-from t2v_lightning.metrics import FisherEstimate
-from t2v_lightning.phases import MonteCarloPhase, fisher_of_filters, no_log
+from t2v_lightning.phases import MonteCarloOptions, MonteCarloPhase, fisher_of_filters, no_log
 
 NAMES = ["backbone.0.weight", "backbone.3.weight"]
 
@@ -23,18 +23,21 @@ def prepared(n: int = 14, **options: Any) -> tuple[ProbeNetwork, Selection, Tens
     return probe, task, torch.stack([items[i][0] for i in task.chosen.tolist()])
 
 
+def phase_of(probe: ProbeNetwork, task: Selection, seed: int = 0, **options: Any) -> MonteCarloPhase:
+    engine = fisher_of_filters(probe, 0, "weights")
+    return MonteCarloPhase(probe, task, engine, MonteCarloOptions(**options), seed)
+
+
 def run(
     prepared: tuple[ProbeNetwork, Selection, Tensor], batches: list[list[int]] | None = None, **options: Any
 ) -> FisherEstimate:
     probe, task, images = prepared
-    engine = fisher_of_filters(probe, 0, "weights")
-    metric = FilterwiseFisher(engine.size)
-    phase = MonteCarloPhase(task, engine, metric, **options)
+    phase = phase_of(probe, task, **options)
     for batch in batches or phase.order(0).split(5):
         positions = torch.as_tensor(batch)
         phase.step(images[positions % len(task)], positions)
     phase.finish(no_log)
-    return metric.compute()
+    return estimate(phase.sums)
 
 
 def test_exact_is_the_weighted_mean_of_the_oracle() -> None:
@@ -67,32 +70,29 @@ def test_batches_order_and_padding_do_not_matter(sampling: str) -> None:
 def test_a_share_that_is_padding_alone_counts_for_nothing(target_stderr: float | None) -> None:
     """Of a process among more processes than there are images, before it has seen any image and after."""
     probe, task, images = prepared()
-    engine = fisher_of_filters(probe, 0, "weights")
-    metric = FilterwiseFisher(engine.size)
-    phase = MonteCarloPhase(task, engine, metric, target_stderr=target_stderr)
+    phase = phase_of(probe, task, target_stderr=target_stderr)
     padding = torch.tensor([14, 20])
     if target_stderr is None:
         assert phase.step(images[:2], padding) == {}
-        assert metric.samples == 0
+        assert phase.sums["samples"] == 0
     before = phase.step(images[:5], torch.arange(5))
     assert phase.step(images[:2], padding) == before
-    assert metric.samples == 5
+    assert phase.sums["samples"] == 5
 
 
 def test_random_numbers_belong_to_the_datasets_items_and_not_to_positions() -> None:
     """The random vector of an image is the same in a subset as in the whole dataset."""
     items, probe = striped(14), small_probe()
     probe.reset_head(3, torch.Generator().manual_seed(0))
-    engine = fisher_of_filters(probe, 0, "weights")
     whole, part = (select_images(items, max_samples=size, num_classes=3) for size in (14, 8))
     position = len(part) - 1
     item = int(part.chosen[position])
     assert item != position
     values = []
     for task, at in ((whole, item), (part, position)):
-        metric = FilterwiseFisher(engine.size)
-        MonteCarloPhase(task, engine, metric, seed=3).step(items[item][0][None], torch.tensor([at]))
-        values.append(metric.compute().fisher)
+        phase = phase_of(probe, task, seed=3)
+        phase.step(items[item][0][None], torch.tensor([at]))
+        values.append(estimate(phase.sums).fisher)
     assert torch.equal(values[0], values[1])
 
 
@@ -124,23 +124,20 @@ def test_empirical_uses_the_labels() -> None:
 
 def test_images_are_visited_in_stratified_order() -> None:
     probe, task, _ = prepared()
-    engine = fisher_of_filters(probe, 0, "weights")
-    phase = MonteCarloPhase(task, engine, FilterwiseFisher(engine.size), seed=6)
+    phase = phase_of(probe, task, seed=6)
     assert phase.epochs == 1
     assert torch.equal(phase.order(0), task.visiting_order(6))
 
 
 def test_what_is_shown_is_what_is_known_so_far() -> None:
     probe, task, images = prepared()
-    engine = fisher_of_filters(probe, 0, "weights")
-    metric = FilterwiseFisher(engine.size)
-    phase = MonteCarloPhase(task, engine, metric)
+    phase = phase_of(probe, task)
     for start in (0, 7):
         positions = torch.arange(start, start + 7)
         shown = phase.step(images[positions], positions)
-        estimate = metric.estimate()
-        assert shown["fisher/norm"] == pytest.approx(float(estimate.fisher.norm()))
-        assert shown["fisher/relative_stderr"] == pytest.approx(estimate.relative_stderr)
+        found = estimate(phase.sums)
+        assert shown["fisher/norm"] == pytest.approx(float(found.fisher.norm()))
+        assert shown["fisher/relative_stderr"] == pytest.approx(found.relative_stderr)
 
 
 @pytest.mark.parametrize(("skip", "layers"), [(0, ["0", "3"]), (1, ["3"]), (3, ["3"])])
@@ -159,17 +156,13 @@ def test_stages_that_are_skipped_are_not_part_of_the_vector(skip: int, layers: l
     ("options", "text"), [({"sampling": "signs"}, "unknown sampling"), ({"passes": 0}, "passes=0")], ids=str
 )
 def test_bad_options(options: dict[str, Any], text: str) -> None:
-    probe, task, _ = prepared()
-    engine = fisher_of_filters(probe, 0, "weights")
     with pytest.raises(ValueError, match=text):
-        MonteCarloPhase(task, engine, FilterwiseFisher(engine.size), **options)
+        MonteCarloOptions(**options)
 
 
 def test_the_pass_is_done_once_the_target_is_reached_and_not_before_enough_images() -> None:
     parts = probe, task, images = prepared(200)
-    engine = fisher_of_filters(probe, 0, "weights")
-    metric = FilterwiseFisher(engine.size)
-    phase = MonteCarloPhase(task, engine, metric, "exact", target_stderr=0.3)
+    phase = phase_of(probe, task, sampling="exact", target_stderr=0.3)
     seen, errors = [], []
     for positions in phase.order(0).split(10):
         assert not phase.done
@@ -186,8 +179,8 @@ def test_the_pass_is_done_once_the_target_is_reached_and_not_before_enough_image
         if total >= 64
     )
     whole = run(parts, sampling="exact")
-    assert relative_error(metric.compute().fisher, whole.fisher) < 1
-    eager = MonteCarloPhase(task, engine, FilterwiseFisher(engine.size), "exact", target_stderr=0.99)
+    assert relative_error(estimate(phase.sums).fisher, whole.fisher) < 1
+    eager = phase_of(probe, task, sampling="exact", target_stderr=0.99)
     for count, positions in enumerate(eager.order(0).split(10), 1):
         eager.step(images[positions], positions)
         assert eager.done == (10 * count >= 64)

@@ -13,8 +13,10 @@ from torch import Tensor
 from t2v_lightning import Embedding, Task2Vec
 from t2v_lightning.functional.engine.per_sample import PerSampleFisher
 from t2v_lightning.functional.noise.network import NoisyNetwork
+from t2v_lightning.loading.loader import LoaderOptions
 from t2v_lightning.phases import FeaturesPhase, HeadOptions
 from t2v_lightning.phases.out_of_memory import Halving, ran_out_of_memory
+from t2v_lightning.task2vec.plain_loop import run_plan
 
 SHORT: dict[str, Any] = {"head": HeadOptions(epochs=1, num_samples=100)}
 
@@ -174,8 +176,10 @@ def test_processes_meet_once_a_batch_whoever_halves(room: int, monkeypatch: pyte
     """Another process waits for one sum a batch: a second one would hang it or mix two batches up."""
     module = Task2Vec(small_probe(), method="variational", num_samples=60, epochs=1, **SHORT)
     meetings: list[int] = []
-    module.all_reduce = lambda sums: meetings.append(sums.numel())  # type: ignore[method-assign]
+    plan = module.prepare(striped(21), LoaderOptions(batch_size=10))
+    learning: Any = plan.phases[-1]
+    learning.all_reduce = lambda sums: meetings.append(sums.numel())
     limit_calls(NoisyNetwork, room, [], monkeypatch)
-    module.embed(striped(21), batch_size=10, progress=False)
+    run_plan(plan, torch.device("cpu"))
     filters, head, counts = 10, 24 * 3 + 3, 3
     assert meetings.count(filters + head + counts) == 6

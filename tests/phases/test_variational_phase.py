@@ -31,7 +31,7 @@ def phase_of(parts: Parts, seed: int = 0, skip_layers: int = 0, **options: Any) 
     probe, task, _ = parts
     chosen = VariationalOptions(**{"num_samples": 60, "epochs": 1} | options)
     network = noisy_filters(probe, skip_layers, seed, chosen.update_norm)
-    return VariationalPhase(task, network, probe.head, chosen, seed)
+    return VariationalPhase(probe, task, network, chosen, seed)
 
 
 def run(phase: VariationalPhase, images: Tensor, batch_size: int = 20) -> list[dict[str, float]]:
@@ -122,7 +122,7 @@ def test_the_noise_converges_to_the_optimum_of_the_theory() -> None:
     task = select_images(items, likelihood="gaussian")
     options = VariationalOptions(epochs=1, num_samples=240_000, beta=beta, noise_lr=0.02)
     network = noisy_filters(probe)
-    phase = VariationalPhase(task, network, None, options, 0)
+    phase = VariationalPhase(probe, task, network, options, 0, learn_head=False)
     batches = phase.order(0).split(400)
     for number, positions in enumerate(batches):
         phase.optimizer.param_groups[0]["lr"] = 0.02 * (1 - number / len(batches))
@@ -234,9 +234,8 @@ def test_the_backbone_keeps_its_values_and_only_copies_of_norms_are_learned() ->
 def test_a_head_that_is_kept_stays_as_it_is() -> None:
     probe, task, images = prepared()
     before = copy.deepcopy(probe.head.state_dict())
-    phase = VariationalPhase(
-        task, noisy_filters(probe), None, VariationalOptions(num_samples=40, epochs=1), 0
-    )
+    options = VariationalOptions(num_samples=40, epochs=1)
+    phase = VariationalPhase(probe, task, noisy_filters(probe), options, 0, learn_head=False)
     run(phase, images)
     assert all(torch.equal(value, before[key]) for key, value in probe.head.state_dict().items())
 

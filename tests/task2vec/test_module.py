@@ -265,7 +265,7 @@ def test_fewer_images_are_a_stratified_choice() -> None:
     module = Task2Vec(small_probe(), max_samples=12, **EXACT)
     embedding = module.embed(items, progress=False)
     assert embedding.meta["samples"] == 12
-    chosen = [items[i] for i in module.selection.chosen.tolist()]
+    chosen = [items[i] for i in module.plan.selection.chosen.tolist()]
     labels = [y for _, y in chosen]
     assert sorted(labels.count(k) for k in range(3)) == [4, 4, 4]
     np.testing.assert_allclose(embedding.fisher, brute_force(module, chosen), rtol=1e-9)
@@ -495,8 +495,8 @@ def test_a_loader_with_workers_and_a_batch_sampler() -> None:
         )
         < 1e-9
     )
-    assert module.reader.options.batch_size == 4
-    assert module.reader.options.persistent_workers
+    assert module.plan.reader.options.batch_size == 4
+    assert module.plan.reader.options.persistent_workers
 
 
 @pytest.mark.parametrize("run", ["embed", "fit"])

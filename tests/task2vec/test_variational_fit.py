@@ -30,7 +30,7 @@ def test_the_embedding_holds_precisions_of_noise_and_priors() -> None:
     task = striped(30)
     t2v = module()
     embedding = t2v.embed(task, batch_size=16, progress=False)
-    noise = t2v.noise
+    noise: Any = t2v.plan.learned
     assert torch.equal(torch.as_tensor(embedding.fisher), (-noise.log_variance.detach()).exp())
     for number, entries in enumerate(embedding.layers.values()):
         expected = (-noise.log_lambda2[number]).exp().item()
@@ -196,7 +196,8 @@ def test_the_network_is_looked_at_with_an_image_of_the_task() -> None:
 def test_a_norm_that_does_not_reach_the_output_stays_as_it_is() -> None:
     t2v = stem_module("aside", update_norm=True)
     t2v.embed(striped(12), progress=False)
-    assert [p.detach().unique().tolist() for p in t2v.noise.affine] == [[1.0], [0.0]]
+    noise: Any = t2v.plan.learned
+    assert [p.detach().unique().tolist() for p in noise.affine] == [[1.0], [0.0]]
 
 
 @pytest.mark.parametrize("factor", [0.0, 1e-8])

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, sqrt
 from textwrap import wrap
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,11 +13,9 @@ from PIL import Image, ImageOps
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
+from t2v_lightning.loading.dataset import IndexedDataset
 from t2v_lightning.loading.selection import Selection
 from t2v_lightning.plots.style import INK
-
-if TYPE_CHECKING:
-    from t2v_lightning.task2vec.module import Task2Vec
 
 THUMBNAIL_FILE = "thumbnail.png"
 """What a task looks like, in the folder of its log, for the projector of a sweep."""
@@ -44,17 +42,27 @@ class Example:
     label: str
 
 
-def read_examples(module: "Task2Vec", count: int = 16) -> list[Example]:
-    """Up to `count` images of the task that a module is prepared for, class by class, the same each time.
+def read_examples(
+    dataset: IndexedDataset, task: Selection, class_names: Sequence[str] | None = None, count: int = 16
+) -> list[Example]:
+    """Up to `count` images of a task, class by class, the same each time; none where its inputs are no images.
 
-    The random numbers of the run go on as if no image had been read.
+    The random numbers of the run are unaffected.
+
+    Args:
+        dataset: the images by their position.
+        task: which images, with which targets.
+        class_names: None takes those of the dataset, or the numbers of the classes.
+        count: at least 1.
     """
-    positions = choose_examples(module.selection.strata, count)
+    positions = choose_examples(task.strata, count)
     with isolate_rng():
-        images = [module.dataset[position][0] for position in positions]
-    names = module.task_meta.get("class_names") or getattr(module.dataset.dataset, "classes", None) or []
-    labels = [label_of(module.selection, position, names) for position in positions]
-    return [Example(*pair) for pair in zip(as_pictures(images, module.probe.transform), labels, strict=True)]
+        images = [dataset[position][0] for position in positions]
+    if not all(isinstance(image, Tensor) and image.dim() == 3 for image in images):
+        return []
+    names = class_names or getattr(dataset.dataset, "classes", None) or []
+    labels = [label_of(task, position, names) for position in positions]
+    return [Example(*pair) for pair in zip(as_pictures(images, dataset.transform), labels, strict=True)]
 
 
 def choose_examples(strata: Tensor, count: int = 16) -> list[int]:

@@ -75,7 +75,7 @@ class PhaseProgressBar(RichProgressBar):
 
     def _get_train_description(self, current_epoch: int) -> str:
         module: Any = self.trainer.lightning_module
-        phase, epoch = module.phase_at(current_epoch)
+        phase, epoch = module.plan.phase_at(current_epoch)
         return str(phase.name_of(epoch))
 
     def on_train_batch_end(

@@ -5,7 +5,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +21,6 @@ from t2v_lightning.embedding.summary import summarise
 from t2v_lightning.plots.profiles import plot_stage_profile, stage_labels
 from t2v_lightning.plots.style import new_axes
 
-if TYPE_CHECKING:
-    from t2v_lightning.task2vec.module import Task2Vec
-
 _DPI = 100
 
 _PROFILE = (4.6, 3.4)
@@ -36,8 +33,10 @@ _BINS = 30
 class TensorBoardSummary(Callback):
     """Writes images of the task with their labels, and at the end a summary and the embedding stage by stage.
 
+    For a module with a `plan`, an `embedding` and `logged`, as `Task2Vec` is.
+
     The histograms of log10 Fisher are one a stage, and all of them behind each other in ``log10_fisher``, whose
-    step is the number of the stage. Only the first process writes, to `TensorBoardLogger` alone; a resumed fit
+    step is the number of the stage. Only the first process writes, and only to a `TensorBoardLogger`; a resumed fit
     leaves what its log has already. The log is on disk before a checkpoint is, so that a fit that is killed and
     resumed has no gap in its curves.
 
@@ -50,9 +49,10 @@ class TensorBoardSummary(Callback):
         self._since = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        module: Task2Vec = pl_module  # type: ignore[assignment]
-        if loggers := _loggers_without("examples", trainer, module):
-            examples = read_examples(module)
+        plan: Any = pl_module.plan
+        loggers = _loggers_without("examples", trainer, pl_module)
+        names = plan.meta.get("class_names")
+        if loggers and (examples := read_examples(plan.dataset, plan.selection, names)):
             picture = pixels(plot_examples(examples))
             for logger in loggers:
                 logger.experiment.add_image("examples", picture, dataformats="HWC")
@@ -68,16 +68,16 @@ class TensorBoardSummary(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        module: Task2Vec = pl_module  # type: ignore[assignment]
-        self._lap(module.phase_at(trainer.current_epoch)[0].title)
+        plan: Any = pl_module.plan
+        self._lap(plan.phase_at(trainer.current_epoch)[0].title)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        module: Task2Vec = pl_module  # type: ignore[assignment]
-        embedding = module.embedding
-        loggers = _loggers_without("summary/text_summary", trainer, module)
+        embedding: Any = pl_module.embedding
+        loggers = _loggers_without("summary/text_summary", trainer, pl_module)
         if embedding is None or not loggers:
             return
-        stages = module.probe.stages
+        plan: Any = pl_module.plan
+        stages = plan.probe.stages
         profile = pixels(plot_stage_profile([embedding], stages=stages, ax=new_axes(*_PROFILE)))
         for writer in (logger.experiment for logger in loggers):
             writer.add_text("summary", summarise(embedding, self.seconds))
@@ -162,10 +162,11 @@ def _save_thumbnail(picture: Image.Image, folder: str) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def _loggers_without(tag: str, trainer: Trainer, module: "Task2Vec") -> list[TensorBoardLogger]:
+def _loggers_without(tag: str, trainer: Trainer, module: LightningModule) -> list[TensorBoardLogger]:
     """Those of this process whose logs lack something."""
+    logged: Any = module.logged
     return [
         logger
-        for logger, last in zip(trainer.loggers, module.logged, strict=True)
+        for logger, last in zip(trainer.loggers, logged, strict=True)
         if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero and tag not in last
     ]

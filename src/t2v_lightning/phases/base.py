@@ -1,11 +1,12 @@
 """What every phase of an embedding is: a number of epochs over positions, a step a batch, and an end."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from t2v_lightning.functional.inputs import Inputs
 from t2v_lightning.loading.selection import Selection
 
 Metrics = dict[str, float]
@@ -15,13 +16,20 @@ LogMetrics = Callable[[Metrics, int], None]
 State = dict[str, Any]
 """Names to tensors, numbers, texts, and lists and dictionaries of these."""
 
+AllReduce = Callable[[Tensor], object]
+"""Adds a tensor up over the processes that share the work, in place."""
+
 
 def no_log(metrics: Metrics, step: int) -> None:
     """Drops the numbers."""
 
 
+def one_process(sums: Tensor) -> None:
+    """The sum over a single process is what it holds."""
+
+
 class Phase(ABC):
-    """One part of an embedding's making, driven batch by batch by a Trainer or by a plain loop.
+    """One stage of computing an embedding, driven batch by batch by a Trainer or by a plain loop.
 
     A position, taken modulo the number of the task's images, is the image to read.
     """
@@ -53,26 +61,44 @@ class Phase(ABC):
         """Positions to visit in that epoch of the phase: int64 [n]."""
 
     @abstractmethod
-    def step(self, images: Tensor, positions: Tensor) -> Metrics:
+    def step(self, images: Inputs, positions: Tensor) -> Metrics:
         """Takes in a batch; positions at or beyond `padding` do not count. Returns what to show."""
 
     @abstractmethod
     def finish(self, log: LogMetrics) -> None:
         """Called once, after the last batch of the last epoch."""
 
-    # --- for going on after an interruption; tensors and plain values alone, so that reading runs no code ---
+    @abstractmethod
+    def result(self) -> dict[str, Any]:
+        """What it contributes to the embedding, once finished: fields of `Embedding`, or part of its `meta`."""
 
-    keeps_place: bool = True
-    """Whether the state holds all that the batches so far have given; else an epoch starts again."""
+    # --- for resuming; only tensors and plain values, so that reading a checkpoint runs no code ---------------
+
+    resumable: bool = True
+    """Whether the state holds everything that the batches so far have given; else an epoch starts again."""
 
     @abstractmethod
     def shared_state(self) -> State:
         """What all processes hold alike."""
 
     def own_state(self) -> State:
-        """What this process alone holds."""
+        """What only this process holds."""
         return {}
 
     @abstractmethod
     def load_state(self, shared: State, own: State) -> None:
         """Takes on what a phase of the same task and options had, once everything is on its device."""
+
+
+class MethodPhase(Phase):
+    """The last phase, which is what makes a method.
+
+    Attributes:
+        layers: name -> slice of the embedding.
+        features: the probe's features, in the form that this phase computes fastest.
+        learned: parameters that the phase learns beside the head, for a module to move and to share; or None.
+    """
+
+    layers: Mapping[str, slice]
+    features: Callable[[Inputs], Tensor]
+    learned: nn.Module | None = None

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from t2v_lightning.functional.inputs import Inputs, device_of, take
 from t2v_lightning.loading.selection import Selection
-from t2v_lightning.phases.base import LogMetrics, Metrics, Phase, State
+from t2v_lightning.phases.base import AllReduce, LogMetrics, Metrics, Phase, State, one_process
 from t2v_lightning.phases.feature_store import Features, MappedFeatures, blocks, new_features
 from t2v_lightning.phases.head import HeadFit, fit_head
 from t2v_lightning.phases.options import HeadOptions
@@ -26,7 +27,7 @@ class FeaturesPhase(Phase):
 
     Args:
         probe: its head is fitted in place.
-        features: images [N, C, H, W] -> [N, P], the probe's own or a faster equivalent.
+        features: inputs of N images -> [N, P], the probe's own or a faster equivalent.
         task: which images, with which targets and weights.
         options: how the head is fitted.
         seed: of the head's draws.
@@ -43,11 +44,11 @@ class FeaturesPhase(Phase):
     def __init__(
         self,
         probe: ProbeNetwork,
-        features: Callable[[Tensor], Tensor],
+        features: Callable[[Inputs], Tensor],
         task: Selection,
         options: HeadOptions,
         seed: int,
-        all_reduce: Callable[[Tensor], object] = lambda sums: None,
+        all_reduce: AllReduce = one_process,
         budget: float | None = None,
         folder: Path | None = None,
     ) -> None:
@@ -63,12 +64,12 @@ class FeaturesPhase(Phase):
         return torch.arange(len(self.task))
 
     @torch.no_grad()
-    def step(self, images: Tensor, positions: Tensor) -> Metrics:
+    def step(self, images: Inputs, positions: Tensor) -> Metrics:
         real = positions < len(self.task)
         if not bool(real.any()):
             return {}
-        with full_precision(images.device):
-            features = torch.cat(self.halving(self.features, images[real]))
+        with full_precision(device_of(images)):
+            features = torch.cat(self.halving(self.features, take(images, real)))
         if features.dtype in (torch.float16, torch.bfloat16):
             features = features.float()
         if not bool(torch.isfinite(features).all()):
@@ -109,6 +110,10 @@ class FeaturesPhase(Phase):
         self._agree(self.probe.head)
         self._features = None
 
+    def result(self) -> dict[str, Any]:
+        assert self.fit is not None
+        return {"meta": {"head": asdict(self.options) | asdict(self.fit)}}
+
     def _new_features(self, size: int, dtype: torch.dtype) -> Features:
         device = self.probe.head.weight.device
         return new_features(len(self.task), size, dtype, device, self.budget, self.folder)
@@ -124,7 +129,7 @@ class FeaturesPhase(Phase):
             parameter.copy_(mean)
 
     @property
-    def keeps_place(self) -> bool:  # type: ignore[override]
+    def resumable(self) -> bool:  # type: ignore[override]
         features = self._features
         if isinstance(features, MappedFeatures):
             return False
@@ -134,7 +139,7 @@ class FeaturesPhase(Phase):
         return {"head": self.probe.head.state_dict(), "fit": None if self.fit is None else asdict(self.fit)}
 
     def own_state(self) -> State:
-        if self._features is None or not self.keeps_place:
+        if self._features is None or not self.resumable:
             return {}
         positions = self._stored.nonzero()[:, 0]
         return {

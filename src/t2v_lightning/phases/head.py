@@ -15,7 +15,7 @@ from t2v_lightning.phases.base import LogMetrics
 from t2v_lightning.phases.feature_store import Features, blocks
 from t2v_lightning.phases.options import HeadMethod, HeadOptions
 
-log_text = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _ADVICE: dict[HeadMethod, str] = {
     "adam": "try more epochs or head='lbfgs'",
@@ -52,7 +52,7 @@ def fit_head(
     head.load_state_dict(fitted.state_dict())
     fit = evaluate_head(fitted, features, targets, weights, likelihood)
     if not fit.loss < fit.constant_loss:
-        log_text.warning(
+        logger.warning(
             "the head is no better than chance: loss %.4f, while a constant guess has %.4f. The embedding of a head "
             "that has not learned the task says little about it; %s",
             fit.loss,

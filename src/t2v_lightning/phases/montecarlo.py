@@ -1,99 +1,158 @@
 """Fisher phase: one pass over the images in stratified order, squaring per-sample gradients."""
 
 import logging
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from t2v_lightning.functional.engine.per_sample import PerSampleFisher
 from t2v_lightning.functional.engine.usage import Include
-from t2v_lightning.functional.likelihood import Sampling, check_sampling, cotangents, get_likelihood
+from t2v_lightning.functional.fisher_sums import (
+    FisherEstimate,
+    add_over_processes,
+    add_samples,
+    estimate,
+    new_sums,
+)
+from t2v_lightning.functional.inputs import Inputs, device_of
+from t2v_lightning.functional.likelihood import cotangents, get_likelihood
 from t2v_lightning.loading.selection import Selection
-from t2v_lightning.metrics import FilterwiseFisher, FisherEstimate
-from t2v_lightning.phases.base import LogMetrics, Metrics, Phase, State
+from t2v_lightning.phases.base import AllReduce, LogMetrics, MethodPhase, Metrics, State, one_process
+from t2v_lightning.phases.options import MonteCarloOptions
 from t2v_lightning.phases.out_of_memory import Halving
 from t2v_lightning.phases.precision import full_precision
+from t2v_lightning.phases.tracing import batch_of_one
 from t2v_lightning.probes import ProbeNetwork
 
-log_text = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 LEAST_IMAGES = 64
 """Images before which a standard error is not trusted to stop the pass."""
 
 
-class MonteCarloPhase(Phase):
+class MonteCarloPhase(MethodPhase):
     """Accumulates the filter-wise Fisher information of the probe with its fitted head.
 
     Args:
+        probe: with its fitted head.
         task: which images, with which targets and weights.
         engine: per-sample gradients of the probe, as `fisher_of_filters` gives them.
-        accumulator: takes the sums; its size is that of the engine.
-        sampling, passes, seed: see `functional.likelihood.cotangents`.
-        target_stderr: `done` once the relative standard error has fallen to this; images come in stratified
-            order, so that those seen until then stand for all.
+        options: how. With `target_stderr` the phase is `done` once the relative standard error has fallen to it;
+            images come in stratified order, so that those seen until then stand for all.
+        seed: of the random vectors and of the order.
+        all_reduce: adds a float64 tensor up over processes, in place.
+
+    Attributes:
+        sums: over the images that this process has seen; see `functional.fisher_sums`.
     """
 
     title: ClassVar[str] = "fisher"
 
     def __init__(
         self,
+        probe: ProbeNetwork,
         task: Selection,
         engine: PerSampleFisher,
-        accumulator: FilterwiseFisher,
-        sampling: Sampling = "sign",
-        passes: int = 1,
+        options: MonteCarloOptions | None = None,
         seed: int = 0,
-        target_stderr: float | None = None,
+        all_reduce: AllReduce = one_process,
     ) -> None:
-        check_sampling(sampling, passes)
-        self.target_stderr = target_stderr
-        self.task, self.engine, self.accumulator = task, engine, accumulator
-        self.sampling, self.passes, self.seed = sampling, passes, seed
+        self.probe, self.task, self.engine = probe, task, engine
+        self.options, self.seed, self.all_reduce = options or MonteCarloOptions(), seed, all_reduce
+        self.layers = engine.layers
+        self.features = engine.features(probe.backbone)
+        self.sums = new_sums(engine.size)
         self.halving = Halving(self.title)
+
+    @classmethod
+    def of(
+        cls,
+        probe: ProbeNetwork,
+        task: Selection,
+        options: MonteCarloOptions,
+        *,
+        skip_layers: int,
+        seed: int,
+        example: Inputs,
+        all_reduce: AllReduce,
+        **unused: Any,
+    ) -> "MonteCarloPhase":
+        """The phase for a probe from stage `skip_layers` on, traced with an example input without batch dimension."""
+        engine = fisher_of_filters(probe, skip_layers, options.include, example)
+        return cls(probe, task, engine, options, seed, all_reduce)
 
     def order(self, epoch: int) -> Tensor:
         return self.task.visiting_order(self.seed)
 
-    def step(self, images: Tensor, positions: Tensor) -> Metrics:
-        task, count = self.task, len(self.task)
+    def step(self, images: Inputs, positions: Tensor) -> Metrics:
+        task, count, device = self.task, len(self.task), device_of(images)
         where = positions.cpu()
         weights = torch.where(where < count, task.weights[where % count], 0.0)
-        index = task.chosen[where % count].to(images.device)
-        targets = task.targets[where % count].to(images.device)
+        index = task.chosen[where % count].to(device)
+        targets = task.targets[where % count].to(device)
         values = torch.cat(self.halving(self._squares, images, index, targets))
-        self.accumulator.update(values, weights, index)
-        if self.target_stderr is None and int(self.accumulator.samples) == 0:  # a share that is padding alone
-            return {}
-        # a decision to stop must be the same on all processes, so it takes the sums of all
-        estimate = self.accumulator.estimate() if self.target_stderr is None else self.accumulator.compute()
-        if self.target_stderr is not None and int(estimate.samples) >= LEAST_IMAGES:
-            self.done = estimate.relative_stderr <= self.target_stderr
-        return self._numbers(estimate)
+        self.sums = add_samples(self.sums, values, weights, index)
+        target = self.options.target_stderr
+        if target is None:
+            seen_any = int(self.sums["samples"]) > 0  # else this process's share is only padding
+            return self._numbers(estimate(self.sums)) if seen_any else {}
+        total = self._total()  # a decision to stop must be the same on all processes
+        if int(total.samples) >= LEAST_IMAGES:
+            self.done = total.relative_stderr <= target
+        return self._numbers(total)
 
     def finish(self, log: LogMetrics) -> None:
-        """Logs what the images of all processes have come to; until now each has shown its own."""
-        before, numbers = self.seen, self._numbers(self.accumulator.compute())
+        """Logs the result over the images of all processes; until now each has shown its own."""
+        before, numbers = self.seen, self._numbers(self._total())
         if self.seen > before:
             log(numbers, self.seen)
 
-    def _numbers(self, estimate: FisherEstimate) -> Metrics:
-        self.seen = int(estimate.samples)
+    def result(self) -> dict[str, Any]:
+        total, options = self._total(), self.options
+        if int(total.samples) != len(self.task) and not self.done:
+            raise RuntimeError(
+                f"{int(total.samples)} images were counted where the task has {len(self.task)}; "
+                "the embedding would be wrong"
+            )
         return {
-            "fisher/norm": float(estimate.fisher.norm()),
-            "fisher/relative_stderr": estimate.relative_stderr,
+            "fisher": total.fisher.cpu().numpy(),
+            "scale": np.ones(self.engine.size),
+            "stderr": total.stderr.cpu().numpy(),
+            "group_sums": total.group_sums.cpu().numpy(),
+            "group_weights": total.group_weights.cpu().numpy(),
+            "meta": {
+                "include": options.include,
+                "sampling": options.sampling,
+                "passes": options.passes,
+                "target_stderr": options.target_stderr,
+                "samples": int(total.samples),
+                "relative_stderr": total.relative_stderr,
+            },
         }
 
-    def _squares(self, images: Tensor, index: Tensor, targets: Tensor) -> Tensor:
+    def _total(self) -> FisherEstimate:
+        """The estimate over the images of all processes; all take part."""
+        return estimate(add_over_processes(self.sums, self.all_reduce, self.probe.head.weight.device))
+
+    def _numbers(self, found: FisherEstimate) -> Metrics:
+        self.seen = int(found.samples)
+        return {
+            "fisher/norm": float(found.fisher.norm()),
+            "fisher/relative_stderr": found.relative_stderr,
+        }
+
+    def _squares(self, images: Inputs, index: Tensor, targets: Tensor) -> Tensor:
         """Each image's own Fisher information [N, D]."""
-        with full_precision(images.device):
+        with full_precision(index.device):
             return self.engine(
                 images,
                 lambda outputs: cotangents(
                     outputs,
                     get_likelihood(self.task.likelihood),
-                    self.sampling,
-                    passes=self.passes,
+                    self.options.sampling,
+                    passes=self.options.passes,
                     seed=self.seed,
                     index=index,
                     targets=targets,
@@ -104,15 +163,15 @@ class MonteCarloPhase(Phase):
         return {"done": self.done}
 
     def own_state(self) -> State:
-        return {"sums": self.accumulator.sums()}
+        return {"sums": {name: tensor.cpu() for name, tensor in self.sums.items()}}
 
     def load_state(self, shared: State, own: State) -> None:
         self.done = shared["done"]
-        self.accumulator.load_sums(own["sums"])
+        self.sums = {name: own["sums"][name].to(zeros.dtype) for name, zeros in self.sums.items()}
 
 
 def fisher_of_filters(
-    probe: ProbeNetwork, skip_layers: int, include: Include, example: Tensor | None = None
+    probe: ProbeNetwork, skip_layers: int, include: Include, example: Inputs | None = None
 ) -> PerSampleFisher:
     """Engine for the weights of a probe from stage `skip_layers` on; logs which have no closed form.
 
@@ -120,19 +179,17 @@ def fisher_of_filters(
         probe: any; its head is left out.
         skip_layers: first stage that is measured.
         include: which kinds of weights.
-        example: an image [C, H, W] with which the network is looked at; a black one when None.
+        example: an input without batch dimension to trace the network with; a black image when None.
     """
-    weight = probe.head.weight
-    example = weight.new_zeros(1, *probe.input_size) if example is None else example[None].to(weight)
     engine = PerSampleFisher(
         probe,
-        example,
+        batch_of_one(probe, example),
         include=include,
         candidates={probe.layer_prefix + name for name in probe.stage_parameters(skip_layers)},
         prefix=probe.layer_prefix,
     )
     if engine.fallback:
-        log_text.info(
+        logger.info(
             "no closed form for %s; automatic differentiation one sample at a time measures them, at about the "
             "cost of another pass",
             ", ".join(engine.fallback),

@@ -1,63 +1,11 @@
-"""How the head is fitted and how the noise is learned."""
+"""The options of the head and of each method, checked where they enter."""
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
-
-@dataclass(frozen=True)
-class VariationalOptions:
-    """How the noise is learned.
-
-    Attributes:
-        epochs: of `num_samples` draws each.
-        beta: weight of the KL divergence against the cross-entropy.
-        noise_lr: learning rate (Adam) of log-variances and log lambda^2.
-        head_lr: learning rate (Adam) of the head, and of what `update_norm` adds.
-        num_samples: draws with replacement that make an epoch, however many images there are.
-        update_norm: learn the affine parameters of normalisation layers along, in copies.
-
-    Raises:
-        ValueError: an option is out of range.
-
-    >>> VariationalOptions(epochs=0)
-    Traceback (most recent call last):
-    ...
-    ValueError: epochs=0; it must be a whole number above 0
-    """
-
-    epochs: int = 2
-    beta: float = 1e-7
-    noise_lr: float = 1e-2
-    head_lr: float = 5e-4
-    num_samples: int = 10_000
-    update_norm: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "num_samples"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}={value!r}; it must be a whole number above 0")
-        for name in ("beta", "noise_lr", "head_lr"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-                raise ValueError(f"{name}={value!r}; it must be a number above 0")
-        if not isinstance(self.update_norm, bool):
-            raise ValueError(f"update_norm={self.update_norm!r}; it must be True or False")
-
-
-@dataclass(frozen=True)
-class VariationalFit:
-    """Means over the draws of the last epoch, under noise, and the KL divergence at its end.
-
-    `loss` is cross_entropy + beta * kl, where cross_entropy stands for the negative log-likelihood.
-    """
-
-    loss: float
-    cross_entropy: float
-    kl: float
-    accuracy: float
-
+from t2v_lightning.functional.engine.usage import Include, check_include
+from t2v_lightning.functional.likelihood import Sampling, check_sampling
 
 HeadMethod = Literal["adam", "lbfgs", "keep"]
 
@@ -94,3 +42,84 @@ class HeadOptions:
             raise ValueError(f"head lr={self.lr}; it must be above 0")
         if not self.weight_decay >= 0:
             raise ValueError(f"head weight_decay={self.weight_decay}; it must be 0 or more")
+
+
+@dataclass(frozen=True)
+class MonteCarloOptions:
+    """How the gradients of each image are squared.
+
+    Attributes:
+        sampling: "sign", "categorical", "exact" or "empirical"; see `functional.likelihood.cotangents`.
+        passes: random vectors an image.
+        target_stderr: stop once the relative standard error is that small; None sees all images.
+        include: "weights", "weights+norm" or "all".
+
+    Raises:
+        ValueError, TypeError: an option is out of range.
+
+    >>> MonteCarloOptions(target_stderr=2)
+    Traceback (most recent call last):
+    ...
+    ValueError: target_stderr=2; it is a share of the norm, between 0 and 1
+    """
+
+    learns: ClassVar[bool] = False
+    """Whether the phase takes gradient steps, in the precision of the Trainer."""
+
+    sampling: Sampling = "sign"
+    passes: int = 1
+    target_stderr: float | None = None
+    include: Include = "weights"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.passes, bool) or not isinstance(self.passes, int):
+            raise TypeError(f"passes must be a whole number, got {self.passes!r}")
+        check_sampling(self.sampling, self.passes)
+        check_include(self.include)
+        if self.target_stderr is not None and not 0 < self.target_stderr < 1:
+            raise ValueError(
+                f"target_stderr={self.target_stderr}; it is a share of the norm, between 0 and 1"
+            )
+
+
+@dataclass(frozen=True)
+class VariationalOptions:
+    """How the noise is learned.
+
+    Attributes:
+        epochs: of `num_samples` draws each.
+        beta: weight of the KL divergence against the cross-entropy.
+        noise_lr: learning rate (Adam) of log-variances and log lambda^2.
+        head_lr: learning rate (Adam) of the head, and of what `update_norm` adds.
+        num_samples: draws with replacement that make an epoch, however many images there are.
+        update_norm: learn the affine parameters of normalisation layers along, in copies.
+
+    Raises:
+        ValueError: an option is out of range.
+
+    >>> VariationalOptions(epochs=0)
+    Traceback (most recent call last):
+    ...
+    ValueError: epochs=0; it must be a whole number above 0
+    """
+
+    learns: ClassVar[bool] = True
+
+    epochs: int = 2
+    beta: float = 1e-7
+    noise_lr: float = 1e-2
+    head_lr: float = 5e-4
+    num_samples: int = 10_000
+    update_norm: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "num_samples"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}={value!r}; it must be a whole number above 0")
+        for name in ("beta", "noise_lr", "head_lr"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+                raise ValueError(f"{name}={value!r}; it must be a number above 0")
+        if not isinstance(self.update_norm, bool):
+            raise ValueError(f"update_norm={self.update_norm!r}; it must be True or False")

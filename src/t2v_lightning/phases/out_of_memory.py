@@ -7,7 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-log_text = logging.getLogger(__name__)
+from t2v_lightning.functional.inputs import Inputs, device_of, length, take
+
+logger = logging.getLogger(__name__)
 
 _ALLOCATION_FAILED = (
     "CUBLAS_STATUS_ALLOC_FAILED",
@@ -47,17 +49,17 @@ class Halving:
         self.limit: int | None = None
         self._said = False
 
-    def __call__(self, function: Callable[..., Tensor], images: Tensor, *rest: Tensor) -> list[Tensor]:
+    def __call__(self, function: Callable[..., Tensor], images: Inputs, *rest: Tensor) -> list[Tensor]:
         """The function's results on consecutive parts of the batch, the first dimension of every tensor.
 
         Raises:
             torch.OutOfMemoryError: one image alone does not fit.
         """
         results: list[Tensor] = []
-        start, count, before = 0, len(images), self.limit
+        start, count, before, device = 0, length(images), self.limit, device_of(images)
         while start < count:
             stop = min(start + (self.limit or count), count)
-            part = [tensor[start:stop] for tensor in (images, *rest)]
+            part = take((images, *rest), slice(start, stop))
             try:
                 results.append(function(*part))
             except RuntimeError as error:
@@ -65,7 +67,7 @@ class Halving:
                     raise
                 if stop - start == 1:
                     raise torch.OutOfMemoryError(
-                        f"a single image does not fit into the memory of {images.device} in the "
+                        f"a single image does not fit into the memory of {device} in the "
                         f"{self.title} phase: take smaller images (input_size of the probe), a higher skip_layers, "
                         f"or free the memory that others hold. {error}"
                     ) from error
@@ -73,14 +75,14 @@ class Halving:
             else:
                 start = stop
                 continue
-            _release(images.device)  # out here, where the failed attempt's tensors are gone
+            _release(device)  # out here, where the failed attempt's tensors are gone
         if self.limit != before and not self._said:
             self._said = True
-            log_text.warning(
+            logger.warning(
                 "a batch of %d images did not fit into the memory of %s in the %s phase; it is taken in parts of "
                 "%d from here on, with the same result. A batch_size of %d would save the attempt",
                 count,
-                images.device,
+                device,
                 self.title,
                 self.limit,
                 self.limit,

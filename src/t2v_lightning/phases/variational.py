@@ -1,25 +1,26 @@
 """Variational phase: noise on the probe's weights, learned together with the head."""
 
 import logging
-from collections.abc import Callable
-from dataclasses import asdict
-from typing import ClassVar
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from t2v_lightning.functional.inputs import Inputs, device_of, take
 from t2v_lightning.functional.likelihood import get_likelihood
 from t2v_lightning.functional.noise.network import NoisyNetwork
 from t2v_lightning.functional.noise.normal_table import NormalTable
 from t2v_lightning.functional.random import random_bits
 from t2v_lightning.loading.selection import Selection
-from t2v_lightning.phases.base import LogMetrics, Metrics, Phase, State
+from t2v_lightning.phases.base import AllReduce, LogMetrics, MethodPhase, Metrics, State, one_process
 from t2v_lightning.phases.head import constant_loss
-from t2v_lightning.phases.options import VariationalFit, VariationalOptions
+from t2v_lightning.phases.options import VariationalOptions
 from t2v_lightning.phases.out_of_memory import Halving
+from t2v_lightning.phases.tracing import batch_of_one
 from t2v_lightning.probes import ProbeNetwork
 
-log_text = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 DROWNED = 1e6
 """Noise variance over mean square of the weights of a layer at which the training counts as diverged."""
@@ -28,7 +29,20 @@ LOST = 100.0
 """Times the loss of a constant guess: the mean loss of the last epoch at which the training counts as diverged."""
 
 
-class VariationalPhase(Phase):
+@dataclass(frozen=True)
+class VariationalFit:
+    """Means over the draws of the last epoch, under noise, and the KL divergence at its end.
+
+    `loss` is cross_entropy + beta * kl, where cross_entropy stands for the negative log-likelihood.
+    """
+
+    loss: float
+    cross_entropy: float
+    kl: float
+    accuracy: float
+
+
+class VariationalPhase(MethodPhase):
     """Minimises cross-entropy + beta * KL over noise and head by Adam, a step a batch of draws.
 
     A position stands for a draw as well as for an image, draw * N + image, where the draws of all epochs are
@@ -37,11 +51,12 @@ class VariationalPhase(Phase):
     takes the same step, that of one process with a batch as large as all of theirs.
 
     Args:
+        probe: its head is learned along in place, if `learn_head` says so.
         task: which images, with which targets and weights; draws go by the weights.
         network: the probe with its noise, as `noisy_filters` gives it.
-        head: the probe's head, learned along in place; None keeps it as it is.
         options: how.
         seed: of the draws.
+        learn_head: whether the head is learned along.
         all_reduce: adds a float64 tensor up over processes, in place.
 
     Attributes:
@@ -58,21 +73,23 @@ class VariationalPhase(Phase):
 
     def __init__(
         self,
+        probe: ProbeNetwork,
         task: Selection,
         network: NoisyNetwork,
-        head: nn.Module | None,
         options: VariationalOptions,
         seed: int,
-        all_reduce: Callable[[Tensor], object] = lambda sums: None,
+        learn_head: bool = True,
+        all_reduce: AllReduce = one_process,
     ) -> None:
         self.task, self.network, self.options, self.seed = task, network, options, seed
         self.all_reduce = all_reduce
-        self.epochs = options.epochs
+        self.epochs, self.features = options.epochs, probe.features
+        self.learned, self.layers = network.noise, network.noise.layers
         self.fit: VariationalFit | None = None
         self.seen = 0
         self.halving = Halving(self.title)
         noise = network.noise
-        followers = [*noise.affine, *(head.parameters() if head is not None else ())]
+        followers = [*noise.affine, *(probe.head.parameters() if learn_head else ())]
         for parameter in followers:
             parameter.requires_grad_()
         self._learned_from_data = [noise.log_variance, *followers]
@@ -83,6 +100,23 @@ class VariationalPhase(Phase):
             ]
         )
         self._totals = torch.zeros(3, dtype=torch.float64)  # loss, accuracy and draws of this epoch
+
+    @classmethod
+    def of(
+        cls,
+        probe: ProbeNetwork,
+        task: Selection,
+        options: VariationalOptions,
+        *,
+        skip_layers: int,
+        seed: int,
+        example: Inputs,
+        learn_head: bool,
+        all_reduce: AllReduce,
+    ) -> "VariationalPhase":
+        """The phase for a probe from stage `skip_layers` on, traced with an example input without batch dimension."""
+        network = noisy_filters(probe, skip_layers, seed, options.update_norm, example)
+        return cls(probe, task, network, options, seed, learn_head, all_reduce)
 
     @property
     def length(self) -> int:
@@ -97,13 +131,13 @@ class VariationalPhase(Phase):
         draws = epoch * self.length + torch.arange(self.length)
         return draws * len(self.task) + self.task.draws(self.length, key)
 
-    def step(self, images: Tensor, positions: Tensor) -> Metrics:
-        real = positions.cpu() < self.padding
-        images, positions = images[real.to(images.device)], positions.cpu()[real]
-        draws = (positions // len(self.task)).to(images.device)
-        targets = self.task.targets[positions % len(self.task)].to(images.device)
+    def step(self, images: Inputs, positions: Tensor) -> Metrics:
+        device, real = device_of(images), positions.cpu() < self.padding
+        images, positions = take(images, real.to(device)), positions.cpu()[real]
+        draws = (positions // len(self.task)).to(device)
+        targets = self.task.targets[positions % len(self.task)].to(device)
         parts = self.halving(self._sums, images, draws, targets)
-        sums = torch.stack(parts).sum(0) if parts else self._no_sums(images.device)
+        sums = torch.stack(parts).sum(0) if parts else self._no_sums(device)
         self.all_reduce(sums)
         totals = sums[-3:].cpu()
         cross_entropy, accuracy = (totals[:2] / totals[2]).tolist()
@@ -133,7 +167,7 @@ class VariationalPhase(Phase):
         if cross_entropy > LOST * guess > 0:
             raise FloatingPointError(self._diagnosis(cross_entropy))
         if not cross_entropy < guess:
-            log_text.warning(
+            logger.warning(
                 "under its noise the network is no better than chance: cross-entropy %.4f in the last epoch, while a "
                 "constant guess has %.4f, so that the embedding says little about the task. Try more epochs, or a "
                 "lower head_lr (now %g) or beta (now %g)",
@@ -145,6 +179,15 @@ class VariationalPhase(Phase):
         with torch.no_grad():
             kl = float(self.network.noise.kl())
         self.fit = VariationalFit(cross_entropy + self.options.beta * kl, cross_entropy, kl, accuracy)
+
+    def result(self) -> dict[str, Any]:
+        assert self.fit is not None
+        noise = self.network.noise
+        return {
+            "fisher": noise.fisher().cpu().numpy(),
+            "scale": noise.scale().cpu().numpy(),
+            "meta": {"include": "weights", "variational": asdict(self.options) | asdict(self.fit)},
+        }
 
     def shared_state(self) -> State:
         return {
@@ -163,12 +206,12 @@ class VariationalPhase(Phase):
         self.fit = None if shared["fit"] is None else VariationalFit(**shared["fit"])
 
     @torch.enable_grad()
-    def _sums(self, images: Tensor, draws: Tensor, targets: Tensor) -> Tensor:
+    def _sums(self, images: Inputs, draws: Tensor, targets: Tensor) -> Tensor:
         """Float64 sums over a batch: gradients of the loss, then loss, accuracy and number of draws."""
         likelihood = get_likelihood(self.task.likelihood)
         outputs = self.network(images, draws)
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
-        with torch.autocast(images.device.type, enabled=False):
+        with torch.autocast(draws.device.type, enabled=False):
             losses = likelihood.loss(outputs, targets)
             gradients = torch.autograd.grad(
                 losses.sum(), self._learned_from_data, allow_unused=True, materialize_grads=True
@@ -202,7 +245,7 @@ class VariationalPhase(Phase):
 
     @torch.no_grad()
     def _diagnosis(
-        self, cross_entropy: float, images: Tensor | None = None, draws: Tensor | None = None
+        self, cross_entropy: float, images: Inputs | None = None, draws: Tensor | None = None
     ) -> str:
         """Where the noise went wrong, if need be in these images, and what to do about it."""
         relative = self.network.noise.relative_noise().nan_to_num(torch.inf, torch.inf)
@@ -214,7 +257,7 @@ class VariationalPhase(Phase):
             if not bool(torch.isfinite(output).all()):
                 broken.append(name)
 
-        if images is not None and draws is not None and len(images):
+        if images is not None and draws is not None and len(draws):
             self.network(images, draws, observe)
         if broken:
             layer, what = broken[0], "is the first with an output that is not finite"
@@ -231,7 +274,7 @@ def noisy_filters(
     skip_layers: int = 0,
     seed: int = 0,
     update_norm: bool = False,
-    example: Tensor | None = None,
+    example: Inputs | None = None,
 ) -> NoisyNetwork:
     """The probe with noise on its filters from stage `skip_layers` on; says which weights bear none.
 
@@ -240,7 +283,7 @@ def noisy_filters(
         skip_layers: first stage that bears noise.
         seed: of the noise.
         update_norm: learn the affine parameters of normalisation layers along.
-        example: an image [C, H, W] with which the network is looked at; a black one when None.
+        example: an input without batch dimension to trace the network with; a black image when None.
 
     Raises:
         ValueError: a probe in half precision, or one that `NoisyNetwork` does not take.
@@ -253,7 +296,7 @@ def noisy_filters(
         )
     network = NoisyNetwork(
         probe,
-        weight.new_zeros(1, *probe.input_size) if example is None else example[None].to(weight),
+        batch_of_one(probe, example),
         NormalTable(seed).read,
         candidates={probe.layer_prefix + name for name in probe.stage_parameters(skip_layers)},
         prefix=probe.layer_prefix,
@@ -262,5 +305,5 @@ def noisy_filters(
     free = [f"{name.removeprefix(probe.layer_prefix)} ({why})" for name, why in network.noise_free.items()]
     if free:
         more = f" and {len(free) - 5} more weights" if len(free) > 5 else ""
-        log_text.info("no noise on %s%s", ", ".join(free[:5]), more)
+        logger.info("no noise on %s%s", ", ".join(free[:5]), more)
     return network

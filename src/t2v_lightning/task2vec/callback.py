@@ -1,10 +1,9 @@
 """The embedding of a training run's data, again and again while its network learns."""
 
-import inspect
 import json
 import logging
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,7 +23,9 @@ from t2v_lightning.loading.users import dataset_of, loader_options, one_loader
 from t2v_lightning.probes import ProbeNetwork
 from t2v_lightning.task2vec.module import Task2Vec
 from t2v_lightning.task2vec.network_copy import copy_network
-from t2v_lightning.task2vec.plain_loop import run_phases
+from t2v_lightning.task2vec.options import EmbeddingOptions
+from t2v_lightning.task2vec.plain_loop import run_plan
+from t2v_lightning.task2vec.plan import Plan, describe_task
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ class Task2VecCallback(Callback):
         allowed = [name for name in DISTANCES if name != "asymmetric"]  # which needs a third embedding
         if distance not in allowed:
             raise ValueError(f"unknown distance {distance!r} of a drift; allowed are {', '.join(allowed)}")
-        inspect.signature(Task2Vec).bind(None, max_samples=max_samples, **options)
+        EmbeddingOptions.of(**{"method": "montecarlo", "max_samples": max_samples, **options})
         self.every_n_epochs, self.distance = every_n_epochs, distance
         self.network, self.dataset = network, dataset
         self.options = {"max_samples": max_samples, **options}
@@ -100,7 +101,7 @@ class Task2VecCallback(Callback):
         with _apart():
             self._images = self._find_images(trainer)
             warn_random_transforms(self._images.source)
-            layers = _layers(self._prepared(trainer, pl_module))
+            layers = self._plan(trainer, pl_module).layers
         if self.embedding is not None and self.embedding.layers != layers:
             log.warning("the checkpoint's embedding has other layers than this run's: drift starts anew")
             self.embedding = None
@@ -110,8 +111,8 @@ class Task2VecCallback(Callback):
         if (epoch + 1) % self.every_n_epochs:
             return
         with _apart():
-            module = self._prepared(trainer, pl_module)
-            embedding = run_phases(module, pl_module.device, rank=trainer.global_rank)
+            plan = self._plan(trainer, pl_module)
+            embedding = run_plan(plan, pl_module.device, rank=trainer.global_rank)
         embedding.meta["epoch"] = epoch
         numbers = {"task2vec/norm": embedding.norm}
         if self.embedding is not None:
@@ -142,8 +143,8 @@ class Task2VecCallback(Callback):
 
     # --- what is embedded, and with what ---------------------------------------------------------------
 
-    def _prepared(self, trainer: Trainer, pl_module: LightningModule) -> Task2Vec:
-        """A module of its own around a copy of the network as it is now, ready to run."""
+    def _plan(self, trainer: Trainer, pl_module: LightningModule) -> Plan:
+        """For a copy of the network as it is now, ready to run."""
         network = pl_module if self.network is None else _part(pl_module, self.network)
         probe = ProbeNetwork.from_module(copy_network(network), self._images[0][0].shape)
         if probe.head.weight.dtype in (torch.float16, torch.bfloat16):
@@ -151,19 +152,12 @@ class Task2VecCallback(Callback):
         if trainer.world_size > 1:
             for buffer in probe.buffers():  # the statistics of BatchNorm, which each process keeps by itself
                 torch.distributed.broadcast(buffer, 0)
-        own = {"likelihood": getattr(self._images.owner, "likelihood", None)}
-        module = Task2Vec(probe, **{**own, **self.options})
+        module = Task2Vec(probe, **self.options)
         options = loader_options(self._images.loader)
         options.collate_fn = default_collate
         module.to(pl_module.device)
-        module.prepare(self._images, options, trainer.world_size)
-        names = {"dataset": "name", "task_name": "task_name", "family": "family"}
-        known = {key: getattr(self._images.owner, name, None) for key, name in names.items()}
-        source = self._images.source
-        module.task_meta = {"dataset": type(getattr(source, "dataset", source)).__name__} | {
-            key: value for key, value in known.items() if isinstance(value, str)
-        }
-        return module
+        meta = describe_task(self._images.owner, self._images.source)
+        return module.prepare(self._images, options, trainer.world_size, meta)
 
     def _find_images(self, trainer: Trainer) -> "_Images":
         owner = self.dataset
@@ -184,6 +178,7 @@ class _Images:
         check_map_style(loader.dataset)
         self.loader, self.source, self.owner = loader, dataset_of(loader), owner
         self.targets = find_targets(self.source)
+        self.likelihood = getattr(owner, "likelihood", None) or "softmax"
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -216,7 +211,3 @@ def _part(module: nn.Module, path: str) -> nn.Module:
         raise ValueError(
             f"{type(module).__name__} has no network {path!r} ({error}); it holds {names or 'none'}"
         ) from error
-
-
-def _layers(module: Task2Vec) -> Mapping[str, slice]:
-    return module.engine.layers if module.method == "montecarlo" else module.noise.layers

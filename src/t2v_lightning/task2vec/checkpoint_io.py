@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from t2v_lightning.task2vec.checkpoint_state import ANEW, shown_keys
+from t2v_lightning.task2vec.checkpoint_state import START_AFRESH, shown_keys
 
 UNFINISHED = ".unfinished-{}.tmp"
 """Name of a file that is being written: not that of its checkpoint, in which Lightning looks for a number."""
@@ -60,12 +60,12 @@ class SafeCheckpointIO(TorchCheckpointIO):
         except Exception as error:  # a damaged file makes the reader raise almost anything
             raise ValueError(
                 f"{path} cannot be read as a checkpoint: it is torn, or holds more than tensors and plain values. "
-                f"Name another checkpoint, or {ANEW}"
+                f"Name another checkpoint, or {START_AFRESH}"
             ) from error
         if not isinstance(checkpoint, dict) or "pytorch-lightning_version" not in checkpoint:
             raise ValueError(
                 f"{path} is no checkpoint of a Trainer: it holds {_content(checkpoint)}. "
-                f"Name another checkpoint, or {ANEW}"
+                f"Name another checkpoint, or {START_AFRESH}"
             )
         return checkpoint
 

@@ -2,26 +2,22 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from pytorch_lightning import Trainer
 from torch import Tensor
 
+from t2v_lightning.internals import put_counters
 from t2v_lightning.phases import Phase, State
-
-if TYPE_CHECKING:
-    from t2v_lightning.task2vec.lightning_fit import PhasedFit
-    from t2v_lightning.task2vec.module import Task2Vec
 
 KEY = "t2v_lightning"
 """Where a Lightning checkpoint holds all of this."""
 
 FORMAT = 1
 
-ANEW = "start anew (without ckpt_path, or without resume on the command line)"
-"""What can always be done when a checkpoint is refused, in the words of both ways to one."""
+START_AFRESH = "start afresh (without ckpt_path, or without resume on the command line)"
+"""What always helps when a checkpoint is refused, in Python and on the command line."""
 
 
 def digest(*tensors: Tensor) -> str:
@@ -36,57 +32,46 @@ def digest(*tensors: Tensor) -> str:
     return found.hexdigest()[:16]
 
 
-def settings(module: "Task2Vec") -> State:
-    """All on which the last digits depend beside the Trainer, by the names that a user knows."""
-    task = module.selection
-    method: Mapping[str, Any] = (
-        asdict(module.variational_options)
-        if module.method == "variational"
-        else {
-            "sampling": module.sampling,
-            "passes": module.passes,
-            "target_stderr": module.target_stderr,
-            "include": module.include,
-        }
-    )
-    return {
-        "batch_size": module.reader.options.batch_size,
-        "probe": module.probe.name,
-        "weights of the probe": module.probe_digest,
-        "dataset": module.task_meta["dataset"],
-        "number of images": len(task),
-        "labels and choice of images": digest(task.chosen, task.targets, task.weights),
-        "images": digest(*module.dataset.landmarks),
-        "likelihood": task.likelihood,
-        "skip_layers": module.skip_layers,
-        "seed": module.seed,
-        "method": module.method,
-        **method,
-        **{f"head.{name}": value for name, value in asdict(module.head_options).items()},
-    }
+class Resumable(Protocol):
+    """What a checkpoint is made of, such as a `Plan`."""
+
+    phases: list[Phase]
+
+    def settings(self) -> State:
+        """All on which the last digits depend beside the Trainer."""
+
+    def phase_at(self, epoch: int) -> tuple[Phase, int]:
+        """The phase that an epoch belongs to, and the epoch within it."""
 
 
-def _all_settings(module: "PhasedFit", trainer: Trainer) -> State:
+def _all_settings(plan: Resumable, trainer: Trainer) -> State:
     return {
         "processes": trainer.world_size,
         "precision": str(trainer.precision),
-        **module.settings(),
+        **plan.settings(),
     }
 
 
-def write_state(module: "PhasedFit", trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+def write_state(
+    plan: Resumable, position: tuple[int, int], trainer: Trainer, checkpoint: dict[str, Any]
+) -> None:
     """Puts the state of all processes into a checkpoint, which all of them make together.
 
-    The position is the module's own count of batches that are wholly taken in: Lightning's counters are put to
-    it, as what they say depends on the hook from which a callback saves. The weights of the frozen network are
-    left out.
+    Lightning's counters are set to the position, as what they say depends on the hook from which a callback
+    saves. The weights of the frozen network are left out.
+
+    Args:
+        plan: what is resumed.
+        position: whole epochs, and batches of the next one that are wholly taken in.
+        trainer: of the fit.
+        checkpoint: as Lightning is about to write it; changed in place.
     """
-    epoch, batches = module.position
-    if batches and not module.phase_at(epoch)[0].keeps_place:
+    epoch, batches = position
+    if batches and not plan.phase_at(epoch)[0].resumable:
         batches = 0
     for name in [key for key in checkpoint if key.startswith("datamodule_h")]:
         del checkpoint[name]  # somebody's hyperparameters, which need not be tensors and plain values
-    own: list[Any] = [[phase.own_state() for phase in module.phases]]
+    own: list[Any] = [[phase.own_state() for phase in plan.phases]]
     if trainer.world_size > 1:
         own *= trainer.world_size
         torch.distributed.all_gather_object(own, own[trainer.global_rank])
@@ -94,29 +79,13 @@ def write_state(module: "PhasedFit", trainer: Trainer, checkpoint: dict[str, Any
     checkpoint["epoch"] = epoch
     checkpoint[KEY] = {
         "format": FORMAT,
-        "settings": _all_settings(module, trainer),
+        "settings": _all_settings(plan, trainer),
         "position": [epoch, batches],
-        "shared": [phase.shared_state() for phase in module.phases],
+        "shared": [phase.shared_state() for phase in plan.phases],
         "own": own,
     }
-    loop = checkpoint["loops"]["fit_loop"]
-    _set_counters(loop, epoch, batches)
-    loop["state_dict"]["combined_loader"] = (
-        [{"epoch": module.phase_at(epoch)[1], "given": batches}] if batches else []
-    )
-
-
-def _set_counters(loop: dict[str, Any], epoch: int, batches: int) -> None:
-    """Puts Lightning's counters after so many whole epochs and batches."""
-    started = epoch + (batches > 0)
-    progress = {"ready": started, "started": started, "processed": epoch, "completed": epoch}
-    loop["epoch_progress"] = {"total": progress, "current": dict(progress)}
-    total = loop["epoch_loop.manual_optimization.optim_step_progress"]["total"]["completed"]
-    loop["epoch_loop.batch_progress"] = {
-        "total": dict.fromkeys(progress, total),
-        "current": dict.fromkeys(progress, batches),
-        "is_last_batch": False,
-    }
+    loader = [{"epoch": plan.phase_at(epoch)[1], "given": batches}] if batches else []
+    put_counters(checkpoint, epoch, batches, loader)
 
 
 def shown_keys(found: Mapping[Any, Any]) -> str:
@@ -125,7 +94,7 @@ def shown_keys(found: Mapping[Any, Any]) -> str:
     return ", ".join(names[:8]) + ", ..." * (len(names) > 8) if names else "nothing"
 
 
-def read_state(module: "PhasedFit", trainer: Trainer, checkpoint: Mapping[str, Any]) -> State:
+def read_state(plan: Resumable, trainer: Trainer, checkpoint: Mapping[str, Any]) -> State:
     """The state for this process.
 
     Raises:
@@ -136,17 +105,17 @@ def read_state(module: "PhasedFit", trainer: Trainer, checkpoint: Mapping[str, A
     if not isinstance(state, dict):
         raise ValueError(
             f"the checkpoint was not made by Task2Vec: it holds {shown_keys(checkpoint)}. "
-            f"Name another checkpoint, or {ANEW}"
+            f"Name another checkpoint, or {START_AFRESH}"
         )
     if state.get("format") != FORMAT:
         raise ValueError(
             f"the checkpoint has format {state.get('format')!r} and this version reads format {FORMAT}. Go on with "
-            f"the version that made it, or {ANEW}"
+            f"the version that made it, or {START_AFRESH}"
         )
     whole = {"state_dict", "loops", "settings", "position", "shared", "own"}
     if missing := whole - checkpoint.keys() - state.keys():
         raise _damaged(f"it lacks {', '.join(sorted(missing))}")
-    then, now = state["settings"], _all_settings(module, trainer)
+    then, now = state["settings"], _all_settings(plan, trainer)
     differing = [
         f"{name}={then.get(name)!r} (now {now.get(name)!r})"
         for name in {**then, **now}
@@ -155,7 +124,7 @@ def read_state(module: "PhasedFit", trainer: Trainer, checkpoint: Mapping[str, A
     if differing:
         raise ValueError(
             f"the checkpoint was made with other settings, and going on from it would mix two embeddings: "
-            f"{', '.join(differing)}. Go on with those of the checkpoint, or {ANEW}"
+            f"{', '.join(differing)}. Go on with those of the checkpoint, or {START_AFRESH}"
         )
     if (parts := len(state["own"])) != trainer.world_size:
         raise _damaged(f"it holds the sums of {parts} processes of {trainer.world_size}")
@@ -182,4 +151,4 @@ def load_phases(phases: Sequence[Phase], state: State) -> None:
 
 
 def _damaged(how: str) -> ValueError:
-    return ValueError(f"the checkpoint is damaged: {how}. Name another checkpoint, or {ANEW}")
+    return ValueError(f"the checkpoint is damaged: {how}. Name another checkpoint, or {START_AFRESH}")

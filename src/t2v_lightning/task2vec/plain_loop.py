@@ -1,43 +1,47 @@
-"""All phases of a module one after another, without a Trainer."""
+"""All phases of a plan one after another, without a Trainer."""
 
 from collections.abc import Iterable
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
 
-from t2v_lightning.callbacks.progress import EmbedProgress
 from t2v_lightning.embedding import Embedding
+from t2v_lightning.functional.inputs import to
 from t2v_lightning.loading.dataset import Batch
 from t2v_lightning.phases import no_log
-from t2v_lightning.task2vec.assembly import assemble
-
-if TYPE_CHECKING:
-    from t2v_lightning.task2vec.module import Task2Vec
+from t2v_lightning.task2vec.plan import Plan
 
 
-def run_phases(
-    module: "Task2Vec", device: torch.device, bar: EmbedProgress | None = None, rank: int = 0
-) -> Embedding:
-    """The embedding of the task that the module is prepared for.
+class Bar(Protocol):
+    """What shows how far the work is."""
+
+    def track(self, title: str, batches: Any) -> Iterable[Any]:
+        """Yields the batches and counts them."""
+
+    def note(self, images: int, metrics: dict[str, float]) -> None:
+        """Shows the numbers of the batch at hand."""
+
+
+def run_plan(plan: Plan, device: torch.device, bar: Bar | None = None, rank: int = 0) -> Embedding:
+    """The embedding that a plan leads to.
 
     Args:
-        module: after its `prepare`; every one of the processes that it was prepared for runs this.
+        plan: every one of the processes that it was made for runs its own.
         device: of this process.
         bar: shows how far it is.
         rank: of this process among them.
     """
-    module.to(device)
-    with closing(module.reader):
-        for phase in module.phases:
+    plan.to(device)
+    with closing(plan.reader):
+        for phase in plan.phases:
             for epoch in range(phase.epochs):
-                batches: Iterable[Batch] = module.phase_loader(phase, epoch, rank, module.processes)
+                batches: Iterable[Batch] = plan.loader(phase, epoch, rank, plan.processes)
                 for images, positions in bar.track(phase.name_of(epoch), batches) if bar else batches:
-                    metrics = phase.step(images.to(device, module.probe.head.weight.dtype), positions)
+                    metrics = phase.step(to(images, device, plan.probe.head.weight.dtype), positions)
                     if bar:
                         bar.note(len(positions), metrics)
                     if phase.done:
                         break
             phase.finish(no_log)
-    module.embedding = assemble(module)
-    return module.embedding
+    return plan.result()

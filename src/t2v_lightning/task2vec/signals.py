@@ -14,6 +14,7 @@ from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning import Trainer
 
 from t2v_lightning.callbacks.checkpoint import save_last
+from t2v_lightning.internals import cluster_environment, handlers_before, started_processes
 
 log = logging.getLogger(__name__)
 
@@ -34,14 +35,14 @@ class StopSignals:
         self.trainer, self.process = trainer, os.getpid()
         self.stop, self.since = 0, 0.0
         self.requeue = False
-        environment = trainer._accelerator_connector.cluster_environment
+        environment = cluster_environment(trainer)
         self.requeue_signal: int | None = None
         if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
             self.requeue_signal = environment.requeue_signal
         self.requeue_handler: Any = None
         if threading.current_thread() is not threading.main_thread():
             return  # where signals cannot be noted
-        before = trainer._signal_connector._original_handlers  # Lightning's own may be in their place
+        before = handlers_before(trainer)
         for signum in (signal.SIGINT, signal.SIGTERM):
             ignored = before.get(signum) is signal.SIG_IGN  # as SIGINT is in the background of a script
             signal.signal(signum, signal.SIG_IGN if ignored else self._note)
@@ -70,7 +71,7 @@ class StopSignals:
         if self.trainer.is_global_zero:
             os.write(2, f"\n{text}\n".encode())  # safe within a handler
 
-    def heed(self) -> None:
+    def leave_if_stopped(self) -> None:
         """Acts on what any process has been told; to be called by all at the end of a batch.
 
         Raises:
@@ -109,7 +110,7 @@ def kill_started(trainer: Trainer) -> None:
 
 def _take_started(trainer: Trainer) -> list[Any]:
     """Takes them out of the Trainer's list, as Lightning kills this process when it sees that one has ended."""
-    listed = getattr(trainer.strategy.launcher, "procs", [])
+    listed = started_processes(trainer)
     started = list(listed)
     listed.clear()
     return started

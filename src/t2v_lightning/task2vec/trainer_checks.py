@@ -8,8 +8,16 @@ from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 from t2v_lightning.internals import starts_processes
 
 
-def check_trainer(trainer: pl.Trainer) -> None:
-    """Raises for Trainer settings under which an image would be left out, a gradient changed, or the result lost."""
+def check_trainer(trainer: pl.Trainer, learns: bool) -> None:
+    """Raises for settings under which an image would be left out, a gradient changed, or the result lost.
+
+    Args:
+        trainer: before its fit.
+        learns: whether the method takes gradient steps in the Trainer's precision.
+
+    Raises:
+        ValueError: the text names the setting and says what to do.
+    """
     strategy = trainer.strategy
     if not isinstance(strategy, (DDPStrategy, SingleDeviceStrategy)):
         raise ValueError(
@@ -35,11 +43,11 @@ def check_trainer(trainer: pl.Trainer) -> None:
                 f"Trainer({name}={value!r}) does not go with Task2Vec: every image must be seen exactly once "
                 f"and gradients stay as they are; leave it at {allowed!r}. For fewer images: Task2Vec(max_samples=...)"
             )
-    _check_precision(str(trainer.precision), getattr(trainer.lightning_module, "method", ""))
+    _check_precision(str(trainer.precision), learns)
 
 
-def _check_precision(precision: str, method: str) -> None:
-    if precision == "16-mixed" and method == "variational":
+def _check_precision(precision: str, learns: bool) -> None:
+    if precision == "16-mixed" and learns:
         raise ValueError(
             "Trainer(precision='16-mixed') does not go with method='variational': float16 ends at 6e-8, and the "
             "gradients of a trained head's loss lie below; take 'bf16-mixed', which is as fast, or '32-true'"

@@ -1,0 +1,59 @@
+"""What each method is: its options, and the phase that follows the head."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, Literal, NamedTuple, get_args
+
+from t2v_lightning.phases.montecarlo import MonteCarloPhase
+from t2v_lightning.phases.options import MonteCarloOptions, VariationalOptions
+from t2v_lightning.phases.variational import VariationalPhase
+
+MethodName = Literal["montecarlo", "variational"]
+
+Options = MonteCarloOptions | VariationalOptions
+
+
+class Method(NamedTuple):
+    """A dataclass of options, and a phase with a class method `of` that takes them."""
+
+    options: type[Any]
+    phase: Any
+
+
+METHODS: Mapping[str, Method] = {
+    "montecarlo": Method(MonteCarloOptions, MonteCarloPhase),
+    "variational": Method(VariationalOptions, VariationalPhase),
+}
+
+
+def method_options(method: str, given: Mapping[str, Any]) -> Options:
+    """The options of a method; those left out have their defaults.
+
+    Raises:
+        ValueError: there is no such method, an option is out of range, or it is one of another method and would
+            have no effect.
+        TypeError: no method has such an option.
+
+    >>> method_options("montecarlo", {"passes": 2}).passes
+    2
+    """
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}; allowed are {', '.join(get_args(MethodName))}")
+    defaults = {
+        name: {field.name: field.default for field in fields(known.options)}
+        for name, known in METHODS.items()
+    }
+    for name, value in given.items():
+        owners = [owner for owner, options in defaults.items() if name in options]
+        if not owners:
+            raise TypeError(
+                f"unknown option {name!r}; method={method!r} takes {', '.join(defaults[method])} beside those of "
+                "every method"
+            )
+        if method not in owners and value != defaults[owners[0]][name]:
+            raise ValueError(
+                f"{name}={value!r} is an option of method={owners[0]!r} and would have no effect with "
+                f"method={method!r}; leave it at {defaults[owners[0]][name]!r}"
+            )
+    own: Options = METHODS[method].options(**{k: v for k, v in given.items() if k in defaults[method]})
+    return own

@@ -1,0 +1,17 @@
+"""The input with which a probe is traced before a phase begins."""
+
+from t2v_lightning.functional.inputs import Inputs, to, transform
+from t2v_lightning.probes import ProbeNetwork
+
+
+def batch_of_one(probe: ProbeNetwork, example: Inputs | None = None) -> Inputs:
+    """A batch of one input on the probe's device and in its dtype.
+
+    Args:
+        probe: any.
+        example: an input without batch dimension, such as an image [C, H, W]; a black image when None.
+    """
+    weight = probe.head.weight
+    if example is None:
+        return weight.new_zeros(1, *probe.input_size)
+    return to(transform(lambda tensor: tensor[None], example), weight.device, weight.dtype)

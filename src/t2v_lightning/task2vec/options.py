@@ -1,0 +1,64 @@
+"""What a user chooses of an embedding, checked where it enters."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from t2v_lightning.functional.likelihood import LikelihoodName, get_likelihood
+from t2v_lightning.phases import HeadOptions, method_options
+from t2v_lightning.phases.methods import MethodName, Options
+from t2v_lightning.phases.options import HeadMethod
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingOptions:
+    """The options of every method, and those of the one that was chosen; see `Task2Vec`.
+
+    Raises:
+        ValueError, TypeError: an option is out of range; the text says what is allowed.
+
+    >>> EmbeddingOptions.of("montecarlo", max_samples=100, passes=2).own.passes
+    2
+    """
+
+    method: MethodName
+    own: Options
+    head: HeadOptions
+    likelihood: LikelihoodName | None = None
+    max_samples: int | None = 10_000
+    balanced: bool = True
+    skip_layers: int = 0
+    num_classes: int | None = None
+    features_budget: float | None = 4.0
+    seed: int = 0
+
+    @classmethod
+    def of(
+        cls, method: MethodName, head: HeadOptions | HeadMethod = "adam", **options: Any
+    ) -> "EmbeddingOptions":
+        """Options by name, those of every method and those of the chosen one together."""
+        if not isinstance(head, (str, HeadOptions)):
+            raise TypeError(f"head must be HeadOptions(...) or the name of a method, got {head!r}")
+        shared = {name: options.pop(name) for name in cls.__dataclass_fields__ if name in options}
+        return cls(
+            method=method,
+            own=method_options(method, options),
+            head=HeadOptions(method=head) if isinstance(head, str) else head,
+            **shared,
+        )
+
+    def __post_init__(self) -> None:
+        if self.likelihood is not None:
+            get_likelihood(self.likelihood)
+        whole: Mapping[str, Any] = {"max_samples": self.max_samples, "seed": self.seed}
+        for name, number in whole.items():
+            if number is not None and (isinstance(number, bool) or not isinstance(number, int)):
+                raise TypeError(f"{name} must be a whole number, got {number!r}")
+        if self.max_samples is not None and self.max_samples < 2:
+            raise ValueError(
+                f"max_samples={self.max_samples}; take at least one image a class, or None for all"
+            )
+        if self.features_budget is not None and not self.features_budget >= 0:
+            raise ValueError(
+                f"features_budget={self.features_budget}; it is a number of GB, or None for no limit"
+            )

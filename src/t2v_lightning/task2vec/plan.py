@@ -1,0 +1,199 @@
+"""How one embedding is computed: a probe, the images of a task, and phases that run one after another."""
+
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+
+from t2v_lightning._version import __version__
+from t2v_lightning.embedding import Embedding
+from t2v_lightning.loading.dataset import IndexedDataset
+from t2v_lightning.loading.loader import LoaderOptions, PhaseLoader, Reader
+from t2v_lightning.loading.sampler import ShardedSampler
+from t2v_lightning.loading.selection import Selection
+from t2v_lightning.phases import METHODS, FeaturesPhase, MethodPhase, Phase, State
+from t2v_lightning.phases.base import one_process
+from t2v_lightning.probes import ProbeNetwork
+from t2v_lightning.task2vec.checkpoint_state import digest
+from t2v_lightning.task2vec.options import EmbeddingOptions
+
+
+class Plan:
+    """One embedding from its images to its numbers; whoever runs it drives `phases` over the batches of `loader`.
+
+    Args:
+        probe: its head is new, or the one to keep; it is fitted in place.
+        probe_digest: identifies the weights of the probe, whatever precision a Trainer turns them into.
+        options: of the user.
+        selection: which images, with which targets and weights.
+        dataset: where they come from.
+        loading: how batches are made.
+        meta: what is known of the task: its name, classes, family.
+        processes: that share the images, each with a plan of its own.
+        run_folder: where large files may go; None for the system's temporary folder.
+
+    Attributes:
+        phases: features and head, then the method's own.
+        layers: name -> slice of the embedding.
+        learned: parameters beside the head that the phases learn, or None.
+
+    Raises:
+        ValueError: the images do not suit the probe, or the network cannot be measured.
+    """
+
+    def __init__(
+        self,
+        probe: ProbeNetwork,
+        probe_digest: str,
+        options: EmbeddingOptions,
+        selection: Selection,
+        dataset: Any,
+        loading: LoaderOptions,
+        meta: dict[str, Any],
+        processes: int = 1,
+        run_folder: Path | None = None,
+    ) -> None:
+        self.probe, self.probe_digest, self.options = probe, probe_digest, options
+        self.selection, self.meta, self.processes = selection, meta, processes
+        self.dataset = IndexedDataset(dataset, selection.chosen, probe.transform)
+        self.reader = Reader(self.dataset, loading)
+        all_reduce = _add_over_processes if processes > 1 else one_process
+        last: MethodPhase = METHODS[options.method].phase.of(
+            probe,
+            selection,
+            options.own,
+            skip_layers=options.skip_layers,
+            seed=options.seed,
+            example=self._first_image(),
+            learn_head=options.head.method != "keep",
+            all_reduce=all_reduce,
+        )
+        features = FeaturesPhase(
+            probe,
+            last.features,
+            selection,
+            options.head,
+            options.seed,
+            all_reduce,
+            None if options.features_budget is None else 1e9 * options.features_budget,
+            run_folder,
+        )
+        self.phases: list[Phase] = [features, last]
+        self.layers, self.learned = last.layers, last.learned
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs of all phases together."""
+        return sum(phase.epochs for phase in self.phases)
+
+    def phase_at(self, epoch: int) -> tuple[Phase, int]:
+        """The phase that an epoch of the whole belongs to, and the epoch within it."""
+        for phase in self.phases:
+            if epoch < phase.epochs:
+                return phase, epoch
+            epoch -= phase.epochs
+        raise IndexError(f"epoch {epoch + self.epochs} is beyond the last phase; there are {self.epochs}")
+
+    def loader(self, phase: Phase, epoch: int, rank: int = 0, world_size: int = 1) -> PhaseLoader:
+        """Batches of one epoch of a phase, this process's share."""
+        size = self.reader.options.batch_size
+        sampler = ShardedSampler(phase.order(epoch), phase.padding, size, rank, world_size)
+        return PhaseLoader(self.reader, sampler, epoch)
+
+    def to(self, device: torch.device) -> None:
+        """Moves the probe and what is learned."""
+        self.probe.to(device)
+        if self.learned is not None:
+            self.learned.to(device)
+
+    def settings(self) -> State:
+        """All on which the last digits depend beside the Trainer, by the names that a user knows."""
+        task, options = self.selection, self.options
+        return {
+            "batch_size": self.reader.options.batch_size,
+            "probe": self.probe.name,
+            "weights of the probe": self.probe_digest,
+            "dataset": self.meta["dataset"],
+            "number of images": len(task),
+            "labels and choice of images": digest(task.chosen, task.targets, task.weights),
+            "images": digest(*self.dataset.landmarks),
+            "likelihood": task.likelihood,
+            "skip_layers": options.skip_layers,
+            "seed": options.seed,
+            "method": options.method,
+            **asdict(options.own),
+            **{f"head.{name}": value for name, value in asdict(options.head).items()},
+        }
+
+    def result(self) -> Embedding:
+        """The embedding, once all phases are finished; all processes take part."""
+        fields: dict[str, Any] = {}
+        found: dict[str, Any] = {}
+        for phase in reversed(self.phases):
+            part = phase.result()
+            found |= part.pop("meta", {})
+            fields |= part
+        task, options = self.selection, self.options
+        meta = {
+            **self.meta,
+            "method": options.method,
+            "probe": self.probe.name,
+            "probe_digest": self.probe_digest,
+            "likelihood": task.likelihood,
+            "skip_layers": options.skip_layers,
+            "balanced": options.balanced and task.likelihood == "softmax",
+            "seed": options.seed,
+            "samples": len(task),
+            "num_classes": task.num_classes,
+            "classes": list(task.classes),
+            **found,
+            "versions": {
+                "t2v_lightning": __version__,
+                "torch": torch.__version__,
+                "lightning": version("pytorch-lightning"),
+            },
+        }
+        return Embedding(**fields, layers=self.layers, meta=meta)
+
+    def _first_image(self) -> Tensor:
+        """The first image [C, H, W], so that a wrong shape is an error before the work starts."""
+        image: Tensor = self.dataset[0][0]
+        expected = self.probe.input_size[0]
+        if image.dim() != 3 or image.shape[0] != expected or not image.is_floating_point():
+            raise ValueError(
+                f"image 0 of the dataset is a {image.dtype} tensor of shape {tuple(image.shape)}; the probe "
+                f"{self.probe.name!r} takes float tensors [{expected}, H, W], or PIL images, to which it applies "
+                "its own transform"
+            )
+        return image
+
+
+def describe_task(source: Any, dataset: Any) -> dict[str, Any]:
+    """What a datamodule says of its task; of any other source, the class of the dataset.
+
+    Args:
+        source: a LightningDataModule, or anything else.
+        dataset: that the images come from.
+    """
+    names = {
+        "dataset": "name",
+        "task_name": "task_name",
+        "task_id": "task_id",
+        "family": "family",
+        "class_names": "class_names",
+        "taxon": "taxon",
+    }
+    known = {
+        name: getattr(source, attribute)
+        for name, attribute in names.items()
+        if isinstance(source, LightningDataModule) and hasattr(source, attribute)
+    }
+    return known | {"dataset": known.get("dataset", type(getattr(dataset, "dataset", dataset)).__name__)}
+
+
+def _add_over_processes(sums: Tensor) -> None:
+    torch.distributed.all_reduce(sums)
