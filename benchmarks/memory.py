@@ -1,6 +1,10 @@
 """Peak memory of one Fisher pass over that of one plain training step (forward + backward in all weights).
 
     python benchmarks/memory.py [--networks resnet34,resnet50] [--batch 16] [--device cuda]
+    python benchmarks/memory.py --embeddings 60 [--networks resnet50]
+
+With `--embeddings`, the peak of a process that makes so many embeddings of five images, without a garbage collection
+of its own: after the first, and after the last, which finds all before it freed (Linux only).
 
 What a pass takes beyond the network and its inputs. On a CPU it is the rise of the process's peak resident set, each
 pass in a process of its own after a pass over one image that warms libraries up (Linux only); on a GPU it is what
@@ -16,9 +20,10 @@ import torch
 from speed import NETWORKS, plain_step
 from torch import Tensor
 
-from t2v_lightning import get_probe
+from t2v_lightning import embed, get_probe
 from t2v_lightning.functional.engine.per_sample import PerSampleFisher
 from t2v_lightning.functional.likelihood import cotangents, get_likelihood
+from t2v_lightning.phases import HeadOptions
 
 MIB = 2**20
 
@@ -58,6 +63,20 @@ def measure(kind: str, name: str, batch: int, device: torch.device) -> float:
     return (resident(peak=True) - before) / MIB
 
 
+def embeddings(name: str, count: int) -> None:
+    """Prints the peak of the process after the first and after the last embedding."""
+    torch.set_num_threads(1)
+    probe = get_probe(name, weights=None)
+    generator = torch.Generator().manual_seed(0)
+    task = [(torch.rand(*probe.input_size, generator=generator), i % 2) for i in range(5)]
+    head = HeadOptions(epochs=1, num_samples=64)
+    peaks = []
+    for _ in range(count):
+        embed(task, probe, head=head, progress=False)
+        peaks.append(resident(peak=True) / 1e6)
+    print(f"{name}: peak {peaks[0]:.0f} MB after 1 embedding, {peaks[-1]:.0f} MB after {count}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -66,7 +85,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int, help="instead of each network's own")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--one", choices=["step", "fisher"], help="measure one pass in this process")
+    parser.add_argument("--embeddings", type=int, help="make so many embeddings in one process")
     options = parser.parse_args()
+    if options.embeddings:
+        embeddings(options.networks if "," not in options.networks else "resnet50", options.embeddings)
+        return
     if options.one:
         name = options.networks
         print(
