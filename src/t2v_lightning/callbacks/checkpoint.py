@@ -1,4 +1,4 @@
-"""A checkpoint callback that goes by batches and seconds instead of steps and epochs."""
+"""A checkpoint callback that saves after so many batches or seconds."""
 
 import time
 from pathlib import Path
@@ -19,8 +19,8 @@ class BatchCheckpoint(ModelCheckpoint):
 
     Args:
         dirpath: its folder; None takes that of the first logger, or of the Trainer, as `ModelCheckpoint` does.
-        every_n_batches: batches between two checkpoints; None goes by the clock alone.
-        every_n_seconds: seconds between two checkpoints; None goes by batches alone.
+        every_n_batches: batches between two checkpoints; None goes only by the clock.
+        every_n_seconds: seconds between two checkpoints; None goes only by batches.
 
     Raises:
         ValueError: an interval is not above 0.
@@ -74,20 +74,24 @@ class BatchCheckpoint(ModelCheckpoint):
 
 
 def checkpoint_for(trainer: Trainer) -> list[BatchCheckpoint]:
-    """A `BatchCheckpoint` in place of the callback that a Trainer has by itself, which saves too seldom."""
+    """A `BatchCheckpoint` in place of the Trainer's default callback, which saves too seldom."""
     usual, found = ModelCheckpoint(), trainer.checkpoint_callbacks
-    if len(found) == 1 and type(found[0]) is ModelCheckpoint and _plan(found[0]) == _plan(usual):
+    if (
+        len(found) == 1
+        and type(found[0]) is ModelCheckpoint
+        and _settings_of(found[0]) == _settings_of(usual)
+    ):
         return [BatchCheckpoint()]
     return []
 
 
-def _plan(callback: ModelCheckpoint) -> dict[str, Any]:
+def _settings_of(callback: ModelCheckpoint) -> dict[str, Any]:
     """How a callback was set up, before a fit."""
     return {name: value for name, value in vars(callback).items() if not isinstance(value, torch.Tensor)}
 
 
 def save_by_the_clock(trainer: Trainer, outputs: Any, batch: Any, batch_idx: int) -> None:
-    """Lets `ModelCheckpoint(train_time_interval=...)` save, which it does under automatic optimisation alone."""
+    """Lets `ModelCheckpoint(train_time_interval=...)` save, which it does only under automatic optimisation."""
     automatic: Any = SimpleNamespace(automatic_optimization=True)
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and saves_by_the_clock(callback):

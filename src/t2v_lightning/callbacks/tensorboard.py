@@ -35,9 +35,9 @@ class TensorBoardSummary(Callback):
 
     For a module with a `plan`, an `embedding` and `logged`, as `Task2Vec` is.
 
-    The histograms of log10 Fisher are one a stage, and all of them behind each other in ``log10_fisher``, whose
+    Each stage has a histogram of log10 Fisher, and all of them stand one behind another in ``log10_fisher``, whose
     step is the number of the stage. Only the first process writes, and only to a `TensorBoardLogger`; a resumed fit
-    leaves what its log has already. The log is on disk before a checkpoint is, so that a fit that is killed and
+    does not write what its log has already. The log is on disk before a checkpoint is, so that a fit that is killed and
     resumed has no gap in its curves.
 
     Attributes:

@@ -22,9 +22,9 @@ _ALLOCATION_FAILED = (
 class Halving:
     """Calls a function on a batch, in parts of half the size whenever it runs out of memory.
 
-    The size that went through is kept for the batches that follow; a warning says so once. As every result
-    belongs to its own images, or is a sum over images, parts change nothing but rounding. Each process halves
-    by itself: a batch is whole again before processes add up what they have.
+    The size that fitted is kept for the batches that follow; a warning says so once. As every result belongs to
+    its own images, or is a sum over images, parts change nothing but rounding. Each process halves by itself: a
+    batch is whole again before processes add up what they have.
 
     Args:
         title: what runs, for the warning.
@@ -53,7 +53,7 @@ class Halving:
         """The function's results on consecutive parts of the batch, the first dimension of every tensor.
 
         Raises:
-            torch.OutOfMemoryError: one image alone does not fit.
+            torch.OutOfMemoryError: a single image does not fit.
         """
         results: list[Tensor] = []
         start, count, before, device = 0, length(images), self.limit, device_of(images)

@@ -3,9 +3,9 @@
 Half precision does not carry squared gradients of single images: weight gradients of convolutions are sums over
 positions that cancel, and a rounding error in them is squared, not averaged away. Against float32, for 16 to 48
 images, autocast to bfloat16 moved the Monte Carlo embedding by 26 to 49 % with EfficientNet-Lite0 (plain autograd
-under autocast: 38 %) and by 6 to 9 % with ResNet-18; with the features alone in bfloat16, the head fitted to them
-moved it by 0.3 to 31 %. So features and squared gradients are computed as the weights are stored, whatever
-autocast is on. Training under noise bears it, as noise of the size of rounding is what it looks for.
+under autocast: 38 %) and by 6 to 9 % with ResNet-18; with only the features in bfloat16, the head fitted to them
+moved it by 0.3 to 31 %. So features and squared gradients are computed in the dtype of the weights, whatever
+autocast says. Training under noise tolerates it, as it adds far larger noise itself.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ def full_precision(device: torch.device) -> Iterator[None]:
     """Arithmetic in the dtype of the tensors: no autocast, and no TensorFloat-32 that nobody asked for.
 
     TensorFloat-32 has the 10 bits of float16, and cuDNN takes it for convolutions by default. Here it does so only
-    after ``torch.set_float32_matmul_precision("high")`` or ``"medium"``, which is the user's to call.
+    after `torch.set_float32_matmul_precision("high")` or `"medium"`, which is for the user to decide.
 
     >>> with torch.autocast("cpu", torch.bfloat16), full_precision(torch.device("cpu")):
     ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype

@@ -46,7 +46,7 @@ class VariationalPhase(MethodPhase):
     """Minimises cross-entropy + beta * KL over noise and head by Adam, a step a batch of draws.
 
     A position stands for a draw as well as for an image, draw * N + image, where the draws of all epochs are
-    numbered through. So the noise of a draw is a function of seed, epoch, place in the epoch, and layer alone.
+    numbered consecutively. So the noise of a draw is a function of seed, epoch, place in the epoch and layer only.
     Gradients are sums over a batch, added up over processes and divided by the number of draws: every process
     takes the same step, that of one process with a batch as large as all of theirs.
 
@@ -65,8 +65,8 @@ class VariationalPhase(MethodPhase):
         optimizer: holds log-variances and log lambda^2, then affine parameters and the head.
 
     Raises:
-        FloatingPointError: in `step`, when loss or gradients are not finite, or a layer is drowned in noise; in
-            `finish`, when the loss is beyond all guessing.
+        FloatingPointError: in `step`, when loss or gradients are not finite, or the noise of a layer dwarfs its
+            weights; in `finish`, when the loss is far above that of a constant guess.
     """
 
     title: ClassVar[str] = "variational"
@@ -221,7 +221,7 @@ class VariationalPhase(MethodPhase):
         return torch.cat([part.flatten().double() for part in (*gradients, numbers)])
 
     def _no_sums(self, device: torch.device) -> Tensor:
-        """The sums of a process whose share of the last batch is padding alone."""
+        """The sums of a process whose share of the last batch is only padding."""
         size = sum(p.numel() for p in self._learned_from_data) + 3
         return torch.zeros(size, dtype=torch.float64, device=device)
 
@@ -247,7 +247,7 @@ class VariationalPhase(MethodPhase):
     def _diagnosis(
         self, cross_entropy: float, images: Inputs | None = None, draws: Tensor | None = None
     ) -> str:
-        """Where the noise went wrong, if need be in these images, and what to do about it."""
+        """Which layer diverged, found with these images if they are given, and what to do about it."""
         relative = self.network.noise.relative_noise().nan_to_num(torch.inf, torch.inf)
         names = list(self.network.noise.layers)
         layer, what = names[int(relative.argmax())], "bears the most noise"

@@ -1,4 +1,4 @@
-"""The embedding of a training run's data, again and again while its network learns."""
+"""The embedding of a training run's data, every few epochs while its network learns."""
 
 import json
 import logging
@@ -36,8 +36,8 @@ class Task2VecCallback(Callback):
     """Embeds the data of any training run every few epochs, with the run's own network as the probe.
 
     Logs ``task2vec/norm`` and, from the second embedding on, ``task2vec/drift``: the distance to the embedding
-    before. A drift that falls to nothing says that the features have settled. All happens on a copy of the
-    network with random numbers of its own, so the run goes on as if nothing had been. Processes of a DDP run
+    before. A drift that falls to nothing says that the features have settled. Everything happens on a copy of the
+    network with random numbers of its own, so training is unaffected. Processes of a DDP run
     share the images; the networks' buffers are those of the first. A checkpoint carries the last embedding.
 
     Args:
@@ -97,7 +97,7 @@ class Task2VecCallback(Callback):
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Prepares an embedding and drops it, so that whatever is wrong is said before the first step."""
+        """Plans an embedding and drops it, so that whatever is wrong is an error before the first step."""
         with _apart():
             self._images = self._find_images(trainer)
             warn_random_transforms(self._images.source)
@@ -195,7 +195,7 @@ class _Images:
 
 @contextmanager
 def _apart() -> Iterator[None]:
-    """Random numbers that are the same each time; afterwards those of the run go on where they were."""
+    """The same random numbers each time; those of the run are unaffected."""
     with isolate_rng():
         random.seed(0)
         np.random.seed(0)  # noqa: NPY002 - the generator that transforms draw from

@@ -1,4 +1,4 @@
-"""A copy of a network in training, with no strings to the run around it."""
+"""A copy of a network in training that is independent of the run around it."""
 
 import copy
 from collections import OrderedDict
@@ -17,9 +17,9 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 def copy_network(network: Network) -> Network:
     """A deep copy without gradients, trainer or hooks, but for hooks of PyTorch's own that make weights.
 
-    A hook that the run put on its network would see the copy's passes as if they were the run's. Those of
-    weight norm, spectral norm and pruning are part of the network. What a network keeps of a graph (a weight
-    that such a hook has computed, a list of losses) is taken by value, as `copy.deepcopy` refuses it.
+    A hook that the run put on its network would take the copy's passes for the run's. The hooks of weight norm,
+    spectral norm and pruning are part of the network. What a network keeps of a graph (a weight that such a hook
+    has computed, a list of losses) is copied by value, as `copy.deepcopy` refuses it.
 
     Args:
         network: any; left as it is.

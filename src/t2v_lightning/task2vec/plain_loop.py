@@ -14,13 +14,13 @@ from t2v_lightning.task2vec.plan import Plan
 
 
 class Bar(Protocol):
-    """What shows how far the work is."""
+    """A progress bar."""
 
     def track(self, title: str, batches: Any) -> Iterable[Any]:
         """Yields the batches and counts them."""
 
     def note(self, images: int, metrics: dict[str, float]) -> None:
-        """Shows the numbers of the batch at hand."""
+        """Shows the numbers of the last batch."""
 
 
 def run_plan(plan: Plan, device: torch.device, bar: Bar | None = None, rank: int = 0) -> Embedding:
@@ -29,7 +29,7 @@ def run_plan(plan: Plan, device: torch.device, bar: Bar | None = None, rank: int
     Args:
         plan: every one of the processes that it was made for runs its own.
         device: of this process.
-        bar: shows how far it is.
+        bar: shows the progress; None shows none.
         rank: of this process among them.
     """
     plan.to(device)

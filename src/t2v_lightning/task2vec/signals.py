@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a requeue by Slurm, heeded between two batches by all processes together."""
+"""Ctrl-C, SIGTERM and a requeue by Slurm, acted on between two batches by all processes together."""
 
 import logging
 import os
@@ -19,16 +19,16 @@ from t2v_lightning.internals import cluster_environment, handlers_before, starte
 log = logging.getLogger(__name__)
 
 SAME_PRESS = 0.2
-"""Seconds within which a second SIGINT is the same Ctrl-C, sent on by a launcher."""
+"""Seconds within which a second SIGINT is the same Ctrl-C, passed on by a launcher."""
 
 
 class StopSignals:
-    """Notes signals while a Trainer runs, and acts on them when told that it is a good moment.
+    """Notes signals while a Trainer runs; `leave_if_stopped` acts on them at the end of a batch.
 
-    The first SIGINT or SIGTERM saves a checkpoint at the end of the batch and leaves with 128 + signal; a SIGINT
-    after that leaves at once. Lightning's own handlers act in the middle of a batch, when nothing is whole and
-    processes that share the work are in different places; the one for a Slurm requeue is therefore called at
-    the end of the batch too, and what they had done before is restored by Lightning at the end of the fit.
+    The first SIGINT or SIGTERM saves a checkpoint at the end of the batch and exits with 128 + signal; another
+    SIGINT exits at once. Lightning's own handlers act in the middle of a batch, when nothing is whole and
+    processes that share the work are in different places. Its handler for a Slurm requeue is therefore called at
+    the end of the batch too. Lightning restores the former handlers at the end of the fit.
     """
 
     def __init__(self, trainer: Trainer) -> None:
@@ -72,16 +72,16 @@ class StopSignals:
             os.write(2, f"\n{text}\n".encode())  # safe within a handler
 
     def leave_if_stopped(self) -> None:
-        """Acts on what any process has been told; to be called by all at the end of a batch.
+        """Acts on a signal that any process has received; all processes call it at the end of a batch.
 
         Raises:
             SystemExit: with 128 + signal, once the checkpoint is written.
         """
         trainer = self.trainer
-        told = torch.tensor([self.stop, int(self.requeue)], device=trainer.strategy.root_device)
+        received = torch.tensor([self.stop, int(self.requeue)], device=trainer.strategy.root_device)
         if trainer.world_size > 1:
-            torch.distributed.all_reduce(told, op=torch.distributed.ReduceOp.MAX)
-        stop, requeue = told.tolist()
+            torch.distributed.all_reduce(received, op=torch.distributed.ReduceOp.MAX)
+        stop, requeue = received.tolist()
         if requeue and callable(self.requeue_handler):
             self.requeue = False
             self.requeue_handler(self.requeue_signal, None)
@@ -98,7 +98,7 @@ class StopSignals:
         if self.trainer.is_global_zero:
             log.warning("stopped by %s; %s", signal.Signals(signum).name, how)
         if children := _take_started(self.trainer):
-            threading.Thread(target=_see_to_the_end, args=[children]).start()
+            threading.Thread(target=_wait_or_kill, args=[children]).start()
         raise SystemExit(128 + signum)
 
 
@@ -109,15 +109,15 @@ def kill_started(trainer: Trainer) -> None:
 
 
 def _take_started(trainer: Trainer) -> list[Any]:
-    """Takes them out of the Trainer's list, as Lightning kills this process when it sees that one has ended."""
+    """Takes them out of the Trainer's list: Lightning kills this process when it sees that one of them has ended."""
     listed = started_processes(trainer)
     started = list(listed)
     listed.clear()
     return started
 
 
-def _see_to_the_end(children: list[Any], seconds: float = 60.0) -> None:
-    """Waits for processes that this one started, which holds up its own end; kills those that hang."""
+def _wait_or_kill(children: list[Any], seconds: float = 60.0) -> None:
+    """Waits for processes that this one started, so that they end before it; kills those that hang."""
     for child in children:
         try:
             child.wait(seconds)
