@@ -1,9 +1,8 @@
 """Checkpoint files: whole or not there at all."""
 
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -50,19 +49,19 @@ def test_two_runs_in_one_folder_write_to_files_of_their_own(
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
 
 
-def killed_while_it_wrote(folder: Path, name: str) -> None:
-    code = (
-        "import os, sys, torch\n"
-        "from t2v_lightning.task2vec.checkpoint_io import SafeCheckpointIO\n"
-        "torch.save = lambda content, file: os.kill(os.getpid(), 9)\n"
-        "SafeCheckpointIO().save_checkpoint({}, sys.argv[1])\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code, folder / name], timeout=100, check=False)
-    assert done.returncode == -signal.SIGKILL
+def killed_while_it_wrote(path: Path) -> None:
+    def write() -> None:
+        torch.save = lambda content, file: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
+        SafeCheckpointIO().save_checkpoint({}, path)
+
+    process = multiprocessing.get_context("fork").Process(target=write)
+    process.start()
+    process.join(100)
+    assert process.exitcode == -signal.SIGKILL
 
 
 def test_what_a_killed_run_left_unfinished_is_no_checkpoint_and_goes_in_time(tmp_path: Path) -> None:
-    killed_while_it_wrote(tmp_path, "hpc_ckpt_1.ckpt")
+    killed_while_it_wrote(tmp_path / "hpc_ckpt_1.ckpt")
     (left,) = tmp_path.iterdir()
     assert checkpoints_of(tmp_path) == []
     trainer = Trainer(default_root_dir=tmp_path, logger=False, accelerator="cpu", enable_progress_bar=False)
