@@ -2,9 +2,9 @@
 
     python benchmarks/memory.py [--networks resnet34,resnet50] [--batch 16] [--device cuda]
 
-What a pass takes beyond the network and its inputs. On a CPU it is the rise of the process's peak resident set, each
-pass in a process of its own after a pass over one image that warms libraries up (Linux only); on a GPU it is what
-torch counts.
+Counted is what a pass needs beyond the network and its inputs. On a CPU it is the rise of the process's peak resident
+set, with each pass in a process of its own after a pass over one image to warm up libraries (Linux only); on a GPU it
+is what torch counts.
 """
 
 import argparse
