@@ -2,19 +2,19 @@
 
     python benchmarks/accuracy.py [--tasks digits,photos] [--images 256] [--size 64] [--seeds 32] [--reference 3]
 
-For each task once with a confident head (fitted as by default) and once with an unsure one (20 steps of Adam).
+Each task is measured once with a confident head (fitted as by default) and once with an unsure one (20 steps of Adam).
 Rows:
 
-- batch mean: the reference implementation's estimator (`fitted.ReferenceEstimator`), as many draws a pass as there
-  are images;
+- batch mean: the reference implementation's estimator (`fitted.ReferenceEstimator`), with as many draws per pass as
+  there are images;
 - categorical: labels drawn from the network's own distribution, gradients squared one by one;
-- sign: four ways, by the signs of an image's draws (independent, or orthogonal by a Hadamard matrix) and by the factor
-  S S^T = diag(p) - p p^T (its C columns sqrt(p_k) (e_k - p), or the C - 1 of `functional.likelihood`). The last one,
-  both together, is what `sampling="sign"` does.
+- sign: in four ways, by the signs of an image's draws (independent, or orthogonal by a Hadamard matrix) and by the
+  factor S S^T = diag(p) - p p^T (its C columns sqrt(p_k) (e_k - p), or the C - 1 of `functional.likelihood`). The last
+  one, orthogonal signs and C - 1 columns together, is what `sampling="sign"` does.
 
-A filter's value is a quadratic form of the vector that is backpropagated. So the network is asked for that form once,
-one pass for each pair of outputs, and all modes and seeds are arithmetic on it: figures are root mean squares over
-many seeds. Nothing else of the estimators changes by that.
+A filter's value is a quadratic form of the vector that is backpropagated. So the form is computed once,
+with one pass for each pair of outputs, and all modes and seeds are arithmetic on it. Figures are root mean squares over
+many seeds. The estimators are otherwise unchanged.
 """
 
 import argparse

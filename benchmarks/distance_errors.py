@@ -1,21 +1,21 @@
-"""How often two standard errors of a distance cover what disjoint images of the same tasks say.
+"""How often a distance plus or minus two standard errors covers the distance on other images of the same tasks.
 
     python benchmarks/distance_errors.py [--subsets 128 192 256] [--distances cosine jsd] [--images 1536] [--size 64]
 
 For each of six built-in tasks the head is fitted once, to all images, and every image's Fisher entries are taken
-once (`sign`, one pass). Then, many times over, the images of each task are dealt into disjoint subsets, class by
-class; each subset becomes an embedding as `embed` would make it, with its sums over 16 groups, and each distance
+once (`sign`, one pass). Then the images of each task are dealt into disjoint subsets, class by class, many
+times over; each subset becomes an embedding as `embed` would make it, with its sums over 16 groups, and each distance
 between tasks, plus or minus two standard errors, is compared with the mean distance between the other subsets of
 both tasks, of the same size and disjoint from this one. Coverage is that
 
 - of all distances;
 - of `clear` pairs of tasks: their distance is above three noise floors, both as means over the subsets;
-- of `drawn` distances: above three noise floors of the very subsets. That choice is not fair to an interval: a few
-  images make much of a small subset's floor and standard error, and where they are missing both come out small.
+- of `drawn` distances: above three noise floors of the same subsets. This selection is biased against the interval: a
+  few images determine much of a small subset's floor and standard error, and where they are missing both are small.
 
 `ratio` is the root mean square of the standard errors over that of the distances' differences from those of all
-images. It holds, too, what noise adds to a distance: that of two noisy vectors is on average larger than that of their
-means. A distance `cosine` is never above one, so that floors of 0.33 and more leave nothing to compare.
+images. It includes what noise adds to a distance: the distance between two noisy vectors is on average larger than that
+between their means. A cosine distance is never above one, so floors of 0.33 and more leave nothing to compare.
 """
 
 from __future__ import annotations

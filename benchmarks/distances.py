@@ -3,8 +3,8 @@
     python benchmarks/distances.py                      # 1,000 embeddings of 8,512 entries
     python benchmarks/distances.py --count 10000 --distances cosine --numba with --repeats 1
 
-Prints microseconds a pair and the ratio to the loop, both measured in this run, in turns; the largest
-difference from the loop; and the peak memory of the process. Ratios mean something on an idle machine alone.
+Prints microseconds per pair and the ratio to the loop, both measured in this run, in turns; the largest
+difference from the loop; and the peak memory of the process. Ratios are meaningful only on an idle machine.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ _CROPS = (
 
 
 def crops_dataset(images: int) -> TaskDataset[Any]:
-    """Ten classes of crops of photographs and textures, as many of each."""
+    """Ten classes of crops of photographs and textures, the same number of each."""
     return TaskDataset(crop_task(_CROPS, "train", train=images), open_crop)
 
 

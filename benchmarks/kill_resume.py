@@ -1,12 +1,12 @@
-"""Kills embeddings with SIGKILL in every phase and looks whether they go on to the same digits.
+"""Kills fits with SIGKILL in every phase and checks that they resume to the same embedding, to the last digit.
 
     python benchmarks/kill_resume.py            # every phase, 0 and 2 workers, 1 and 2 processes: 28 kills
     python benchmarks/kill_resume.py --only "head" --processes 2
 
-Each kill takes all processes of a run down at once, at a random moment after the named point; the run is then
-started again with ``ckpt_path="last"`` and its embedding compared, bit for bit, with that of an uninterrupted run
-of as many processes. Two columns say how many batches the uninterrupted run has and how many the second start
-still made. Exits with 1 when an embedding differs.
+Each kill takes down all processes of a run at once, at a random moment after the named point. The run is then
+started again with `ckpt_path="last"`, and its embedding is compared, bit for bit, with that of an uninterrupted run
+with the same number of processes. Two columns say how many batches the uninterrupted run has, and how many the
+second start still had to make. Exits with 1 when an embedding differs.
 """
 
 import argparse
@@ -112,7 +112,7 @@ def embed(folder: Path, method: str, processes: int, workers: int) -> None:
 
 
 def start(folder: Path, method: str, processes: int, workers: int) -> subprocess.Popen[bytes]:
-    """Starts `embed` in a session of its own, so that a kill takes all that it starts."""
+    """Starts `embed` in a session of its own, so that a kill takes down everything that it started."""
     words = [sys.executable, __file__, "--run", str(folder), method, str(processes), str(workers)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     with (folder / "output.txt").open("ab") as output:
@@ -122,7 +122,7 @@ def start(folder: Path, method: str, processes: int, workers: int) -> subprocess
 
 
 def finish(folder: Path, process: subprocess.Popen[bytes]) -> Embedding:
-    """The embedding of a run that is left alone."""
+    """The embedding of an uninterrupted run."""
     if process.wait(600) != 0:
         raise RuntimeError(
             f"a run ended with {process.returncode}:\n{(folder / 'output.txt').read_text()[-3000:]}"
@@ -138,7 +138,7 @@ def reached(folder: Path) -> list[list[int]]:
 
 
 def kill_at(folder: Path, process: subprocess.Popen[bytes], epoch: int, share: float, wait: float) -> str:
-    """Kills all processes of a run a moment after it has come that far; says where that was."""
+    """Kills all processes of a run a moment after it has reached a point; returns where that was."""
     deadline = time.monotonic() + 600
     while True:
         last = (reached(folder) or [[-1, 0, 1]])[-1]
@@ -158,7 +158,7 @@ def kill_at(folder: Path, process: subprocess.Popen[bytes], epoch: int, share: f
 
 
 def same(a: Embedding, b: Embedding) -> bool:
-    """Whether two embeddings are equal to the last bit, with all that is said about them."""
+    """Whether two embeddings are equal to the last bit, metadata included."""
     pairs = [(a.fisher, b.fisher), (a.scale, b.scale), (a.stderr, b.stderr)]
     return a.meta == b.meta and all(
         x is y or (x is not None and y is not None and x.tobytes() == y.tobytes()) for x, y in pairs
@@ -166,7 +166,7 @@ def same(a: Embedding, b: Embedding) -> bool:
 
 
 def main() -> None:
-    """Prints a row a kill."""
+    """Prints one row per kill."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -6,9 +6,9 @@
 With `--embeddings`, the peak of a process that makes so many embeddings of five images, without a garbage collection
 of its own: after the first, and after the last, which finds all before it freed (Linux only).
 
-What a pass takes beyond the network and its inputs. On a CPU it is the rise of the process's peak resident set, each
-pass in a process of its own after a pass over one image that warms libraries up (Linux only); on a GPU it is what
-torch counts.
+Counted is what a pass needs beyond the network and its inputs. On a CPU it is the rise of the process's peak resident
+set, with each pass in a process of its own after a pass over one image to warm up libraries (Linux only); on a GPU it
+is what torch counts.
 """
 
 import argparse

@@ -1,14 +1,14 @@
-"""How much of the wall time of a Fisher pass over JPEG files the Fisher arithmetic takes.
+"""What share of the wall time of a Fisher pass over JPEG files is spent in the Fisher arithmetic.
 
     python benchmarks/pipeline.py [--images 128] [--probe efficientnet_lite0] [--workers 0 1 2]
 
 Writes a folder of photographs as JPEG files (crops of scikit-image's, about 500 x 375 pixels, like ImageNet's), and
-times the Fisher phase of `Task2Vec` over it, reading, decoding and resizing included. A line a number of workers:
+times the Fisher phase of `Task2Vec` over it, reading, decoding and resizing included. One line per number of workers:
 
     step    share of the wall time that is spent in the arithmetic, rather than in waiting for images
-    alone   seconds that the same arithmetic takes with all images in memory, as a share of the wall time
+    alone   time that the same arithmetic takes with all images in memory, as a share of the wall time
 
-`step` can hide that reading slows the arithmetic down, where both want the same cores; `alone` cannot.
+`step` can hide that reading slows down the arithmetic where both compete for the same cores; `alone` cannot.
 """
 
 import argparse

@@ -57,7 +57,7 @@ def plain_step(network: nn.Module, x: Tensor, y: Tensor) -> Callable[[], object]
 
 
 def without_squares(run: Callable[[], object]) -> Callable[[], object]:
-    """A Fisher pass that leaves the squares out."""
+    """A Fisher pass without the squares."""
 
     def limit() -> None:
         with ExitStack() as stack:

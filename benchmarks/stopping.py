@@ -2,9 +2,9 @@
 
     python benchmarks/stopping.py [--task digits] [--target 0.15] [--head-epochs 1] [--size 64] [--seeds 20]
 
-A built-in task, a probe with one fitted head. Each seed is another visiting order and other random
-signs. The Fisher phase runs with `target_stderr`; what it holds when it asks to stop is the stopped embedding, and it
-then goes on to the last image, which gives the embedding over all images. Goal: in at least 90 % of seeds their
+One built-in task and one probe with a fitted head; each seed gives another visiting order and other random signs. The
+Fisher phase runs with `target_stderr`: its estimate when it asks to stop is the stopped embedding, and it then
+continues to the last image, which gives the embedding over all images. Goal: in at least 90 % of seeds their
 relative L2 distance is below twice the reported relative standard error. The last column compares with `exact`
 over all images, which has no random signs in common with the stopped embedding.
 """

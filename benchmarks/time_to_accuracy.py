@@ -2,13 +2,13 @@
 
     python benchmarks/time_to_accuracy.py [--images 2000] [--size 64] [--error 0.05] [--budget 20] [--seeds 2]
 
-Ours is `sampling="sign"` over all images with the least of 1, 2, 4, 8 passes whose error is below the mark; the time
-of `exact` itself stands beside it. Against the reference implementation's estimator (`fitted.ReferenceEstimator`),
-batch after batch, on the same probe with the same fitted head: it is there once its error stays below the mark.
-Images lie in memory, so that only arithmetic is timed, in CPU time; comparing with `exact` is not counted. Where the
-reference is not there within the budget, its time is extrapolated by its own law error = c / sqrt(draws), c^2 being
-the mean of error^2 * draws over the second half of the run and over the seeds; the output says so. That mean is of a
-skewed quantity and so rough: with a confident head a rare label carries most of it.
+Ours is `sampling="sign"` over all images, with the smallest of 1, 2, 4 and 8 passes whose error is below that mark; the
+time of `exact` itself is shown beside it. The reference implementation's estimator (`fitted.ReferenceEstimator`) runs
+batch after batch on the same probe with the same fitted head, and has arrived once its error stays below the mark.
+Images are in memory, so only arithmetic is timed, in CPU time; comparing with `exact` is not counted. If the reference
+has not arrived within the budget, its time is extrapolated by its own law, error = c / sqrt(draws), where c^2 is the
+mean of error^2 * draws over the second half of the run and over the seeds; the output says so. That mean is rough,
+because the quantity is skewed: with a confident head a rare label carries most of it.
 """
 
 import argparse
@@ -82,7 +82,7 @@ def reached(points: list[Point], mark: float) -> Point | None:
 
 
 def time_of_ours(fitted: FittedTask, truth: Tensor, mark: float, seeds: int) -> float:
-    """Seconds of the least number of passes that gets below the mark in all seeds, each printed."""
+    """Seconds of the smallest number of passes that gets below the mark for all seeds; prints each."""
     for passes in (1, 2, 4, 8):
         start = time.process_time()
         errors = [relative_error(ours(fitted, passes, seed), truth) for seed in range(seeds)]
@@ -97,7 +97,7 @@ def time_of_ours(fitted: FittedTask, truth: Tensor, mark: float, seeds: int) -> 
 
 
 def time_of_reference(curves: list[list[Point]], mark: float) -> float:
-    """Seconds to the mark, the mean over seeds, printed."""
+    """Seconds to the mark, as a mean over seeds; prints it."""
     there = [reached(points, mark) for points in curves]
     per_draw = sum(points[-1].seconds for points in curves) / sum(points[-1].draws for points in curves)
     if all(there):

@@ -5,23 +5,23 @@
 
 **time** compares a step (forward, backward, Adam, all of one batch) with the same step whose noise variances are
 written out weight by weight, conv(a^2 + 0.01, var), and whose noise is drawn by `torch.randn_like`. Both are timed
-in turn in one process, by its CPU time (wall time between synchronisations on a GPU); printed are medians.
+in turn in one process, by its CPU time (wall time between synchronisations on a GPU), and medians are printed.
 
 **agreement** is the rank correlation over filters between exp(-logvar) and F / (2 beta) + 1/lambda^2, over the whole
-vector and as a mean over layers, with three readings of F (all exact, no sampling of columns):
+vector and as a mean over layers, with three versions of F (all exact, no sampling of columns):
 
 - F: the Fisher information of the noise-free probe and its head, as `sampling="exact"` gives it;
 - positions: the same without the products of different output positions. Local reparametrisation gives every
   position of an output its own noise, where noise on a shared weight moves all of them together, so this is the
   curvature that it responds to;
-- noisy: that under the noise as it stands, since "small noise" does not hold at beta = 1e-7.
+- noisy: F under the learned noise, which is not small at beta = 1e-7.
 
-Printed at the start, after each of the default two epochs, and then at convergence. Adam alone is slow to converge:
-the gradient of a filter's beta * KL is far below the noise of its gradient of the cross-entropy, so that its steps
-are mostly a random walk. `--adam-steps` shows it, at three times the default rate. Convergence is reached by
+Printed at the start, after each of the default two epochs, and then at convergence. Adam by itself converges slowly:
+the gradient of a filter's beta * KL is far below the noise of its gradient of the cross-entropy, so its steps are
+mostly a random walk. `--adam-steps` shows this, at three times the default rate. Convergence is reached by
 `--updates` damped updates of every log-variance to -log(noisy F / (2 beta) + 1/lambda^2) and of every lambda^2 to its
 own optimum, with 60 steps of the head in between, and checked by 300 steps of Adam at a tenth of the default rate,
-which ought to leave it where it is.
+which should leave it where it is.
 """
 
 import argparse
@@ -151,7 +151,7 @@ class Agreement:
         return total
 
     def position_fisher(self, draws: int = 0) -> Tensor:
-        """Mean over images, or over so many draws under noise, of sum_t g_t^2 s_t / n_f for convolutions."""
+        """Mean over images, or over that many draws under noise, of sum_t g_t^2 s_t / n_f for convolutions."""
         softmax, noise, count = get_likelihood("softmax"), self.network.noise, len(self.task)
         total = torch.zeros_like(noise.log_variance, dtype=torch.float64)
         names: dict[Tensor, slice] = {

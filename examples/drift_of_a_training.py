@@ -1,7 +1,7 @@
-"""Have the features of a training settled? `Task2VecCallback` embeds its data every other epoch with its own network.
+"""Have the features settled? `Task2VecCallback` embeds the training data every other epoch by the current network.
 
-The norm says how much the predictions depend on the filters, the drift how far the embedding has moved since the one
-before. The training goes on to the last digit as if nobody had looked.
+The norm says how much the predictions depend on the filters, and the drift how far the embedding has moved since the
+previous one. The training itself is unaffected, to the last digit.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from t2v_lightning.data import get_datamodule
 
 
 class Classifier(LightningModule):
-    """Any module will do whose `forward` returns what a final Linear layer gives."""
+    """Any module will do, as long as `forward` returns the output of a final Linear layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Classifier(LightningModule):
 
 
 class Table(Callback):
-    """Prints what was logged in epochs with an embedding; a logger such as TensorBoard's draws it."""
+    """Prints what was logged in epochs with an embedding; a logger such as TensorBoard would draw it."""
 
     def __init__(self) -> None:
         self.rows: dict[int, dict[str, float]] = {}

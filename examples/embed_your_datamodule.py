@@ -1,6 +1,6 @@
 """The embedding of your own data, from a LightningDataModule, from a plain DataLoader, and from a dataset.
 
-All that is needed is a map-style dataset of (image, label) for training. Shuffling, batch size and `drop_last` of its
+All you need is a map-style training dataset of (image, label) pairs. Shuffling, batch size and `drop_last` of its
 loader make no difference: every image counts once.
 """
 
@@ -18,7 +18,7 @@ from t2v_lightning.functional.distances import pdist
 
 
 class Handwriting(LightningDataModule):
-    """Somebody's datamodule, which has never heard of Task2Vec."""
+    """An ordinary datamodule that knows nothing of Task2Vec."""
 
     def __init__(self, digits: Collection[int], transform: Callable[[Image.Image], Tensor]) -> None:
         super().__init__()

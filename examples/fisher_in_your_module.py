@@ -1,6 +1,6 @@
 """Which filters does your network rely on? The metric `FilterwiseFisher` in a LightningModule of your own.
 
-It adds up squared gradients of single images over batches and processes, and gives the Fisher information of each
+It adds up squared per-image gradients over batches and processes, and gives the Fisher information of each
 filter: how much the predictions change when the filter's weights do.
 """
 

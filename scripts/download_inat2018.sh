@@ -1,6 +1,6 @@
 #!/bin/sh
-# Fetches iNaturalist 2018 (120 GB, 319 GB with what is unpacked) into DATA_ROOT/inat2018.
-# May be broken off and run again at any time.
+# Downloads iNaturalist 2018 (120 GB, 319 GB once unpacked) into DATA_ROOT/inat2018.
+# Can be interrupted and run again at any time.
 if [ $# -ne 1 ] || [ -z "$1" ] || [ "${1#-}" != "$1" ]; then
     echo "usage: $0 DATA_ROOT" >&2
     exit 2

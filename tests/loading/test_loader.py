@@ -1,4 +1,4 @@
-"""The indexed dataset, and the loader that shards, pads and resumes."""
+"""The loader of a phase: its batches, its workers, and a resume at any batch."""
 
 import multiprocessing
 import os
@@ -6,21 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from PIL import Image
-from torch import Tensor
-from torch.utils.data import DistributedSampler, default_collate
-from torchvision.transforms.functional import pil_to_tensor
+from numbered_images import images
+from torch.utils.data import default_collate
 
 from t2v_lightning.loading.dataset import IndexedDataset
 from t2v_lightning.loading.loader import LoaderOptions, PhaseLoader, Reader
 from t2v_lightning.loading.sampler import ShardedSampler
-
-
-def images(n: int) -> list[tuple[Tensor, int]]:
-    """Image i is full of i, its target is i % 3."""
-    return [(torch.full((2, 3, 3), float(i)), i % 3) for i in range(n)]
 
 
 def loader(
@@ -36,113 +27,6 @@ def loader(
 def read(batches: Any) -> list[tuple[list[float], list[int]]]:
     """Batches as plain numbers: what the images hold, and their positions."""
     return [(x[:, 0, 0, 0].tolist(), positions.tolist()) for x, positions in batches]
-
-
-# --- items ---------------------------------------------------------------------------------------------------
-
-
-def test_items_are_the_chosen_images_with_target_and_position() -> None:
-    dataset = IndexedDataset(images(10), torch.tensor([7, 2, 9]))
-    assert len(dataset) == 3
-    items = [dataset[position] for position in range(3)]
-    assert [(float(image.max()), target, at) for image, target, at in items] == [
-        (7, 1, 0),
-        (2, 2, 1),
-        (9, 0, 2),
-    ]
-
-
-def test_positions_beyond_the_end_show_some_image_under_their_own_number() -> None:
-    image, _, position = IndexedDataset(images(10), torch.tensor([7, 2, 9]))[4]
-    assert position == 4
-    assert float(image.max()) in (7, 2, 9)
-
-
-def test_pil_images_get_the_transform_and_tensors_do_not() -> None:
-    def transform(image: Image.Image) -> Any:
-        return pil_to_tensor(image).float() + 0.5
-
-    items = [(Image.new("L", (2, 2), 7), 0), (torch.full((1, 2, 2), 9.0), 1)]
-    dataset = IndexedDataset(items, torch.arange(2), transform)
-    assert dataset[0][0].tolist() == [[[7.5, 7.5], [7.5, 7.5]]]
-    assert dataset[1][0].tolist() == [[[9, 9], [9, 9]]]
-
-
-def test_pil_images_without_a_transform() -> None:
-    with pytest.raises(TypeError, match="item 1 is a Image; pass a transform"):
-        IndexedDataset([(Image.new("L", (2, 2)), 0)] * 2, torch.tensor([1]))[0]
-
-
-def test_images_that_are_no_float_tensors_are_named() -> None:
-    """Numbers 0 to 255 would pass for an image that is ready for the network."""
-    items = [(torch.zeros(1, 2, 2), 0), (torch.zeros(1, 2, 2, dtype=torch.uint8), 1)]
-    with pytest.raises(
-        ValueError, match=r"image 1 of the dataset is a torch\.uint8 tensor; give float tensors"
-    ):
-        IndexedDataset(items, torch.arange(2))[1]
-    pictures = [(Image.new("L", (2, 2)), 0)]
-    with pytest.raises(ValueError, match="image 0 of the dataset is a Image; give float tensors"):
-        IndexedDataset(pictures, torch.arange(1), lambda image: image)[0]
-
-
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-def test_images_that_are_not_finite_are_named(bad: float) -> None:
-    items = images(10)
-    items[6][0][1, 2, 0] = bad
-    dataset = IndexedDataset(items, torch.tensor([2, 6]))
-    dataset[0]
-    with pytest.raises(ValueError, match="image 6 of the dataset holds NaN or infinite values"):
-        dataset[1]
-    broken = IndexedDataset(
-        [(Image.new("L", (2, 2)), 0)], torch.tensor([0]), lambda _: torch.full((1, 2, 2), bad)
-    )
-    with pytest.raises(ValueError, match="image 0 of the dataset holds NaN"):
-        broken[0]
-
-
-# --- sharding ------------------------------------------------------------------------------------------------
-
-
-@given(st.integers(1, 40), st.integers(1, 9), st.integers(1, 6))
-def test_shares_cover_everything_once_in_equal_batches(n: int, batch_size: int, world_size: int) -> None:
-    order = torch.randperm(n)
-    samplers = [ShardedSampler(order, n, batch_size, rank, world_size) for rank in range(world_size)]
-    shares = [list(sampler) for sampler in samplers]
-    sizes = [[len(batch) for batch in share] for share in shares]
-    assert all(size == sizes[0] for size in sizes)
-    assert all(len(sampler) == len(share) for sampler, share in zip(samplers, shares, strict=True))
-    assert max(sizes[0]) <= batch_size
-    assert all(size == batch_size for size in sizes[0][:-1])
-    visited = [position for share in shares for batch in share for position in batch]
-    assert sorted(p for p in visited if p < n) == list(range(n))
-    padding = [p for p in visited if p >= n]
-    assert len(padding) == len(set(padding)) == -n % world_size
-
-
-def test_one_process_visits_the_order_as_it_is() -> None:
-    order = torch.tensor([3, 0, 4, 1, 2])
-    assert list(ShardedSampler(order, 5, 2)) == [[3, 0], [4, 1], [2]]
-
-
-def test_all_processes_together_are_at_the_same_place_of_the_order() -> None:
-    """What a stratified order promises for its prefixes holds for all ranks together."""
-    order = torch.randperm(24)
-    shares = [list(ShardedSampler(order, 24, 3, rank, 4)) for rank in range(4)]
-    for batch in range(2):
-        seen = [p for share in shares for b in share[: batch + 1] for p in b]
-        assert sorted(seen) == sorted(order[: 12 * (batch + 1)].tolist())
-
-
-def test_lightning_leaves_the_sampler_alone() -> None:
-    """It replaces samplers that are not distributed ones, and calls set_epoch."""
-    sampler = ShardedSampler(torch.arange(5), 5, 2)
-    assert isinstance(sampler, DistributedSampler)
-    before = list(sampler)
-    sampler.set_epoch(3)
-    assert list(sampler) == before
-
-
-# --- batches -------------------------------------------------------------------------------------------------
 
 
 def test_batches_hold_images_and_their_positions() -> None:
@@ -237,6 +121,10 @@ class Readers(list[Any]):
         return torch.full_like(image, os.getpid(), dtype=torch.float64), target
 
 
+def running() -> set[int | None]:
+    return {process.pid for process in multiprocessing.active_children()}
+
+
 @pytest.mark.parametrize("persistent", [False, True])
 def test_workers_outlive_a_pass_where_they_are_to(persistent: bool) -> None:
     options = LoaderOptions(2, num_workers=1, persistent_workers=persistent)
@@ -264,10 +152,6 @@ def test_workers_end_in_the_middle_of_a_pass_that_somebody_holds_on_to(persisten
     assert running() == before
     assert len(list(PhaseLoader(reader, ShardedSampler(torch.arange(20), 20, 2)))) == 10, "it can begin anew"
     reader.close()
-
-
-def running() -> set[int | None]:
-    return {process.pid for process in multiprocessing.active_children()}
 
 
 def test_a_pass_that_is_left_early_leaves_nothing_to_the_next() -> None:
@@ -327,6 +211,9 @@ def test_the_users_collate_function_sees_the_targets() -> None:
         Reader(IndexedDataset(items, torch.arange(2)), LoaderOptions(collate_fn=stacked)), sampler
     )
     assert read([batch]) == [([0, 1], [0, 1])]
+
+
+# --- options -------------------------------------------------------------------------------------------------
 
 
 def test_the_defaults_are_those_of_a_data_loader() -> None:

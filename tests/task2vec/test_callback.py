@@ -1,213 +1,22 @@
-"""The callback measures a training run and leaves it as it was."""
+"""The callback says norm and drift of the network that trains, also after a resume and of two processes."""
 
 import json
-import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint, StochasticWeightAveraging
+from pytorch_lightning.callbacks import ModelCheckpoint
 from runs import run_script
-from small_probe import small_module, striped
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, SubsetRandomSampler
+from small_probe import striped
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, Subset, SubsetRandomSampler
+from tracked_training import QUICK, History, Somebodys, loader, train
 
 from t2v_lightning import Embedding, ProbeNetwork, Task2VecCallback, embed
 from t2v_lightning.functional.distances import pdist
-from t2v_lightning.phases import HeadOptions
 from t2v_lightning.task2vec.network_copy import copy_network
-
-QUICK: dict[str, Any] = {"head": HeadOptions(epochs=1, num_samples=64), "max_samples": 16}
-
-
-class Augmented(Dataset[Any]):
-    """Noise from every global generator on each image, as augmentations draw it."""
-
-    def __init__(self, n: int = 24) -> None:
-        self.items = striped(n, double=False)
-        self.targets = [label for _, label in self.items]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, i: int) -> Any:
-        image, label = self.items[i]
-        noise = torch.randn(1) + random.random() + np.random.rand()  # noqa: NPY002
-        return image + 0.1 * float(noise), label
-
-
-class Somebodys(LightningModule):
-    """A training with all that could give a passer-by away: BatchNorm, dropout, a hook, kept losses."""
-
-    def __init__(self, classes: int = 3) -> None:
-        super().__init__()
-        torch.manual_seed(1)
-        self.net = small_module(classes)
-        self.net.insert(5, nn.Dropout(0.3))
-        self.net.train()
-        self.seen, self.losses = list[int](), list[Tensor]()
-        self.net[0].register_forward_hook(lambda module, inputs, output: self.seen.append(len(output)))
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.net(images)
-        return logits
-
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        loss = nn.functional.cross_entropy(self(batch[0]), batch[1])
-        self.losses.append(loss)
-        self.log("loss", loss, on_epoch=True)
-        return loss
-
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self(batch[0])
-
-    def configure_optimizers(self) -> Any:
-        return torch.optim.Adam(self.parameters(), lr=0.02)
-
-
-class History(Callback):
-    """What was logged at each epoch, the network then, and its embedding."""
-
-    def __init__(self, tracker: Task2VecCallback | None = None) -> None:
-        self.tracker, self.embeddings = tracker, dict[int, Embedding]()
-        self.numbers: dict[int, dict[str, float]] = {}
-        self.networks: dict[int, nn.Module] = {}
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.networks[trainer.current_epoch] = copy_network(pl_module.net)  # type: ignore[arg-type]
-        if self.tracker is not None and self.tracker.embedding is not None:
-            self.embeddings[trainer.current_epoch] = self.tracker.embedding
-        self.numbers[trainer.current_epoch] = {
-            name.removeprefix("task2vec/"): float(value)
-            for name, value in trainer.callback_metrics.items()
-            if name.startswith("task2vec/")
-        }
-
-
-def loader(dataset: Any = None, **options: Any) -> DataLoader[Any]:
-    return DataLoader(Augmented() if dataset is None else dataset, batch_size=8, shuffle=True, **options)
-
-
-def seeded() -> None:
-    torch.manual_seed(5), random.seed(5), np.random.seed(5)  # noqa: NPY002
-
-
-def train(
-    module: LightningModule,
-    callbacks: list[Callback],
-    epochs: int = 2,
-    data: Any = None,
-    settings: dict[str, Any] | None = None,
-    **options: Any,
-) -> Trainer:
-    seeded()
-    trainer = Trainer(
-        max_epochs=epochs, accelerator="cpu", callbacks=callbacks, logger=False, enable_progress_bar=False,
-        enable_model_summary=False,
-        **{"enable_checkpointing": any(isinstance(c, ModelCheckpoint) for c in callbacks)} | (settings or {}),
-    )  # fmt: skip
-    trainer.fit(module, loader() if data is None else data, **options)
-    return trainer
-
-
-def traces(module: Somebodys, trainer: Trainer) -> dict[str, Any]:
-    """All of a run that the callback could have touched."""
-    return {
-        "weights": {name: value.tolist() for name, value in module.state_dict().items()},
-        "gradients": [None if p.grad is None else p.grad.tolist() for p in module.parameters()],
-        "optimizer": [str(o.state_dict()) for o in trainer.optimizers],
-        "modes": [m.training for m in module.modules()],
-        "frozen": [p.requires_grad for p in module.parameters()],
-        "hooks": [len(m._forward_hooks) for m in module.modules()],
-        "passes": module.seen,
-        "losses": [float(loss.detach()) for loss in module.losses],
-        "logged": {
-            name: float(value)
-            for name, value in trainer.callback_metrics.items()
-            if not name.startswith("task2vec/")
-        },
-        "random": (torch.rand(1).item(), random.random(), np.random.rand()),  # noqa: NPY002
-        "grad mode": torch.is_grad_enabled(),
-    }
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("method", ["montecarlo", "variational"])
-def test_the_run_is_the_same_with_and_without(workers: int, method: str) -> None:
-    options = {**QUICK, **({"num_samples": 32, "epochs": 1} if method == "variational" else {})}
-    found = []
-    for callbacks in ([], [Task2VecCallback(method=method, **options)]):
-        module = Somebodys()
-        data = loader(num_workers=workers, persistent_workers=workers > 0)
-        found.append(traces(module, train(module, list(callbacks), data=data)))
-        assert all((c.embedding is not None) for c in callbacks)
-    for name in found[0]:
-        assert found[0][name] == found[1][name], name
-    assert found[0]["passes"] == [8] * 6
-    assert found[0]["logged"].keys() == {"loss", "loss_step", "loss_epoch"}
-
-
-class ByHand(Somebodys):
-    """Steps its optimizer itself."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.automatic_optimization = False
-
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        optimizer: Any = self.optimizers()
-        optimizer.zero_grad()
-        loss = super().training_step(batch, batch_idx)
-        self.manual_backward(loss)
-        optimizer.step()
-        return loss
-
-
-RUNS: dict[str, tuple[type[Somebodys], dict[str, Any], Callable[[], list[Callback]]]] = {
-    "bfloat16": (Somebodys, {"precision": "bf16-mixed"}, list),
-    "clipped": (Somebodys, {"accumulate_grad_batches": 2, "gradient_clip_val": 0.1}, list),
-    "validated at every batch": (Somebodys, {"val_check_interval": 1}, list),
-    "by hand": (ByHand, {}, list),
-    "averaged weights": (Somebodys, {}, lambda: [StochasticWeightAveraging(0.01, swa_epoch_start=1)]),
-}
-
-
-@pytest.mark.parametrize("case", RUNS)
-def test_a_run_of_another_kind_is_the_same_with_and_without(case: str) -> None:
-    kind, settings, callbacks = RUNS[case]
-    found = []
-    for tracker in ([], [Task2VecCallback(**QUICK)]):
-        module, validation = kind(), loader(striped(8, double=False))
-        trainer = train(module, [*tracker, *callbacks()], 3, loader(), settings, val_dataloaders=validation)
-        found.append(traces(module, trainer))
-    for name in found[0]:
-        assert found[0][name] == found[1][name], name
-
-
-@pytest.mark.parametrize("joined", ["from the start", "after the resume"])
-def test_a_resumed_run_is_the_same_with_and_without(tmp_path: Path, joined: str) -> None:
-    """One epoch, a checkpoint, and two epochs more by a new module that only the checkpoint connects to the first."""
-    found = []
-    for name in ("without", "with"):
-        for epochs in (1, 3):
-            tracked = name == "with" and (epochs == 3 or joined == "from the start")
-            tracker = [Task2VecCallback(**QUICK)] if tracked else []
-            checkpoint = ModelCheckpoint(tmp_path / name, save_last=True)
-            module = Somebodys()
-            resumed = {"ckpt_path": str(tmp_path / name / "last.ckpt")} if epochs == 3 else {}
-            trainer = train(module, [*tracker, checkpoint], epochs, loader(), **resumed)
-        found.append(traces(module, trainer))
-        saved = torch.load(tmp_path / name / "last.ckpt", weights_only=True)
-        found[-1]["checkpoint"] = str(
-            {key: saved[key] for key in ("state_dict", "optimizer_states", "loops")}
-        )
-    assert found[0]["passes"] == [8] * 6  # of the two epochs after the resume
-    for part in found[0]:
-        assert found[0][part] == found[1][part], part
 
 
 def test_norm_and_drift_are_those_of_the_network_at_that_epoch() -> None:
@@ -291,6 +100,19 @@ def test_a_loader_over_a_part_of_its_dataset() -> None:
     np.testing.assert_allclose(tracker.embedding.fisher, expected.fisher, rtol=1e-5)
 
 
+def test_another_dataset_and_a_part_of_the_module() -> None:
+    """What cannot be copied or collated is no hindrance where it is not needed."""
+    items = striped(20, double=False)
+    tracker = Task2VecCallback(network="net", dataset=items, head="lbfgs")
+    module = Holder()
+    train(module, [tracker], epochs=1)
+    assert tracker.embedding is not None
+    probe = ProbeNetwork.from_module(copy_network(module.net), input_size=(1, 8, 8))
+    expected = embed(items, probe, max_samples=1000, head="lbfgs", progress=False)
+    np.testing.assert_allclose(tracker.embedding.fisher, expected.fisher, rtol=1e-5)
+    module.file.close()
+
+
 def test_the_state_goes_through_a_checkpoint_whole() -> None:
     tracker = Task2VecCallback(**QUICK)
     assert tracker.state_dict() == {}
@@ -300,8 +122,6 @@ def test_the_state_goes_through_a_checkpoint_whole() -> None:
     assert other.embedding == tracker.embedding
 
 
-# --- two processes -------------------------------------------------------------------------------------------
-
 SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})
@@ -310,7 +130,7 @@ torch.set_num_threads(1)
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from small_probe import striped
-from test_tracking import QUICK, Augmented, Somebodys, loader, seeded, traces
+from tracked_training import QUICK, Augmented, Somebodys, loader, seeded, traces
 from t2v_lightning import ProbeNetwork, Task2VecCallback, embed
 from t2v_lightning.functional.distances import pdist
 from t2v_lightning.task2vec.network_copy import copy_network
@@ -355,9 +175,6 @@ def test_two_processes_share_the_images_and_go_on_as_before(tmp_path: Path) -> N
     assert one == two
     assert one.meta["samples"] == 15
     np.testing.assert_allclose(one.fisher, alone.fisher, rtol=1e-4)
-
-
-# --- what is refused, before the first step ------------------------------------------------------------------
 
 
 class Stream(IterableDataset[Any]):
@@ -413,40 +230,3 @@ def test_what_cannot_be_embedded_is_said_before_the_first_step(
 def test_options_out_of_range(options: dict[str, Any], message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         Task2VecCallback(**options)
-
-
-def test_another_dataset_and_a_part_of_the_module() -> None:
-    """What cannot be copied or collated is no hindrance where it is not needed."""
-    items = striped(20, double=False)
-    tracker = Task2VecCallback(network="net", dataset=items, head="lbfgs")
-    module = Holder()
-    train(module, [tracker], epochs=1)
-    assert tracker.embedding is not None
-    probe = ProbeNetwork.from_module(copy_network(module.net), input_size=(1, 8, 8))
-    expected = embed(items, probe, max_samples=1000, head="lbfgs", progress=False)
-    np.testing.assert_allclose(tracker.embedding.fisher, expected.fisher, rtol=1e-5)
-    module.file.close()
-
-
-# --- the copy ------------------------------------------------------------------------------------------------
-
-
-def test_hooks_that_make_weights_are_copied_and_others_are_not() -> None:
-    layer = nn.utils.prune.l1_unstructured(nn.Linear(4, 4), "weight", amount=8)
-    layer.register_forward_pre_hook(lambda module, inputs: pytest.fail("the run's hook saw the copy"))
-    x = torch.randn(2, 4)
-    copied = copy_network(layer)
-    assert torch.equal(copied(x), nn.functional.linear(x, layer.weight, layer.bias))
-    with torch.no_grad():
-        copied.get_parameter("weight_orig").mul_(2)
-    assert not torch.equal(copied(x), nn.functional.linear(x, layer.weight, layer.bias))  # computed anew
-
-
-@pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.spectral_norm])
-def test_a_network_in_the_middle_of_a_step_can_be_copied(norm: Any) -> None:
-    net = nn.Sequential(norm(nn.Linear(4, 4)), nn.Linear(4, 2))
-    x = torch.randn(2, 4)
-    net(x).sum().backward()
-    net.eval()
-    assert torch.equal(copy_network(net)(x), net(x))
-    assert all(p.grad is None for p in copy_network(net).parameters())

@@ -1,15 +1,21 @@
-"""Several processes give the embedding of one. Each case starts real processes and counts them."""
+"""Two processes give the embedding of one. One pair of real processes makes the fits of all cases in turn."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from runs import run_script
 from small_probe import small_probe, striped
 
 from t2v_lightning import Embedding, Task2Vec
+
+CASES: dict[str, tuple[int, dict[str, Any]]] = {
+    "an odd number of images": (15, {"sampling": "exact"}),
+    "fewer images than a batch": (2, {"sampling": "sign"}),
+    # an odd number of draws in an epoch, so that the last batch holds padding
+    "variational": (15, {"method": "variational", "num_samples": 45, "epochs": 2, "update_norm": True}),
+}
 
 SCRIPT = """
 import sys
@@ -17,46 +23,47 @@ import torch
 from pytorch_lightning import Trainer
 from torch.utils.data import DataLoader
 torch.set_num_threads(1)
-sys.path.insert(0, {tests!r})
+sys.path[:0] = [{tests!r}, {tests!r} + "/task2vec"]
 from small_probe import small_probe, striped
+from test_distributed import CASES
 from t2v_lightning import Task2Vec
-module = Task2Vec(small_probe(), head="lbfgs", {options})
-trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", precision="64-true", logger=False,
-                  enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
-trainer.fit(module, DataLoader(striped({images}, min(3, {images})), batch_size=4))
-assert torch.distributed.get_world_size() == 2
-module.embedding.save({folder!r} + f"/rank{{trainer.global_rank}}.safetensors")
-if trainer.global_rank == 0:  # what one process does for itself must not wait for the other
-    alone = Task2Vec(small_probe(), head="lbfgs", {options})
-    alone = alone.embed(striped({images}, min(3, {images})), batch_size=8, progress=False)
-    alone.save({folder!r} + "/alone.safetensors")
+for name, (images, options) in CASES.items():
+    module = Task2Vec(small_probe(), head="lbfgs", **options)
+    trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", precision="64-true", logger=False,
+                      enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+    trainer.fit(module, DataLoader(striped(images, min(3, images)), batch_size=4))
+    assert torch.distributed.get_world_size() == 2
+    module.embedding.save({folder!r} + f"/{{name}} rank{{trainer.global_rank}}.safetensors")
+    if trainer.global_rank == 0:  # what one process does for itself must not wait for the other
+        alone = Task2Vec(small_probe(), head="lbfgs", **options)
+        alone = alone.embed(striped(images, min(3, images)), batch_size=8, progress=False)
+        alone.save({folder!r} + f"/{{name}} alone.safetensors")
 """
 
 
-def run_two(folder: Path, images: int, options: str) -> list[Embedding]:
-    script = folder / "fit.py"
-    script.write_text(
-        SCRIPT.format(
-            tests=str(Path(__file__).parents[1]), images=images, folder=str(folder), options=options
-        )
-    )
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, script], capture_output=True, text=True, timeout=300, env=environment, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [Embedding.load(folder / f"{name}.safetensors") for name in ("rank0", "rank1", "alone")]
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("two")
+    run_script(SCRIPT, made)
+    return made
 
 
-@pytest.mark.parametrize(("images", "options"), [(15, "sampling='exact'"), (2, "sampling='sign'")], ids=str)
-def test_two_processes_give_the_embedding_of_one(tmp_path: Path, images: int, options: str) -> None:
-    """An odd number of images, and fewer images than a batch on each process."""
-    alone = Task2Vec(small_probe(), head="lbfgs", sampling=options.split("'")[1]).embed(  # type: ignore[arg-type]
-        striped(images, min(3, images)), progress=False
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_give_the_embedding_of_one(folder: Path, case: str) -> None:
+    """With the doubled batch, on which the variational method depends."""
+    images, options = CASES[case]
+    alone = Task2Vec(small_probe(), head="lbfgs", **options).embed(
+        striped(images, min(3, images)), batch_size=8, progress=False
     )
-    for together in run_two(tmp_path, images, options):
-        assert together.meta["samples"] == images
+    for name in ("rank0", "rank1", "alone"):
+        together = Embedding.load(folder / f"{case} {name}.safetensors")
         np.testing.assert_allclose(together.fisher, alone.fisher, rtol=1e-6)
-        assert together.stderr is not None
-        assert alone.stderr is not None
-        np.testing.assert_allclose(together.stderr, alone.stderr, rtol=1e-6, atol=1e-9 * alone.norm)
+        np.testing.assert_allclose(together.scale, alone.scale, rtol=1e-6)
+        if case == "variational":
+            loss = alone.meta["variational"]["loss"]
+            assert together.meta["variational"]["loss"] == pytest.approx(loss)
+        else:
+            assert together.meta["samples"] == images
+            assert together.stderr is not None
+            assert alone.stderr is not None
+            np.testing.assert_allclose(together.stderr, alone.stderr, rtol=1e-6, atol=1e-9 * alone.norm)

@@ -28,7 +28,7 @@ probe = ProbeNetwork.from_module(net, input_size=(3, 32, 32))
 
 def peak(n, budget):
     head = HeadOptions({head!r}, epochs=1, num_samples=2000)
-    Task2Vec(probe, head=head, max_samples=None, features_budget=budget).embed(Images(n), batch_size=8, progress=False)
+    Task2Vec(probe, head=head, max_samples=None, features_budget=budget).embed(Images(n), batch_size=50, progress=False)
     # ru_maxrss would not do: a child inherits that of the process that started it
     status = dict(line.split(":", 1) for line in open("/proc/self/status"))
     return int(status["VmHWM"].split()[0]) * 1024 / 1e6

@@ -9,7 +9,6 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from small_probe import small_probe, striped
-from test_distributed import run_two
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
@@ -140,18 +139,6 @@ def test_embeddings_of_different_methods_do_not_compare() -> None:
 def test_an_option_of_the_other_method_is_an_error(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="would have no effect with method="):
         Task2Vec(small_probe(), **options)
-
-
-def test_two_processes_give_the_embedding_of_one_with_the_doubled_batch(tmp_path: Path) -> None:
-    """An odd number of draws an epoch, so that the last batch holds padding."""
-    alone = module(num_samples=45, head="lbfgs", update_norm=True).embed(
-        striped(15, 3), batch_size=8, progress=False
-    )
-    options = "method='variational', num_samples=45, epochs=2, update_norm=True"
-    for together in run_two(tmp_path, 15, options):
-        np.testing.assert_allclose(together.fisher, alone.fisher, rtol=1e-6)
-        np.testing.assert_allclose(together.scale, alone.scale, rtol=1e-6)
-        assert together.meta["variational"]["loss"] == pytest.approx(alone.meta["variational"]["loss"])
 
 
 class Stem(nn.Module):
