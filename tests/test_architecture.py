@@ -85,7 +85,6 @@ def test_the_package_holds_the_rooms_and_nothing_else() -> None:
     assert len(ROOMS) <= 13
 
 
-@COMING
 def test_the_mathematics_holds_its_rooms_and_nothing_else() -> None:
     package = "t2v_lightning.functional"
     found = {room_of(module, package) for module in inside(package)} - {package}
@@ -107,7 +106,6 @@ def test_nothing_is_imported_by_a_relative_path() -> None:
     assert [f"{module}: {name}" for module in IMPORTS for name in IMPORTS[module] if name[0] == "."] == []
 
 
-@COMING
 def test_no_files_import_each_other_in_a_circle() -> None:
     try:
         TopologicalSorter({m: [name for name in IMPORTS[m] if name in FILES] for m in FILES}).prepare()
@@ -115,9 +113,7 @@ def test_no_files_import_each_other_in_a_circle() -> None:
         pytest.fail(f"a circle, each imported by the next: {' -> '.join(error.args[1])}")
 
 
-@pytest.mark.parametrize(
-    "room", [pytest.param(r, marks=COMING) if r in ("embedding", "callbacks") else r for r in ROOMS]
-)
+@pytest.mark.parametrize("room", [pytest.param(r, marks=COMING) if r == "embedding" else r for r in ROOMS])
 def test_imports_go_to_earlier_rooms(room: str) -> None:
     assert upward(room, ROOMS) == []
 

@@ -19,7 +19,7 @@ from t2v_lightning.data import get_datamodule
 from t2v_lightning.data.workers import MOST_WORKERS, default_workers
 from t2v_lightning.loading.loader import LoaderOptions
 from t2v_lightning.phases.montecarlo import MonteCarloPhase
-from t2v_lightning.task2vec.plain_loop import run_phases
+from t2v_lightning.task2vec.plain_loop import run_plan
 
 
 def trainer(accelerator: Any, devices: int = 1) -> Any:
@@ -133,7 +133,7 @@ def embedded(photographs: Path, method: str, *callbacks: Callback, **options: An
         enable_model_summary=False, callbacks=list(callbacks),
     )  # fmt: skip
     fit.fit(module, datamodule=get_datamodule("image_folder", root=photographs, batch_size=4, **options))
-    taken = module.reader.options
+    taken = module.plan.reader.options
     assert options == {name: getattr(taken, name) for name in options}
     assert not multiprocessing.active_children(), "no worker outlives the fit"
     assert module.embedding is not None
@@ -176,8 +176,8 @@ def test_no_worker_outlives_an_embedding_that_breaks_off(monkeypatch: pytest.Mon
     monkeypatch.setattr(MonteCarloPhase, "step", lambda *_: int("no number"))
     task = [(torch.rand(3, 16, 16), index % 2) for index in range(12)]
     module = Task2Vec(probe(), head="lbfgs")
-    module.prepare(task, LoaderOptions(2, num_workers=1, persistent_workers=True))
-    assert broken_off(lambda: run_phases(module, torch.device("cpu")), ValueError) == []
+    plan = module.prepare(task, LoaderOptions(2, num_workers=1, persistent_workers=True))
+    assert broken_off(lambda: run_plan(plan, torch.device("cpu")), ValueError) == []
 
 
 @pytest.mark.parametrize("method", ["montecarlo", "variational"])
