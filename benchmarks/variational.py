@@ -38,7 +38,7 @@ from torch import Tensor, nn
 
 from t2v_lightning import ProbeNetwork, get_probe
 from t2v_lightning.data import get_datamodule
-from t2v_lightning.functional.engine.intercept import Watcher
+from t2v_lightning.functional.engine.intercept import Intercept
 from t2v_lightning.functional.layers import RULES
 from t2v_lightning.functional.likelihood import cotangents, get_likelihood
 from t2v_lightning.loading.dataset import IndexedDataset
@@ -87,7 +87,7 @@ def written_out_step(probe: ProbeNetwork, task: Selection, images: Tensor) -> Ca
         return y + torch.randn_like(y) * func(call.input**2 + 0.01, variances, **options).sqrt()
 
     def run() -> None:
-        with Watcher(watch):
+        with Intercept(watch):
             outputs = probe(images)
         adam.zero_grad()
         (nn.functional.cross_entropy(outputs, targets) + 1e-7 * noise.kl()).backward()
@@ -183,7 +183,7 @@ class Agreement:
                 y.register_hook(partial(add, names[call.weight], s))
                 return y
 
-            with Watcher(watch):
+            with Intercept(watch):
                 inputs = self.images[chosen]
                 outputs = self.network(inputs, positions // count) if draws else self.probe(inputs)
             for vector in cotangents(outputs.detach(), softmax, "exact"):

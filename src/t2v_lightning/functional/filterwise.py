@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from t2v_lightning.functional import inputs
 from t2v_lightning.functional.engine.per_sample import PerSampleFisher
 from t2v_lightning.functional.engine.usage import Include, check_include
+from t2v_lightning.functional.inputs import Inputs, tensors_in
 from t2v_lightning.functional.likelihood import (
     LikelihoodName,
     Sampling,
@@ -16,7 +18,7 @@ from t2v_lightning.functional.likelihood import (
 
 def filterwise_fisher(
     model: nn.Module,
-    x: Tensor,
+    x: Inputs,
     sampling: Sampling = "exact",
     likelihood: LikelihoodName = "softmax",
     weights: Tensor | None = None,
@@ -38,7 +40,7 @@ def filterwise_fisher(
 
     Args:
         model: maps [N, ...] to outputs [N, C]; in eval mode if it has BatchNorm or dropout. Left untouched.
-        x: inputs [N, ...].
+        x: inputs [N, ...]: a tensor, a tuple of tensors (positional arguments) or a dict (keyword arguments).
         sampling: "exact", "sign", "categorical" or "empirical".
         likelihood: "softmax", "bernoulli" or "gaussian".
         weights: [N], ones when None.
@@ -61,19 +63,20 @@ def filterwise_fisher(
     family = get_likelihood(likelihood)
     check_sampling(sampling, passes)
     check_include(include)
-    if len(x) == 0:
+    samples = inputs.length(x)
+    if samples == 0:
         raise ValueError("x is empty; the Fisher information is that of at least one image")
-    if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors_in(x)):
         raise ValueError("x holds NaN or infinite values; its Fisher information would be NaN")
     if sampling == "empirical" and targets is None:
         raise ValueError(
             "sampling='empirical' squares the gradients at the labels, but no targets were given"
         )
     if weights is None:
-        weights = torch.ones(len(x), device=x.device)
-    if weights.shape != (len(x),):
+        weights = torch.ones(samples, device=inputs.device_of(x))
+    if weights.shape != (samples,):
         raise ValueError(
-            f"weights must be one number a sample, shape ({len(x)},); got {tuple(weights.shape)}"
+            f"weights must be one number a sample, shape ({samples},); got {tuple(weights.shape)}"
         )
     seed = (
         int(torch.randint(2**62, (), generator=generator, device=generator.device if generator else None))

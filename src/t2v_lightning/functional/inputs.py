@@ -67,8 +67,8 @@ def length(inputs: Inputs) -> int:
     return found.pop()
 
 
-def take(inputs: Inputs, index: slice | Tensor | Sequence[int]) -> Inputs:
-    """The samples of a slice, a mask bool [N] or positions int64 [n].
+def take(inputs: Inputs, index: int | slice | Tensor | Sequence[int]) -> Inputs:
+    """The samples of a slice, a mask bool [N] or positions int64 [n]; one sample, without batch dimension, of an int.
 
     >>> take({"ids": torch.tensor([[1, 2], [3, 4]])}, slice(1, 2))
     {'ids': tensor([[3, 4]])}
@@ -102,6 +102,11 @@ def to(inputs: Inputs, device: torch.device | None = None, dtype: torch.dtype | 
         return tensor.to(device, dtype if tensor.is_floating_point() else None)
 
     return transform(moved, inputs)
+
+
+def detach(inputs: Inputs) -> Inputs:
+    """The same values outside any graph; copied if they were made in inference mode, which autograd does not take."""
+    return transform(lambda tensor: tensor.clone() if tensor.is_inference() else tensor.detach(), inputs)
 
 
 def call(network: Callable[..., Any], inputs: Inputs) -> Any:

@@ -185,5 +185,5 @@ def test_a_network_that_takes_another_way_than_for_the_example_is_an_error() -> 
             return result
 
     engine = PerSampleFisher(Branches().eval(), torch.randn(2, 4))
-    with pytest.raises(RuntimeError, match="'one' another number of times"):
+    with pytest.raises(RuntimeError, match="'one' ran a different number of times than in the tracing pass"):
         engine(torch.full((2, 4), -1e3), lambda outputs: [torch.ones_like(outputs)])

@@ -10,7 +10,9 @@ from small_networks import fingerprint, images, network, same
 from torch import Tensor, nn
 
 from t2v_lightning.functional import filterwise_fisher
-from t2v_lightning.functional.engine.usage import check_include, frozen, inspect_network, layer_name
+from t2v_lightning.functional.engine.intercept import frozen
+from t2v_lightning.functional.engine.trace import inspect_network
+from t2v_lightning.functional.engine.usage import check_include, layer_name
 
 
 def test_layers_are_named_after_their_modules() -> None:

@@ -1,1 +1,1 @@
-"""Squared per-sample gradients of a network that is watched while it runs."""
+"""Squared per-sample gradients of a network, from the torch function calls of its forward pass."""

@@ -1,21 +1,24 @@
-"""Per-sample gradients of weights for which there is no closed form, by automatic differentiation alone."""
+"""Per-sample gradients of weights without a closed form, by automatic differentiation."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from t2v_lightning.functional import inputs
+from t2v_lightning.functional.inputs import Inputs
 from t2v_lightning.functional.layers import filter_means
 from t2v_lightning.functional.layers.cost_model import blocks
 
 
 def fallback_squares(
-    model: nn.Module, filter_dims: Mapping[str, int], x: Tensor, vectors: Tensor
+    model: nn.Module, filter_dims: Mapping[str, int], x: Inputs, vectors: Tensor
 ) -> dict[str, Tensor]:
     """Squared gradients of <v_n, f(x_n)> in the named parameters, averaged within filters.
 
-    Uses ``vmap(grad)`` over those parameters alone, in blocks of samples; where an operation has no batching
+    Uses `vmap(grad)` over only these parameters, in blocks of samples; where an operation has no batching
     rule, one sample after the other.
 
     Args:
@@ -30,20 +33,23 @@ def fallback_squares(
     everything = dict(model.named_parameters())
     parameters = {name: everything[name].detach() for name in filter_dims}
 
-    def product(values: dict[str, Tensor], sample: Tensor, vector: Tensor) -> Tensor:
-        outputs: Tensor = functional_call(model, values, (sample[None],))
+    def product(values: dict[str, Tensor], sample: Inputs, vector: Tensor) -> Tensor:
+        def network(*args: Any, **kwargs: Any) -> Any:
+            return functional_call(model, values, args, kwargs)
+
+        outputs: Tensor = inputs.call(network, inputs.transform(lambda tensor: tensor[None], sample))
         return (outputs[0] * vector).sum()
 
     single = grad(product)
     batched = vmap(single, in_dims=(None, 0, 0))
     parts: dict[str, list[Tensor]] = {name: [] for name in parameters}
     numbers = sum(p.numel() for p in parameters.values())
-    for block in blocks(len(x), numbers, x.device, least=4):
-        samples, weights = x[block], vectors[block]
+    for block in blocks(len(vectors), numbers, vectors.device, least=4):
+        samples, weights = inputs.take(x, block), vectors[block]
         try:
             gradients = batched(parameters, samples, weights)
         except RuntimeError:
-            rows = [single(parameters, s, v) for s, v in zip(samples, weights, strict=True)]
+            rows = [single(parameters, inputs.take(samples, n), v) for n, v in enumerate(weights)]
             gradients = {name: torch.stack([row[name] for row in rows]) for name in parameters}
         for name, gradient in gradients.items():
             parts[name].append(filter_means(gradient, filter_dims[name]))

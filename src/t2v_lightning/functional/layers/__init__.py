@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from t2v_lightning.functional.layers.base import Call, LayerRule, filter_means
+from t2v_lightning.functional.layers.base import Call, LayerRule, NoisyLayer, filter_means
 from t2v_lightning.functional.layers.conv import ConvRule, ConvTransposeRule
 from t2v_lightning.functional.layers.embedding import EmbeddingRule
 from t2v_lightning.functional.layers.linear import LinearRule
@@ -31,4 +31,4 @@ RULES: dict[Callable[..., Any], LayerRule] = {
     for function in rule.functions
 }
 
-__all__ = ["RULES", "Call", "LayerRule", "filter_means"]
+__all__ = ["RULES", "Call", "LayerRule", "NoisyLayer", "filter_means"]

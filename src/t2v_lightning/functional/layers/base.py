@@ -1,4 +1,4 @@
-"""What every layer type answers: which of its arguments is the weight, and its per-sample gradients."""
+"""What a layer rule tells: which argument is the weight, its per-sample gradients, and its noise if it bears any."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -21,6 +21,11 @@ class Call:
 
 class LayerRule(ABC):
     """Closed-form per-sample gradients of one type of layer.
+
+    Attributes:
+        functions: torch functions that such a layer calls.
+        arguments: their positional arguments, in order.
+        kind: "weights", or "norm" for affine weights of a normalisation.
 
     The first dimension of input and output gradient is N * m, where the m consecutive rows of a sample (windows
     of an attention layer, say) share the weight, so their gradients add up.
@@ -62,3 +67,23 @@ def filter_means(gradients: Tensor, filter_dim: int) -> Tensor:
         if gradients.dim() > 2
         else gradients**2
     )
+
+
+class NoisyLayer(ABC):
+    """Mixed into the rule of a layer type whose weights may bear Gaussian noise (see `functional.noise`)."""
+
+    @abstractmethod
+    def noise_factors(self, call: Call, std: Tensor) -> tuple[Tensor, Tensor]:
+        """The standard deviation of the noise in the layer's output, as two factors.
+
+        For weights of variance v_f in filter f the output has variance v_f s, with a statistic s of the input that
+        all filters (of a group) share; see `functional.layers.noise_statistic`.
+
+        Args:
+            call: the layer's input, weight and options.
+            std: [filters], sqrt(v_f).
+
+        Returns:
+            Of shapes [..., L, 1] and [..., 1, T], one of them sqrt(s): their product [..., L, T] holds the standard
+            deviations of the output's entries in their order.
+        """

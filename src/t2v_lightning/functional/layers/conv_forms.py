@@ -1,58 +1,70 @@
-"""Forms of a 2-d convolution's squared per-sample gradients that never build the gradient itself."""
+"""The forms of a 2-d convolution's squared per-sample gradients that do not build the gradient itself."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from t2v_lightning.functional.layers.conv_geometry import Geometry
 from t2v_lightning.functional.layers.cost_model import blocks
 from t2v_lightning.functional.layers.matrix import gram_diagonal, matrix_rows
 
-Pair = Sequence[int]
+
+def positions(x: Tensor) -> Tensor:
+    """[N, C, H, W] -> [N, H W, C], without a copy where the layout is channels-last."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2)
 
 
-def is_patching(a: Tensor, kernel: Pair, stride: Pair, dilation: Pair) -> bool:
-    """Whether the convolution cuts its input into patches that do not overlap."""
-    return list(kernel) == list(stride) and list(dilation) == [1, 1]
+def patches(a: Tensor, g: Tensor, geometry: Geometry) -> Tensor:
+    """The patches that a patching convolution reads: [N, H' W', C * kernel], for outputs [N, F, H', W']."""
+    rows, columns = g.shape[2:]
+    cut = a[:, :, : rows * geometry.kernel[0], : columns * geometry.kernel[1]]
+    grid: Tensor = cut.unflatten(3, (columns, -1)).unflatten(2, (rows, -1)).permute(0, 2, 4, 1, 3, 5)
+    return grid.flatten(3).flatten(1, 2)
 
 
-def _padded_size(a: Tensor, padding: Pair) -> tuple[int, int]:
-    return a.shape[2] + 2 * padding[0], a.shape[3] + 2 * padding[1]
+def _padded(a: Tensor, geometry: Geometry) -> Tensor:
+    """[N, C, H, W] -> [N, H, W, C] with the padding."""
+    rows, columns = geometry.padding
+    return F.pad(a.permute(0, 2, 3, 1), (0, 0, columns, columns, rows, rows))
 
 
-def _phases(
-    kernel: Pair, stride: Pair, dilation: Pair
-) -> Iterator[tuple[tuple[int, int], list[tuple[int, int]]]]:
+def _padded_size(a: Tensor, geometry: Geometry) -> tuple[int, int]:
+    return a.shape[2] + 2 * geometry.padding[0], a.shape[3] + 2 * geometry.padding[1]
+
+
+def _phases(geometry: Geometry) -> Iterator[tuple[tuple[int, int], list[tuple[int, int]]]]:
     """Kernel positions by the phase of the input grid (row, column modulo stride) that they read.
 
     Yields phase and, for each of its kernel positions, the offset on the phase's own grid.
     """
+    stride, dilation = geometry.stride, geometry.dilation
     found: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    for i in range(kernel[0]):
-        for j in range(kernel[1]):
+    for i in range(geometry.kernel[0]):
+        for j in range(geometry.kernel[1]):
             row, column = i * dilation[0], j * dilation[1]
             phase = (row % stride[0], column % stride[1])
             found.setdefault(phase, []).append((row // stride[0], column // stride[1]))
     yield from found.items()
 
 
-def gram_cost(a: Tensor, g: Tensor, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> int:
-    """Multiplications and additions of `gram_squares` a sample."""
-    height, width = _padded_size(a, padding)
-    t = g.shape[2] * g.shape[3]
-    cost = t * t * (g.shape[1] + kernel[0] * kernel[1])
-    for (row, column), _ in _phases(kernel, stride, dilation):
+def gram_cost(a: Tensor, g: Tensor, geometry: Geometry) -> int:
+    """Multiplications and additions of `gram_squares` for one sample."""
+    height, width = _padded_size(a, geometry)
+    stride, t = geometry.stride, g.shape[2] * g.shape[3]
+    cost = t * t * (g.shape[1] + geometry.volume)
+    for (row, column), _ in _phases(geometry):
         size = len(range(row, height, stride[0])) * len(range(column, width, stride[1]))
         cost += size * size * a.shape[1]
     return cost
 
 
-def gram_squares(a: Tensor, g: Tensor, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
+def gram_squares(a: Tensor, g: Tensor, geometry: Geometry) -> Tensor:
     """Squared gradients from the Gram matrix of the unfolded input, without unfolding.
 
     Entry (t, t') of A^T A is the sum over kernel positions d of <x[s t + d], x[s t' + d]>: a sum of shifted
-    blocks of the Gram matrix of the padded input's own positions, taken for each phase of the stride apart.
+    blocks of the Gram matrix of the padded input's own positions, one matrix for each phase of the stride.
 
     Args:
         a: inputs [N, C, H, W].
@@ -62,14 +74,13 @@ def gram_squares(a: Tensor, g: Tensor, kernel: Pair, stride: Pair, padding: Pair
         [N, F], means over the C * kernel weights of a filter.
     """
     rows, columns = g.shape[2:]
-    height, width = _padded_size(a, padding)
-    x = F.pad(a.permute(0, 2, 3, 1), (0, 0, padding[1], padding[1], padding[0], padding[0]))
-    gradient = g.permute(0, 2, 3, 1).flatten(1, 2)
+    height, width = _padded_size(a, geometry)
+    stride, x, gradient = geometry.stride, _padded(a, geometry), positions(g)
     size = (height * width // (stride[0] * stride[1])) ** 2
     parts = []
     for b in blocks(len(a), size, a.device):
         total: Tensor | None = None
-        for (row, column), offsets in _phases(kernel, stride, dilation):
+        for (row, column), offsets in _phases(geometry):
             grid = x[b, row :: stride[0], column :: stride[1]]
             h, w = grid.shape[1:3]
             points = grid.flatten(1, 2)
@@ -80,27 +91,29 @@ def gram_squares(a: Tensor, g: Tensor, kernel: Pair, stride: Pair, padding: Pair
         assert total is not None
         t = rows * columns
         parts.append(gram_diagonal(matrix_rows(total.reshape(-1, t, t)), gradient[b]))
-    return torch.cat(parts) / (a.shape[1] * kernel[0] * kernel[1])
+    return torch.cat(parts) / (a.shape[1] * geometry.volume)
 
 
-def shifted_squares(
-    a: Tensor, g: Tensor, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair
-) -> Tensor:
+def shifted_squares(a: Tensor, g: Tensor, geometry: Geometry) -> Tensor:
     """Depthwise convolutions: the gradient of one weight is a sum over positions of g times the shifted input.
 
     Args and result as in `gram_squares`, with F = C.
     """
     rows, columns = g.shape[2:]
-    x = F.pad(a.permute(0, 2, 3, 1), (0, 0, padding[1], padding[1], padding[0], padding[0]))
-    gradient = g.permute(0, 2, 3, 1)
+    stride, dilation, x, gradient = (
+        geometry.stride,
+        geometry.dilation,
+        _padded(a, geometry),
+        g.permute(0, 2, 3, 1),
+    )
     parts = []
     for b in blocks(len(a), a[0].numel(), a.device):
         xb, gb = x[b], gradient[b]
         total = g.new_zeros(len(gb), g.shape[1])
-        for i in range(kernel[0]):
-            for j in range(kernel[1]):
+        for i in range(geometry.kernel[0]):
+            for j in range(geometry.kernel[1]):
                 top, left = i * dilation[0], j * dilation[1]
                 shifted = xb[:, top :: stride[0], left :: stride[1]][:, :rows, :columns]
                 total += (shifted * gb).sum((1, 2)).square()
         parts.append(total)
-    return torch.cat(parts) / (kernel[0] * kernel[1])
+    return torch.cat(parts) / geometry.volume

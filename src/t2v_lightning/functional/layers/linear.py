@@ -5,11 +5,12 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from t2v_lightning.functional.layers.base import Call, LayerRule
+from t2v_lightning.functional.layers.base import Call, LayerRule, NoisyLayer
 from t2v_lightning.functional.layers.matrix import matrix_squares
+from t2v_lightning.functional.layers.noise_statistic import floored_square_sum
 
 
-class LinearRule(LayerRule):
+class LinearRule(LayerRule, NoisyLayer):
     """y_t = W a_t: the gradient of a sample is the sum over positions t of g_t a_t^T."""
 
     functions: ClassVar = (F.linear,)
@@ -22,3 +23,7 @@ class LinearRule(LayerRule):
     def squares(self, call: Call, grad: Tensor, samples: int) -> Tensor:
         a, g = (x.reshape(samples, -1, x.shape[-1]) for x in (call.input, grad))
         return matrix_squares(a, g)
+
+    def noise_factors(self, call: Call, std: Tensor) -> tuple[Tensor, Tensor]:
+        s = floored_square_sum(call.input, -1).unsqueeze(-1)
+        return s.sqrt(), std[None]

@@ -1,16 +1,26 @@
-"""A network whose convolutions and linear layers bear Gaussian noise, whatever modules call them."""
+"""A network with Gaussian noise on its weights, whatever modules call them."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from t2v_lightning.functional.engine.intercept import RECOMPUTES, Watcher, hidden_layer
-from t2v_lightning.functional.engine.usage import RowOrder, Usage, inspect_network, layer_name
-from t2v_lightning.functional.layers import RULES
-from t2v_lightning.functional.layers.conv import ConvRule
-from t2v_lightning.functional.layers.linear import LinearRule
+from t2v_lightning.functional import inputs
+from t2v_lightning.functional.engine.intercept import (
+    RECOMPUTES,
+    Intercept,
+    control_flow_error,
+    no_gradient_error,
+)
+from t2v_lightning.functional.engine.row_order import RowOrder
+from t2v_lightning.functional.engine.trace import inspect_network
+from t2v_lightning.functional.engine.usage import Usage, layer_name
+from t2v_lightning.functional.inputs import Inputs
+from t2v_lightning.functional.layers import RULES, Call, NoisyLayer
 from t2v_lightning.functional.noise.layer_output import noisy_output
 from t2v_lightning.functional.noise.parameters import NoiseParameters
 from t2v_lightning.internals import inner_module
@@ -18,16 +28,28 @@ from t2v_lightning.internals import inner_module
 Epsilon = Callable[[int, Tensor, int], Tensor]
 """Takes the number of a noisy call, the draws [N] and a size; gives standard normal numbers, float32 [N, size]."""
 
+Observer = Callable[[str, Tensor], None]
+"""Called with the name and the output of each noisy layer."""
+
+
+@dataclass(frozen=True)
+class NoisyWeight:
+    """A weight that bears noise: the name of its layer, and the order of the input's rows in each use."""
+
+    layer: str
+    orders: list[RowOrder]
+
 
 class NoisyNetwork:
-    """A network with noise on its convolution and linear weights.
+    """A network with noise on the weights of its convolutions and linear layers.
 
-    It watches the torch functions that the forward pass calls, so it sees the input that a layer really gets,
-    whatever module calls it; the network itself is left as it is.
+    Noise is added where the forward pass calls the layer's torch function, with the input that the layer really
+    gets, whatever module makes the call; the network itself is left as it is.
 
     Args:
-        model: in eval mode. Parameters that are not to be learned must not require gradients.
-        example: inputs [N, ...] of which the first is used to find out how the network uses its weights.
+        model: in eval mode. Parameters that are not to be learned must not require gradients. Inputs are a tensor, a
+            tuple (positional arguments) or a dict (keyword arguments) of tensors.
+        example: inputs [N, ...]. Tracing passes over the first sample find out how the network uses its weights.
         epsilon: source of the noise.
         candidates: names of the parameters to consider; all when None. The head, which is the layer that makes
             the network's output, is left out.
@@ -40,12 +62,17 @@ class NoisyNetwork:
 
     Raises:
         ValueError: the network mixes the samples of a batch, or has no layer to put noise on.
+
+    >>> net = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).requires_grad_(False)
+    >>> noisy = NoisyNetwork(net, torch.zeros(1, 4), lambda call, draws, size: torch.ones(len(draws), size))
+    >>> noisy(torch.zeros(2, 4), draws=torch.arange(2)).shape, noisy.noise.layers
+    (torch.Size([2, 3]), {'0': slice(0, 5, None)})
     """
 
     def __init__(
         self,
         model: nn.Module,
-        example: Tensor,
+        example: Inputs,
         epsilon: Epsilon,
         *,
         candidates: Collection[str] | None = None,
@@ -54,33 +81,30 @@ class NoisyNetwork:
     ) -> None:
         self.model, self.epsilon = inner_module(model), epsilon
         self.noise_free: dict[str, str] = {}
-        weights: dict[str, Tensor] = {}
-        self._orders: dict[Tensor, list[RowOrder]] = {}
+        self.weights: dict[Tensor, NoisyWeight] = {}
         self._affine: dict[Tensor, int] = {}
         usages = inspect_network(self.model, example)
+        layers: dict[str, Tensor] = {}
         for name, parameter in self.model.named_parameters():
             usage = usages[name]
             if usage.makes_output or (candidates is not None and name not in candidates):
                 continue
-            if _takes_noise(usage):
-                weights[layer_name(name, prefix)] = parameter
-                self._orders[parameter] = usage.orders
+            if _bears_noise(usage):
+                layer = layer_name(name, prefix)
+                self.weights[parameter], layers[layer] = NoisyWeight(layer, usage.orders), parameter
             elif parameter.dim() > 1 and not usage.as_bias and (usage.rules or usage.other):
-                self.noise_free[name] = _reason(usage)
+                self.noise_free[name] = _why_noise_free(usage)
             if learn_affine and _is_affine(name, usages):
                 self._affine[parameter] = len(self._affine)
-        if not weights:
+        if not layers:
             listing = ", ".join(f"{name} ({reason})" for name, reason in self.noise_free.items())
             raise ValueError(
                 "the network has no convolution or linear weight before its head to put noise on; "
                 f"its other weights: {listing or 'none'}"
             )
-        self.noise = NoiseParameters(weights, self._affine)
-        self._sizes = [len(weight) for weight in weights.values()]
+        self.noise = NoiseParameters(layers, self._affine)
 
-    def __call__(
-        self, x: Tensor, draws: Tensor, observe: Callable[[str, Tensor], None] | None = None
-    ) -> Tensor:
+    def __call__(self, x: Inputs, draws: Tensor, observe: Observer | None = None) -> Tensor:
         """Outputs [N, C] with noise.
 
         Args:
@@ -89,57 +113,71 @@ class NoisyNetwork:
             observe: called with the name and the output of each noisy layer.
 
         Raises:
-            RuntimeError: the network hides a layer from the backward pass (checkpointing, no_grad).
+            RuntimeError: the network hides a layer from the backward pass (checkpointing, no_grad), or calls one more
+                often than for the example.
         """
-        learning = torch.is_grad_enabled()
-        log_variances = dict(zip(self._orders, self.noise.log_variance.split(self._sizes), strict=True))
-        names = dict(zip(self._orders, self.noise.layers, strict=True))
-        uses = dict.fromkeys(self._orders, 0)
-        calls = 0
-
-        def watch(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            nonlocal calls
-            rule = RULES.get(func)
-            if rule is None:
-                return func(*args, **kwargs)
-            if self._affine and rule.kind == "norm":
-                args, kwargs = (
-                    tuple(map(self._learned, args)),
-                    {k: self._learned(v) for k, v in kwargs.items()},
-                )
-            y = func(*args, **kwargs)
-            call = rule.bind(args, kwargs)
-            weight = call.weight
-            if weight is None or weight not in log_variances:
-                return y
-            if learning and not torch.is_grad_enabled():
-                raise hidden_layer(names[weight])
-            number, order = calls, self._orders[weight][uses[weight]]
-            calls, uses[weight] = calls + 1, uses[weight] + 1
-            noisy = noisy_output(
-                call,
-                y,
-                log_variances[weight],
-                lambda: _as_rows(self.epsilon(number, draws, y.numel() // len(draws)), y.shape, order),
-            )
-            if observe is not None:
-                observe(names[weight], noisy)
-            return noisy
-
-        with Watcher(watch), torch.autograd.graph.disable_saved_tensors_hooks(RECOMPUTES):
-            output: Tensor = self.model(x)
+        forward = _NoisyPass(self, draws, observe)
+        with Intercept(forward.call), torch.autograd.graph.disable_saved_tensors_hooks(RECOMPUTES):
+            output: Tensor = inputs.call(self.model, x)
         return output
 
-    def _learned(self, value: Any) -> Any:
+    def learned(self, value: Any) -> Any:
+        """The learned copy of an affine parameter; anything else itself."""
         number = self._affine.get(value) if isinstance(value, nn.Parameter) else None
         return value if number is None else self.noise.affine[number]
 
 
-def _takes_noise(usage: Usage) -> bool:
-    return usage.closed_form and all(type(rule) in (ConvRule, LinearRule) for rule in usage.rules)
+class _NoisyPass:
+    """One forward pass with noise: counts the calls, as each has noise of its own."""
+
+    def __init__(self, network: NoisyNetwork, draws: Tensor, observe: Observer | None) -> None:
+        self.network, self.draws, self.observe = network, draws, observe
+        self._learning = torch.is_grad_enabled()
+        # split in one go: each layer's own slice would have a gradient of full length
+        parts = network.noise.log_variance.split([len(weight) for weight in network.weights])
+        self._log_variances = dict(zip(network.weights, parts, strict=True))
+        self._uses: Counter[str] = Counter()
+
+    def call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A torch function call of the forward pass, with the learned parameters and noise."""
+        rule = RULES.get(func)
+        if rule is None:
+            return func(*args, **kwargs)
+        if rule.kind == "norm":
+            args = tuple(map(self.network.learned, args))
+            kwargs = {name: self.network.learned(value) for name, value in kwargs.items()}
+        y = func(*args, **kwargs)
+        if not isinstance(rule, NoisyLayer):
+            return y
+        call = rule.bind(args, kwargs)
+        weight = self.network.weights.get(call.weight)
+        return y if weight is None else self._noisy(y, weight, rule, call)
+
+    def _noisy(self, y: Tensor, weight: NoisyWeight, rule: NoisyLayer, call: Call) -> Tensor:
+        if self._learning and not torch.is_grad_enabled():
+            raise no_gradient_error(weight.layer)
+        number, use = self._uses.total(), self._uses[weight.layer]
+        if use == len(weight.orders):
+            raise control_flow_error(weight.layer)
+        self._uses[weight.layer] += 1
+        # autograd keeps this for the backward pass: it holds no activations, and nothing that holds the graph
+        epsilon = partial(_epsilon, self.network.epsilon, number, self.draws, y.shape, weight.orders[use])
+        noisy = noisy_output(rule, call, y, self._log_variances[call.weight], epsilon)
+        if self.observe is not None:
+            self.observe(weight.layer, noisy)
+        return noisy
 
 
-def _reason(usage: Usage) -> str:
+def _epsilon(source: Epsilon, number: int, draws: Tensor, shape: torch.Size, order: RowOrder) -> Tensor:
+    """The standard normal numbers of one layer call, in the shape of its output."""
+    return order.place(source(number, draws, shape.numel() // len(draws)), shape)
+
+
+def _bears_noise(usage: Usage) -> bool:
+    return usage.closed_form and all(isinstance(rule, NoisyLayer) for rule in usage.rules)
+
+
+def _why_noise_free(usage: Usage) -> str:
     if usage.rules and not usage.other and not usage.as_bias and len(usage.orders) < len(usage.rules):
         return "its input does not depend on the image"
     kinds = {type(rule).__name__.removesuffix("Rule") for rule in usage.rules}
@@ -150,13 +188,3 @@ def _is_affine(name: str, usages: Mapping[str, Usage]) -> bool:
     """Whether a parameter is the weight or bias of a normalisation layer."""
     weight = usages.get(name.removesuffix("bias") + "weight") if name.endswith("bias") else usages[name]
     return weight is not None and any(rule.kind == "norm" for rule in weight.rules)
-
-
-def _as_rows(numbers: Tensor, shape: torch.Size, order: RowOrder) -> Tensor:
-    """Each sample's numbers [N, size] put where its rows stand in a tensor of that shape."""
-    if order == RowOrder():
-        return numbers.reshape(shape)
-    rows = torch.Size([shape[order.dim], *shape[: order.dim], *shape[order.dim + 1 :]])
-    if order.interleaved:
-        numbers = numbers.unflatten(1, (rows[0] // len(numbers), -1)).transpose(0, 1)
-    return numbers.reshape(rows).movedim(0, order.dim)

@@ -1,0 +1,124 @@
+"""The same network, arranged for speed: channels-last weights, BatchNorm folded into the convolution before it.
+
+Nothing in the network is changed: its convolutions are intercepted and called with the arranged weights.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from t2v_lightning.functional import inputs
+from t2v_lightning.functional.engine.folding import Fold
+from t2v_lightning.functional.engine.intercept import Intercept
+from t2v_lightning.functional.inputs import Inputs
+from t2v_lightning.functional.layers import RULES
+from t2v_lightning.functional.layers.conv import Convolution
+from t2v_lightning.functional.layers.cost_model import channels_last_is_faster
+from t2v_lightning.functional.layers.norm import BatchNormRule
+from t2v_lightning.internals import version_of
+
+
+@dataclass
+class _Arranged:
+    """A convolution's weight in another layout; with `bias` and `square` as in `FoldedWeight` where it is folded."""
+
+    weight: Tensor
+    bias: Tensor | None = None
+    square: Tensor | None = None
+
+
+class PreparedNetwork:
+    """Calls a network, or parts of it, with arranged weights.
+
+    Args:
+        model: in eval mode. Its weights may move or change between calls; they are then arranged again, unless
+            they change through `.data`, which leaves no trace.
+        folds: as `find_folds` gives them.
+        example: inputs [N, ...]. The first sample tries the arrangement out; where the network's own code does not
+            take it (channels-last by `x.view(len(x), -1)`), or its output changes, it is given up.
+
+    Attributes:
+        notes: what was given up, in words for a log.
+    """
+
+    def __init__(self, model: nn.Module, folds: Mapping[str, Fold], example: Inputs) -> None:
+        self.model, self.folds = model, dict(folds)
+        self.channels_last = True
+        self.notes: list[str] = []
+        self._state: tuple[Any, ...] = ()
+        self._arranged: dict[Tensor, _Arranged] = {}
+        self._folded_norms: set[Tensor] = set()
+        self._try(inputs.detach(inputs.take(example, slice(0, 1))))
+
+    def _try(self, x: Inputs) -> None:
+        with torch.no_grad():
+            plain = inputs.call(self.model, x)
+        try:
+            self(self.model, x)
+        except RuntimeError:
+            self.channels_last = False
+            self._state = ()
+            self.notes.append(
+                "the network does not run in channels-last and keeps its own memory layout, which takes longer"
+            )
+        largest = float(plain.abs().amax())
+        if self.folds and not torch.allclose(self(self.model, x), plain, rtol=1e-2, atol=1e-2 * largest):
+            self.folds = {}
+            self._state = ()
+            self.notes.append(
+                "folding BatchNorm would change the network's output, so it is not folded, which takes longer"
+            )
+
+    def lay_out(self, x: Tensor) -> Tensor:
+        """Images or convolution weights in channels-last where they run faster in it."""
+        wanted = self.channels_last and x.dim() == 4 and channels_last_is_faster(x.device)
+        return x.contiguous(memory_format=torch.channels_last) if wanted else x
+
+    def refresh(self) -> None:
+        """Arranges the weights if they are not those of the last call."""
+        tensors = dict((*self.model.named_parameters(), *self.model.named_buffers()))
+        state = tuple((id(t), t.data_ptr(), version_of(t), t.device, t.dtype) for t in tensors.values())
+        if state == self._state:
+            return
+        self._arranged, self._folded_norms = {}, set()
+        with torch.inference_mode(False), torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                fold = self.folds.get(name)
+                if fold is not None:
+                    folded = fold.apply(parameter, tensors)
+                    arranged = _Arranged(self.lay_out(folded.weight), folded.bias, folded.square)
+                    self._arranged[parameter] = arranged
+                    self._folded_norms.add(tensors[fold.norm_weight])
+                elif parameter.dim() == 4:
+                    self._arranged[parameter] = _Arranged(self.lay_out(parameter.detach()))
+        self._state = state
+
+    def square_factor(self, weight: Tensor) -> Tensor | None:
+        """[filters] to multiply squared gradients in the arranged weight with, or None for ones."""
+        return self._arranged[weight].square if weight in self._arranged else None
+
+    def call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A torch function call of the forward pass, with arranged weights."""
+        rule = RULES.get(func)
+        if isinstance(rule, Convolution):
+            call = rule.bind(args, kwargs)
+            arranged = self._arranged.get(call.weight)
+            if arranged is not None:
+                own_bias = call.options.pop("bias", None)
+                bias = own_bias if arranged.square is None else arranged.bias
+                return func(call.input, arranged.weight, bias, **call.options)
+        elif isinstance(rule, BatchNormRule):
+            call = rule.bind(args, kwargs)
+            if call.weight in self._folded_norms:
+                return call.input
+        return func(*args, **kwargs)
+
+    def __call__(self, module: Callable[..., Tensor], x: Inputs) -> Tensor:
+        """The output of the model, or of a part of it, for inputs [N, ...], without gradients."""
+        self.refresh()
+        with torch.no_grad(), Intercept(self.call):
+            output: Tensor = inputs.call(module, inputs.transform(self.lay_out, x))
+        return output

@@ -1,0 +1,192 @@
+"""A forward pass whose layers square their per-sample gradients while backward passes go by."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from t2v_lightning.functional import inputs
+from t2v_lightning.functional.engine.intercept import Intercept, control_flow_error, no_gradient_error
+from t2v_lightning.functional.engine.prepared import PreparedNetwork
+from t2v_lightning.functional.engine.row_order import RowOrder
+from t2v_lightning.functional.engine.usage import Usage, layer_name
+from t2v_lightning.functional.inputs import Inputs
+from t2v_lightning.functional.layers import RULES, Call, LayerRule, filter_means
+from t2v_lightning.internals import version_of, view_base
+
+
+@dataclass(frozen=True)
+class MeasuredWeight:
+    """A weight with a closed form, and the entries of the vector that its filters have."""
+
+    name: str
+    usage: Usage
+    entries: slice
+
+
+@dataclass
+class LayerUse:
+    """One call of a measured layer.
+
+    Attributes:
+        weight: what is measured.
+        rule: of the layer.
+        order: of the rows of its input.
+        call: the call; None once the last output gradient has come by, so that the input can be freed.
+        version: of the input, when the layer read it.
+        factor: [filters] to multiply the squares with, or None for ones.
+    """
+
+    weight: MeasuredWeight
+    rule: LayerRule
+    order: RowOrder
+    call: Call | None
+    version: int
+    factor: Tensor | None
+
+    def by_sample(self, grad: Tensor, samples: int) -> tuple[Call, Tensor]:
+        """The call and its output gradient as a rule takes them: rows of a sample together, float32 or float64."""
+        assert self.call is not None
+        if version_of(self.call.input) != self.version:
+            raise RuntimeError(
+                f"the input of layer {layer_name(self.weight.name)!r} was changed in place after the layer had "
+                "read it; turn off inplace=True in the activation that follows"
+            )
+        a, g = (self.order.samples_first(t, samples) for t in (self.call.input.detach(), grad))
+        a, g = (t.float() if t.dtype in (torch.float16, torch.bfloat16) else t for t in (a, g))
+        return Call(a, self.call.weight.to(g.dtype), self.call.options), g
+
+
+class Recording:
+    """One batch on its way forward, and back once for each vector.
+
+    The weights take no gradients, so autograd computes activation gradients only; the graph starts at the output of
+    the first measured layer. Hooks in the graph refer to the recording. It must not refer to the graph in turn, as
+    Python cannot see that circle through autograd and would never free it: `backward` is given the outputs.
+
+    Args:
+        weights: parameter -> what is measured of it.
+        prepared: the network.
+        samples: N.
+        size: D, the length of the vector.
+
+    Attributes:
+        values: float32 or float64 [N, D], sums of squares over the backward passes so far.
+    """
+
+    values: Tensor
+
+    def __init__(
+        self, weights: Mapping[Tensor, MeasuredWeight], prepared: PreparedNetwork, samples: int, size: int
+    ) -> None:
+        self.weights, self.prepared = weights, prepared
+        self.samples, self.size = samples, size
+        self._uses: Counter[str] = Counter()
+        self._shared: dict[
+            str, Tensor
+        ] = {}  # gradients of weights with several uses, which add up before the square
+        self._last = False
+
+    def forward(self, x: Inputs) -> Tensor:
+        """The network's outputs [N, C], with their graph.
+
+        Raises:
+            RuntimeError: a measured layer runs without gradients, or more or less often than in the tracing pass.
+        """
+        device = inputs.device_of(x)
+        self._start = torch.zeros((), device=device, requires_grad=True)
+        with Intercept(self._call):
+            outputs: Tensor = inputs.call(self.prepared.model, inputs.transform(self.prepared.lay_out, x))
+        for weight in self.weights.values():
+            if self._uses[weight.name] != len(weight.usage.rules):
+                raise control_flow_error(layer_name(weight.name))
+        dtype = torch.float64 if outputs.dtype == torch.float64 else torch.float32
+        self.values = torch.zeros(self.samples, self.size, device=device, dtype=dtype)
+        return outputs
+
+    def backward(self, outputs: Tensor, vector: Tensor, last: bool) -> None:
+        """Adds the squared gradients of <v_n, f(x_n)> to `values`.
+
+        Args:
+            outputs: as `forward` gave them.
+            vector: v [N, C].
+            last: no other vector follows, so the graph is freed on the way.
+        """
+        self._last = last
+        if outputs.requires_grad:
+            vector = vector.to(outputs.dtype)
+            torch.autograd.backward(outputs, vector, retain_graph=not last, inputs=[self._start])
+        for weight in self.weights.values():
+            if weight.name in self._shared:
+                gradient = self._shared.pop(weight.name)
+                self.values[:, weight.entries] += filter_means(gradient, weight.usage.filter_dim)
+
+    def _call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A torch function call of the forward pass; the output of a measured layer is hooked."""
+        y = self.prepared.call(func, args, kwargs)
+        rule = RULES.get(func)
+        if rule is None:
+            return y
+        call = rule.bind(args, kwargs)
+        weight = self.weights.get(call.weight)
+        return y if weight is None else self._hooked(y, weight, rule, call)
+
+    def _hooked(self, y: Tensor, weight: MeasuredWeight, rule: LayerRule, call: Call) -> Tensor:
+        """y, tied to the start of the graph, with a hook that squares when its gradient comes by."""
+        if not torch.is_grad_enabled():
+            raise no_gradient_error(layer_name(weight.name))
+        number = self._uses[weight.name]
+        if number == len(weight.usage.rules):
+            raise control_flow_error(layer_name(weight.name))
+        self._uses[weight.name] += 1
+        shape, whole = y.shape, _unviewed(y)
+        tied: Tensor = _Tie.apply(whole, self._start)
+        factor = self.prepared.square_factor(call.weight)
+        use = LayerUse(weight, rule, weight.usage.orders[number], call, version_of(call.input), factor)
+        tied.register_hook(partial(self._square, use, shape))
+        return tied.view(shape) if whole is not y else tied
+
+    def _square(self, use: LayerUse, shape: torch.Size, grad: Tensor) -> None:
+        """The hook: squares the gradient of each sample in the weight, given that in the layer's output."""
+        weight, rule = use.weight, use.rule
+        with torch.no_grad(), torch.autocast(grad.device.type, enabled=False):
+            call, g = use.by_sample(grad.view(shape), self.samples)
+            if self._last:
+                use.call = None
+            if weight.usage.used_once:
+                squares = rule.squares(call, g, self.samples)
+                values = self.values[:, weight.entries]
+                values += squares if use.factor is None else squares * use.factor
+            else:
+                gradient = rule.per_sample(call, g, self.samples)
+                self._shared[weight.name] = self._shared.get(weight.name, 0) + gradient
+
+
+class _Tie(torch.autograd.Function):
+    """Ties y to the start of the graph without a copy, also where y is changed in place afterwards.
+
+    Every measured output is tied to it, also one that takes gradients already: those may lead elsewhere.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, start: Tensor) -> Tensor:
+        ctx.mark_dirty(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        return grad, grad.new_zeros(())
+
+
+def _unviewed(y: Tensor) -> Tensor:
+    """y, or the tensor that y is all of in another shape.
+
+    A change in place of a view would cost autograd copies in the backward pass.
+    """
+    base = view_base(y)
+    same = base is not None and base.numel() == y.numel() and base.is_contiguous() and y.is_contiguous()
+    return base if base is not None and same else y

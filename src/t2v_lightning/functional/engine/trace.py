@@ -1,0 +1,181 @@
+"""What a network does with each of its weights, found by tracing forward passes.
+
+A trace sees every torch function that the forward pass calls with a parameter, whatever module makes the call:
+`nn.Conv2d`, a subclass that pads by itself, `F.linear` on a bare parameter, attention's packed projection. Passes
+that change first one and then the other of two samples tell which rows of a layer's input belong to which sample,
+and that samples do not mix.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from t2v_lightning.functional import inputs
+from t2v_lightning.functional.engine.intercept import Intercept, frozen
+from t2v_lightning.functional.engine.perturb import unlike
+from t2v_lightning.functional.engine.row_order import find_row_order
+from t2v_lightning.functional.engine.usage import Usage
+from t2v_lightning.functional.inputs import Inputs, tensors_in
+from t2v_lightning.functional.layers import RULES
+from t2v_lightning.internals import is_norm, is_transformed
+
+# what multiplies rows of inputs by a matrix, whatever the network calls that matrix
+_PRODUCTS = {
+    *(torch.matmul, torch.mm, torch.bmm, torch.addmm, torch.baddbmm, torch.einsum, torch.tensordot),
+    *(Tensor.matmul, Tensor.mm, Tensor.bmm, Tensor.addmm, Tensor.baddbmm),
+    *(Tensor.__matmul__, Tensor.__rmatmul__),
+}
+
+
+def inspect_network(model: nn.Module, x: Inputs) -> dict[str, Usage]:
+    """Usage of every parameter of `model`, from forward passes over the first sample of x.
+
+    Raises:
+        ValueError: the samples of a batch influence each other, a layer is in train mode, or the output is not one
+            row a sample.
+    """
+    _refuse_train_mode(model)
+    one = inputs.transform(lambda tensor: tensor[:1].detach(), x)
+    other = unlike(one)
+    pairs = ((one, one), (one, other), (other, one))
+    equal, changed, swapped = (ForwardTrace(model, inputs.concatenate(pair)) for pair in pairs)
+    for name, usage in equal.usages.items():
+        if (changed.usages[name].rules, changed.usages[name].other) != (usage.rules, usage.other):
+            raise ValueError(
+                f"the forward pass uses {name!r} differently from one input to the next; data-dependent control flow "
+                "is not supported"
+            )
+        calls = zip(equal.inputs[name], changed.inputs[name], swapped.inputs[name], strict=False)
+        orders = [find_row_order(*tensors) for tensors in calls]
+        usage.orders = [order for order in orders if order is not None]
+    if not torch.allclose(equal.output[0], changed.output[0], rtol=1e-3, atol=1e-5):
+        raise ValueError(
+            "the output for one sample changes with the other samples of its batch (a layer in train mode, "
+            "dropout, or batch statistics), so there are no per-sample gradients; call model.eval() first"
+        )
+    _find_hidden_uses(model, one, equal.usages)
+    return equal.usages
+
+
+class ForwardTrace:
+    """What one forward pass does with the parameters of a network.
+
+    Args:
+        model: in eval mode.
+        x: inputs [N, ...].
+
+    Attributes:
+        usages: parameter name -> its usage, `orders` left empty.
+        inputs: parameter name -> the inputs of the layer calls in `usages[name].rules`.
+        output: [N, C].
+
+    Raises:
+        ValueError: the pass draws random numbers, or its output is not [N, C].
+    """
+
+    def __init__(self, model: nn.Module, x: Inputs) -> None:
+        self._names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
+        self._owners = {p.untyped_storage().data_ptr(): name for p, name in self._names.items() if p.numel()}
+        self._rows: list[tuple[Tensor, str]] = []  # outputs of the form [N, C] and the layers they come from
+        self.usages = {name: Usage() for name in self._names.values()}
+        self.inputs: dict[str, list[Tensor]] = {name: [] for name in self._names.values()}
+        device = inputs.device_of(x)
+        before = _random_state(device)
+        with torch.no_grad(), Intercept(self._record):
+            output = inputs.call(model, x)
+        if any(not torch.equal(a, b) for a, b in zip(before, _random_state(device), strict=True)):
+            raise ValueError(
+                "the forward pass draws random numbers (dropout or stochastic depth in train mode), so the Fisher "
+                "information would differ from pass to pass; call model.eval() first"
+            )
+        if not isinstance(output, Tensor) or output.dim() != 2 or len(output) != inputs.length(x):
+            got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise ValueError(
+                f"the network must return one row of outputs a sample, a tensor [N, C]; got {got}"
+            )
+        for rows, name in self._rows:
+            self.usages[name].makes_output |= rows is output
+        self.output = output
+        self._rows.clear()
+
+    def _record(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        result = func(*args, **kwargs)
+        if func in _PRODUCTS:
+            self._record_factors([args, kwargs])
+        used = [t for t in tensors_in([args, kwargs]) if t in self._names]
+        # a call without a new tensor only asks a parameter about itself (its shape, say)
+        if used and any(t not in self._names for t in tensors_in([result])):
+            self._record_uses(used, func, args, kwargs, result)
+        return result
+
+    def _record_factors(self, arguments: Inputs) -> None:
+        """Notes the parameters that a matrix product multiplies, also as a view."""
+        for factor in tensors_in(arguments):
+            if not is_transformed(factor):
+                owner = self._owners.get(factor.untyped_storage().data_ptr())
+                if owner is not None:
+                    self.usages[owner].in_product = True
+
+    def _record_uses(
+        self,
+        used: list[Tensor],
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        result: Any,
+    ) -> None:
+        """Notes what a function call does with the parameters among its arguments."""
+        rule = RULES.get(func)
+        call = rule.bind(args, kwargs) if rule is not None else None
+        transformed = any(map(is_transformed, tensors_in([result])))
+        for parameter in used:
+            name = self._names[parameter]
+            usage = self.usages[name]
+            if transformed:
+                usage.other.append("a function transform such as vmap")
+                usage.filter_dim = rule.filter_dim(call) if rule is not None and call is not None else 0
+            elif rule is not None and call is not None and parameter is call.weight:
+                usage.rules.append(rule)
+                usage.filter_dim = rule.filter_dim(call)
+                self.inputs[name].append(call.input.detach().clone())
+                if result.dim() == 2:
+                    self._rows.append((result, name))
+            elif call is not None and parameter is call.options.get("bias"):
+                usage.as_bias = True
+            else:
+                usage.other.append(getattr(func, "__name__", str(func)))
+
+
+def _random_state(device: torch.device) -> list[Tensor]:
+    """States of the random number generators that a pass on this device can draw from."""
+    on_gpu = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
+    return [torch.get_rng_state(), *on_gpu]
+
+
+def _refuse_train_mode(model: nn.Module) -> None:
+    """Before anything runs: in train mode a forward pass would already move the statistics."""
+    for name, module in model.named_modules():
+        if is_norm(module) and module.training and module.track_running_stats:
+            raise ValueError(
+                f"layer {name!r} ({type(module).__name__}) is in train mode: its batch statistics mix the samples, so "
+                "there are no per-sample gradients; call model.eval() first (its stored statistics are then used and "
+                "never move)"
+            )
+
+
+def _find_hidden_uses(model: nn.Module, x: Inputs, usages: dict[str, Usage]) -> None:
+    """Notes parameters that have a gradient although no traced function call used them (in scripted code, say)."""
+    unused = {n: p for n, p in model.named_parameters() if usages[n] == Usage()}
+    if not unused:
+        return
+    with frozen(model), torch.enable_grad(), torch.compiler.set_stance("force_eager"):
+        for parameter in unused.values():
+            parameter.requires_grad_()
+        output = inputs.call(model, x)
+        if output.requires_grad:
+            gradients = torch.autograd.grad(output.sum(), list(unused.values()), allow_unused=True)
+            for name, gradient in zip(unused, gradients, strict=True):
+                if gradient is not None:
+                    usages[name].other.append("code that torch functions do not pass through")
