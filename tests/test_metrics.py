@@ -240,14 +240,14 @@ def test_its_sums_stay_in_float64_when_the_module_around_it_is_converted(dtype: 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 3), (4, 2, 5)])
 def test_values_of_another_shape(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"values must have shape \[N, 5\], got"):
+    with pytest.raises(ValueError, match=r"values must have shape \[N, 5\]; got"):
         FilterwiseFisher(5).update(torch.ones(shape))
 
 
 def test_weights_and_index_must_be_one_number_a_sample() -> None:
-    with pytest.raises(ValueError, match=r"must have shape \(4,\), got \(3,\)"):
+    with pytest.raises(ValueError, match=r"must have shape \(4,\); got \(3,\)"):
         FilterwiseFisher(5).update(torch.ones(4, 5), torch.ones(3))
-    with pytest.raises(ValueError, match=r"must have shape \(4,\), got \(4,\) and \(4, 1\)"):
+    with pytest.raises(ValueError, match=r"must have shape \(4,\); got \(4,\) and \(4, 1\)"):
         FilterwiseFisher(5).update(torch.ones(4, 5), None, torch.ones(4, 1).long())
 
 
@@ -284,5 +284,5 @@ def test_nothing_added_is_an_error() -> None:
 
 @pytest.mark.parametrize("size", [0, -1])
 def test_there_is_at_least_one_filter(size: int) -> None:
-    with pytest.raises(ValueError, match=f"at least 1, got {size}"):
+    with pytest.raises(ValueError, match=f"1 or more; got {size}"):
         FilterwiseFisher(size)

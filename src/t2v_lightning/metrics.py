@@ -19,7 +19,7 @@ from t2v_lightning.functional.fisher_sums import (
 class FilterwiseFisher(Metric):
     """Weighted mean over samples of filter-wise squared gradients, with its standard error.
 
-    States are the float64 sums of `functional.fisher_sums`, which reduce by ``"sum"``.
+    States are the float64 sums of `functional.fisher_sums`, which reduce by "sum".
 
     Args:
         size: number of filters D.
@@ -51,37 +51,37 @@ class FilterwiseFisher(Metric):
 
         Args:
             values: [N, D], squared per-sample gradients averaged within filters.
-            weights: [N]; ones when None. A sample of weight 0 counts for nothing.
-            index: int64 [N], the samples' positions in their dataset (for the groups). When None the samples
-                are numbered in the order in which they come.
+            weights: [N]; ones when None. A sample of weight 0 is ignored.
+            index: int64 [N], the samples' positions in their dataset (for the groups); None numbers the samples
+                in the order in which they come.
 
         Raises:
-            ValueError: shapes do not fit, values are not finite, or weights are negative or not finite.
+            ValueError: a shape is wrong, values are not finite, or weights are negative or not finite.
         """
-        # new tensors, as a metric that a Trainer's validation has reset holds those of inference mode
+        # new tensors: after a reset in a Trainer's validation the states are tensors of inference mode
         for name, total in add_samples(self._sums(), values, weights, index).items():
             setattr(self, name, total)
 
     def forward(
         self, values: Tensor, weights: Tensor | None = None, index: Tensor | None = None
     ) -> FisherEstimate:
-        """`update`, and the estimate over these samples alone."""
-        # numbered before the base class sets the sums aside
+        """`update`, and the estimate over only these samples."""
+        # numbered here, as the base class resets the count of samples for a while
         index = numbered(self.seen, values) if index is None else index
         found: FisherEstimate = super().forward(values, weights, index)
         return found
 
     def compute(self) -> FisherEstimate:
-        """The estimate over everything seen so far, on all processes; ValueError if that is nothing."""
+        """The estimate over all samples so far, of all processes; ValueError if there are none."""
         return self.estimate()
 
     def estimate(self) -> FisherEstimate:
-        """The estimate from this process's samples alone."""
+        """The estimate over only this process's samples."""
         return estimate(self._sums())
 
     def _sums(self) -> Sums:
         return {name: getattr(self, name) for name in self._defaults}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = ()) -> nn.Module:
-        """Moves the sums to another device; a dtype that the module around asks for is not theirs."""
+        """Moves the sums to another device; they stay in float64, whatever dtype the parent module changes to."""
         return super()._apply(lambda state: state.to(fn(state).device), exclude_state)

@@ -147,17 +147,19 @@ def test_input_size_is_three_positive_integers(size: tuple[int, ...]) -> None:
 
 def test_an_input_the_module_does_not_take() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.Linear(8, 2))
-    with pytest.raises(ValueError, match=r"failed on images of size \(3, 224, 224\)(.|\n)*Pass input_size="):
+    with pytest.raises(
+        ValueError, match=r"failed on images of size \(3, 224, 224\)(.|\n)*Pass an input_size="
+    ):
         ProbeNetwork.from_module(net)
     assert ProbeNetwork.from_module(net, (3, 4, 4)).feature_size == 8
 
 
 @pytest.mark.parametrize("module", ["resnet18", None, torch.nn.functional.relu])
 def test_only_modules(module: object) -> None:
-    with pytest.raises(TypeError, match="network"):
+    with pytest.raises(TypeError, match="from_module takes"):
         ProbeNetwork.from_module(module)  # type: ignore[arg-type]
 
 
 def test_a_probe_is_not_wrapped_again(probe: ProbeNetwork) -> None:
-    with pytest.raises(TypeError, match="not yet a probe"):
+    with pytest.raises(TypeError, match="not a probe yet"):
         ProbeNetwork.from_module(probe)

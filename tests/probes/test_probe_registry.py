@@ -53,7 +53,7 @@ def zoo_transform(name: str, crop: tuple[int, int]) -> object:
         ({"num_classes": 0}, ValueError, "num_classes must be a positive integer, got 0"),
         ({"seed": -1}, ValueError, "seed must be an integer"),
         ({"weights": 1}, TypeError, "weights must be"),
-        ({"weights": "nowhere.pth"}, FileNotFoundError, "no weights file at nowhere.pth"),
+        ({"weights": "nowhere.pth"}, FileNotFoundError, "no weights file nowhere.pth"),
         ({"input_size": 0}, ValueError, "input_size must be"),
         ({"name": "inception_v3", "input_size": 32}, ValueError, r"failed on images.*(\n.*)*input_size="),
         ({"name": "vit_b_16", "input_size": 50}, ValueError, "cannot be built for input_size=.50, 50."),

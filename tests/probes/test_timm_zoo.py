@@ -75,7 +75,7 @@ def test_no_network_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("no network")
 
     monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", refuse)
-    with pytest.raises(FileNotFoundError, match=r"no network.*weights='path/to/model.safetensors'"):
+    with pytest.raises(FileNotFoundError, match=r"network access.*weights='path/to/model.safetensors'"):
         get_probe("timm/regnety_002")
 
 

@@ -4,9 +4,9 @@ With weights w_n, values v_n [D] and their mean F = sum w v / sum w,
 
 .. math:: \mathrm{stderr}^2 = \sum_n w_n^2 (v_n - F)^2 / (\sum_n w_n)^2 .
 
-All of it comes from plain float64 sums, which add up over batches and processes. Besides, the sums are kept in 16
-groups by a hash of the sample index: entries of different filters are strongly correlated, so distances take
-their error from a jackknife over groups.
+All of it comes from plain float64 sums, which add up over batches and processes. The sums of w v are kept separately
+for 16 groups of samples, chosen by a hash of the sample index: entries of different filters are strongly
+correlated, so distances take their error from a jackknife over groups.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from torch import Tensor
 from t2v_lightning.functional.random import random_bits
 
 GROUPS = 16
-"""Number of groups of samples whose sums are kept apart."""
+"""Number of groups of samples with separate sums."""
 
 Sums = dict[str, Tensor]
 """`sum_w2v2` and `sum_w2v` [D], `sum_w2`, `group_sums` [16, D], `group_weights` [16] in float64; `samples` (of
@@ -26,7 +26,7 @@ non-zero weight) and `seen` in int64."""
 
 
 class FisherEstimate(NamedTuple):
-    """Weighted mean of the per-sample values and what is known of its error.
+    """Weighted mean of the per-sample values, and its error.
 
     Attributes:
         fisher: float64 [D].
@@ -44,14 +44,14 @@ class FisherEstimate(NamedTuple):
 
     @property
     def relative_stderr(self) -> float:
-        """||stderr|| / ||fisher||, what `target_stderr` is compared with."""
+        """||stderr|| / ||fisher||, which `target_stderr` is a bound for."""
         return float(self.stderr.norm() / self.fisher.norm().clamp_min(torch.finfo(torch.float64).tiny))
 
 
 def new_sums(size: int) -> Sums:
     """Sums over no sample yet, for D = `size` filters."""
     if size < 1:
-        raise ValueError(f"size is the number of filters and at least 1, got {size}")
+        raise ValueError(f"size is the number of filters, 1 or more; got {size}")
     shapes: dict[str, tuple[int, ...]] = {
         "sum_w2v2": (size,),
         "sum_w2v": (size,),
@@ -71,12 +71,12 @@ def add_samples(
     Args:
         sums: left as they are.
         values: [N, D], squared per-sample gradients averaged within filters.
-        weights: [N]; ones when None. A sample of weight 0 counts for nothing, whatever its values.
-        index: int64 [N], the samples' positions in their dataset (for the groups). When None the samples
-            are numbered in the order in which they come.
+        weights: [N]; ones when None. A sample of weight 0 is ignored, whatever its values.
+        index: int64 [N], the samples' positions in their dataset (for the groups); None numbers the samples
+            in the order in which they come.
 
     Raises:
-        ValueError: shapes do not fit, values are not finite, or weights are negative or not finite.
+        ValueError: a shape is wrong, values are not finite, or weights are negative or not finite.
 
     >>> sums = add_samples(new_sums(2), torch.tensor([[1.0, 2.0], [3.0, 2.0]]))
     >>> estimate(sums).fisher
@@ -84,16 +84,16 @@ def add_samples(
     """
     size = len(sums["sum_w2v"])
     if values.dim() != 2 or values.shape[1] != size:
-        raise ValueError(f"values must have shape [N, {size}], got {tuple(values.shape)}")
+        raise ValueError(f"values must have shape [N, {size}]; got {tuple(values.shape)}")
     w = torch.ones(len(values)) if weights is None else weights
     w = w.to(values.device, torch.float64)
     index = numbered(sums["seen"], values) if index is None else index
     if w.shape != (len(values),) or index.shape != w.shape:
         raise ValueError(
-            f"weights and index must have shape ({len(values)},), got {tuple(w.shape)} and {tuple(index.shape)}"
+            f"weights and index must have shape ({len(values)},); got {tuple(w.shape)} and {tuple(index.shape)}"
         )
     if not bool(((w >= 0) & torch.isfinite(w)).all()):
-        raise ValueError(f"weights must be finite numbers of 0 or more, got {w.min():g} to {w.max():g}")
+        raise ValueError(f"weights must be finite numbers of 0 or more; got {w.min():g} to {w.max():g}")
     v = torch.where(w[:, None] > 0, values.double(), 0.0)
     if not bool(torch.isfinite(v).all()):
         bad = index[~torch.isfinite(v).all(1)].tolist()
@@ -124,7 +124,7 @@ def add_over_processes(sums: Sums, all_reduce: Callable[[Tensor], object], devic
     Args:
         sums: of this process.
         all_reduce: adds a float64 tensor up over processes, in place.
-        device: on which it does so.
+        device: that it adds on.
     """
     flat = torch.cat([tensor.flatten().to(device, torch.float64) for tensor in sums.values()])
     all_reduce(flat)
@@ -136,7 +136,7 @@ def add_over_processes(sums: Sums, all_reduce: Callable[[Tensor], object], devic
 
 
 def estimate(sums: Sums) -> FisherEstimate:
-    """Mean and errors; ValueError where no sample of positive weight was added."""
+    """Mean and errors; ValueError if no sample of positive weight was added."""
     weight = sums["group_weights"].sum()
     if not weight > 0:
         raise ValueError(

@@ -188,6 +188,8 @@ def fisher_of_filters(
         candidates={probe.layer_prefix + name for name in probe.stage_parameters(skip_layers)},
         prefix=probe.layer_prefix,
     )
+    for note in engine.prepared.notes:
+        logger.info(note)
     if engine.fallback:
         logger.info(
             "no closed form for %s; automatic differentiation one sample at a time measures them, at about the "

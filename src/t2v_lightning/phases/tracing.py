@@ -10,8 +10,13 @@ def batch_of_one(probe: ProbeNetwork, example: Inputs | None = None) -> Inputs:
     Args:
         probe: any.
         example: an input without batch dimension, such as an image [C, H, W]; a black image when None.
+
+    Raises:
+        ValueError: no example for a probe that takes no images.
     """
     weight = probe.head.weight
     if example is None:
+        if probe.input_size is None:
+            raise ValueError(f"probe {probe.name!r} takes no images; pass an example of its inputs")
         return weight.new_zeros(1, *probe.input_size)
     return to(transform(lambda tensor: tensor[None], example), weight.device, weight.dtype)

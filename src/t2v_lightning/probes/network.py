@@ -1,4 +1,4 @@
-"""The probe: a frozen network, its replaceable head, and all it knows about its input."""
+"""The probe: a frozen backbone, a replaceable head, and the preparation of its inputs."""
 
 from __future__ import annotations
 
@@ -6,33 +6,36 @@ import copy
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
+from t2v_lightning.functional import inputs
+from t2v_lightning.functional.inputs import Inputs
 from t2v_lightning.internals import inner_module
 from t2v_lightning.probes.heads import split_head, trial_input
 from t2v_lightning.probes.stages import find_stages, stage_of
 from t2v_lightning.probes.transforms import ImageTransform
 
-Transform = Callable[[Image.Image], Tensor]
+Transform = Callable[[Any], Any]
+"""From an item of a dataset (for images a PIL image) to what the backbone takes for it, without batch dimension."""
 
 
 class ProbeNetwork(nn.Module):
-    """A network split into ``backbone`` (images [N, C, H, W] to features [N, P]) and ``head`` (nn.Linear).
+    """A network split into `backbone` (images [N, C, H, W] to features [N, P]) and `head` (nn.Linear).
 
-    Made by :func:`get_probe` or :meth:`from_module`. It stays in eval mode whatever ``train()`` is asked,
-    so BatchNorm statistics never move and a sample's Fisher never depends on its batch.
+    `get_probe` and `from_module` make probes of image classifiers. A backbone may also take a tuple of tensors
+    (positional arguments) or a dict (keyword arguments). `train()` leaves the probe in eval mode, so BatchNorm
+    statistics never change and a sample's Fisher information does not depend on its batch.
 
     Args:
-        backbone: module mapping [N, C, H, W] to [N, P].
+        backbone: module mapping [N, C, H, W], or other inputs [N, ...], to [N, P].
         head: Linear layer from P features to K classes.
-        input_size: (channels, height, width) of the images the backbone takes.
-        transform: deterministic, PIL image to float tensor of ``input_size``.
-        name: how the probe is called in files and figures.
-        stages: dotted paths of the backbone's stages, first to last; found by rule when not given.
+        input_size: (channels, height, width) of the images the backbone takes; None for inputs that are no images.
+        transform: deterministic; maps a PIL image to a float tensor of `input_size`.
+        name: of the probe in files and figures.
+        stages: dotted paths of the backbone's stages, first to last; found by `find_stages` when None.
 
     >>> module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
     >>> probe = ProbeNetwork.from_module(module, input_size=(3, 32, 32))
@@ -49,7 +52,7 @@ class ProbeNetwork(nn.Module):
         self,
         backbone: nn.Module,
         head: nn.Linear,
-        input_size: tuple[int, int, int],
+        input_size: tuple[int, int, int] | None,
         transform: Transform,
         name: str,
         stages: Sequence[str] | None = None,
@@ -73,27 +76,29 @@ class ProbeNetwork(nn.Module):
     ) -> ProbeNetwork:
         """A probe from any image classifier whose output comes straight from a final Linear layer.
 
-        The module is copied and not changed. The copy keeps its head weights; see :meth:`reset_head`.
+        The module is copied and not changed. The copy keeps the weights of its head; `reset_head` replaces them.
 
         Args:
             module: classifier [N, C, H, W] -> [N, K].
-            input_size: (channels, height, width); when None, what the module says of itself (timm's
-                configuration, an ``image_size`` attribute), else (3, 224, 224).
-            transform: PIL image to float tensor; when None, timm's if the module has its configuration,
-                else the usual ImageNet evaluation for ``input_size``.
-            name: default: the class name.
+            input_size: (channels, height, width); None for the module's own (timm's configuration, an
+                `image_size` attribute) or, without one, (3, 224, 224).
+            transform: PIL image to float tensor; None for timm's if the module has timm's configuration,
+                otherwise the usual ImageNet evaluation for `input_size`.
+            name: None for the name of the class.
 
         Raises:
-            TypeError: ``module`` is no ``nn.Module``, or is a probe already.
-            ValueError: no final Linear head, or the module fails on ``input_size``; the text says what
+            TypeError: `module` is not an `nn.Module`, or is a probe already.
+            ValueError: no final Linear head, or the module fails on images of `input_size`; the text says what
                 was found.
         """
         if isinstance(module, str):
             raise TypeError(
-                f"from_module takes a network, not the name {module!r}: get_probe({module!r}) makes one"
+                f"from_module takes a network, got the name {module!r}; get_probe({module!r}) builds a probe by name"
             )
         if not isinstance(module, nn.Module) or isinstance(module, ProbeNetwork):
-            raise TypeError(f"from_module takes a network (nn.Module, not yet a probe), got {type(module)}")
+            raise TypeError(
+                f"from_module takes an nn.Module that is not a probe yet, got {type(module).__name__}"
+            )
         return cls.from_owned(copy.deepcopy(_unwrapped(module)), input_size, transform, name)
 
     @classmethod
@@ -104,7 +109,7 @@ class ProbeNetwork(nn.Module):
         transform: Transform | None = None,
         name: str | None = None,
     ) -> ProbeNetwork:
-        """:meth:`from_module` without the copy: takes the module apart in place."""
+        """`from_module` without the copy: the module is taken apart in place."""
         size = _input_size(module, input_size)
         backbone, head, head_name = split_head(module, trial_input(module, size))
         stages = find_stages(backbone, head_name)
@@ -124,28 +129,29 @@ class ProbeNetwork(nn.Module):
         """K, the number of outputs of the head."""
         return self.head.out_features
 
-    def features(self, images: Tensor) -> Tensor:
-        """Penultimate features: images [N, C, H, W] to [N, P]."""
-        return cast(Tensor, self.backbone(images))
+    def features(self, batch: Inputs) -> Tensor:
+        """Penultimate features: a batch of N images or other inputs to [N, P]."""
+        return cast(Tensor, inputs.call(self.backbone, batch))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits: images [N, C, H, W] to [N, K]."""
-        return cast(Tensor, self.head(self.features(images)))
+    def forward(self, *parts: Inputs, **named: Inputs) -> Tensor:
+        """Logits [N, K] of a batch as `features` takes it, given whole or as the backbone's own arguments."""
+        batch = named or (parts[0] if len(parts) == 1 else parts)
+        return cast(Tensor, self.head(self.features(batch)))
 
     def train(self, mode: bool = True) -> ProbeNetwork:
-        """Keep eval mode, whatever ``mode`` says."""
+        """Stays in eval mode, whatever `mode` is."""
         return super().train(False)
 
     def reset_head(self, num_classes: int, generator: torch.Generator | None = None) -> None:
-        """Replace the head by a new Linear layer, entries uniform in +-1/sqrt(P) (PyTorch's default).
+        """Replace the head by a new Linear layer with entries uniform in +-1/sqrt(P), PyTorch's default.
 
         Args:
             num_classes: K >= 1 outputs.
-            generator: source of the numbers; None uses PyTorch's global one. With a CPU generator the
+            generator: source of the numbers; None for PyTorch's global one. With a CPU generator the
                 head is the same on every device.
 
         Raises:
-            ValueError: ``num_classes`` is not a positive integer.
+            ValueError: `num_classes` is not a positive integer.
         """
         check_num_classes(num_classes)
         old, bound = self.head.weight, 1 / math.sqrt(self.feature_size)
@@ -159,22 +165,22 @@ class ProbeNetwork(nn.Module):
         self.head = head.eval()
 
     def stage_parameters(self, skip_layers: int = 0) -> list[str]:
-        """Names of the backbone's parameters from stage ``skip_layers`` on, in the backbone's order.
+        """Names of the backbone's parameters from stage `skip_layers` on, in the backbone's order.
 
         Raises:
-            TypeError: ``skip_layers`` is not an integer.
-            ValueError: it lies outside 0..last stage that holds weights; the text lists the stages.
+            TypeError: `skip_layers` is not an integer.
+            ValueError: it is not the number of a stage up to the last that holds weights; the text lists the stages.
         """
         if isinstance(skip_layers, bool) or not isinstance(skip_layers, int):
             raise TypeError(f"skip_layers must be an integer, got {skip_layers!r}")
         stage = {name: stage_of(name, self.stages) for name, _ in self.backbone.named_parameters()}
         weighted = [stage[name] for name, p in self.backbone.named_parameters() if p.ndim >= 2]
         if not weighted:
-            raise ValueError(f"probe {self.name} has no weights in its backbone: nothing to measure")
+            raise ValueError(f"the backbone of probe {self.name} has no weights; there is nothing to measure")
         if not 0 <= skip_layers <= max(weighted):
             listing = ", ".join(f"{index}: {name or '(all)'}" for index, name in enumerate(self.stages))
             raise ValueError(
-                f"skip_layers={skip_layers} leaves no weights of probe {self.name} to measure: "
+                f"skip_layers={skip_layers} leaves no weights of probe {self.name} to measure; "
                 f"allowed are 0 to {max(weighted)} (stages {listing})"
             )
         return [name for name, index in stage.items() if index >= skip_layers]
@@ -183,7 +189,7 @@ class ProbeNetwork(nn.Module):
     def digest(self) -> str:
         """sha256 (hex) of names, types, shapes and bytes of the backbone's parameters and buffers.
 
-        The same on every device and in every memory format. Computed at each access.
+        The same on every device and in every memory format. Each access computes it again.
         """
         result = hashlib.sha256()
         for name, tensor in [*self.backbone.named_parameters(), *self.backbone.named_buffers()]:
@@ -194,7 +200,7 @@ class ProbeNetwork(nn.Module):
 
 
 def check_num_classes(num_classes: int) -> None:
-    """ValueError unless ``num_classes`` is a positive integer."""
+    """Raise ValueError unless `num_classes` is a positive integer."""
     if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
         raise ValueError(f"num_classes must be a positive integer, got {num_classes!r}")
 

@@ -28,24 +28,23 @@ def get_probe(
     """A probe network by name.
 
     Args:
-        name: "efficientnet_lite0" (built in, its ImageNet weights need no download), any torchvision
+        name: "efficientnet_lite0" (built in; its ImageNet weights need no download), any torchvision
             classifier, or "timm/<model>".
         num_classes: K outputs of a new random head; None keeps the head that comes with the weights.
         weights: "DEFAULT" for the best published weights (downloaded once), another entry of torchvision's
             weights such as "IMAGENET1K_V1", None for random weights, or a file: a state dict in
-            ``.safetensors`` or as ``torch.save`` wrote it.
+            `.safetensors` or as `torch.save` wrote it.
         input_size: side in pixels, (height, width) or (3, height, width); None for the size the published
             weights are evaluated at. The transform is rescaled in proportion.
         seed: of random weights and heads; PyTorch's global random numbers are not touched.
 
     Returns:
-        The probe in eval mode on the CPU; its transform is the published weights' own, whatever
-        ``weights`` is.
+        The probe in eval mode on the CPU, with the transform of the published weights, whatever `weights` is.
 
     Raises:
-        KeyError: unknown name; the text has the closest ones.
-        FileNotFoundError: no such weights file, or no network to download them; the text says what to do.
-        ModuleNotFoundError: a timm model without timm.
+        KeyError: unknown name; the text lists the closest ones.
+        FileNotFoundError: no such weights file, or the download failed; the text says what to do.
+        ModuleNotFoundError: a timm model, and timm is not installed.
         TypeError, ValueError: an argument out of range, weights of another network, or an input size that
             the network does not take.
 
@@ -76,7 +75,7 @@ def get_probe(
 
 
 def list_probes(timm: bool = False) -> list[str]:
-    """Names for :func:`get_probe`: built in and torchvision's, with ``timm`` also those of timm.
+    """Names for `get_probe`: the built-in one and torchvision's; with `timm` also timm's.
 
     >>> "efficientnet_lite0" in list_probes(), "resnet34" in list_probes()
     (True, True)
@@ -85,7 +84,7 @@ def list_probes(timm: bool = False) -> list[str]:
 
 
 def check_name(name: str) -> None:
-    """KeyError, with the closest names, unless ``name`` is a probe's."""
+    """Raise KeyError, with the closest names, unless `name` is that of a probe."""
     names = timm_names() if isinstance(name, str) and name.startswith("timm/") else list_probes()
     if name in names:
         return

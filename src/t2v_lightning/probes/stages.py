@@ -1,4 +1,4 @@
-"""A network cut into stages, the unit in which ``skip_layers`` counts."""
+"""A network cut into stages, the unit that `skip_layers` counts in."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ def find_stages(backbone: nn.Module, head_name: str = "") -> tuple[str, ...]:
     """Names of the stages of a backbone, first to last.
 
     The stages are the top-level children in the order they were registered. While fewer than four of them
-    hold convolution or linear weights, the one with the most such layers gives way to its own children.
+    hold convolution or linear weights, the one with the most such layers is replaced by its own children.
     For a torchvision ResNet: conv1, bn1, relu, maxpool, layer1, layer2, layer3, layer4, avgpool, so that
-    ``skip_layers=6`` starts at layer3 as in the reference implementation.
+    `skip_layers=6` starts at layer3 as in the reference implementation.
 
     Args:
         backbone: the network, with the head taken out.
-        head_name: dotted path where the head was; a stage that held the head and nothing else with
-            parameters is dropped.
+        head_name: dotted path where the head was; a stage whose only parameters were the head's is dropped.
 
     Returns:
-        Dotted module paths; ``("",)``, the whole network, when it has no children.
+        Dotted module paths; `("",)`, the whole network, when it has no children.
 
     >>> blocks = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
     >>> find_stages(nn.Sequential(nn.Linear(4, 4), blocks))
@@ -41,8 +40,8 @@ def find_stages(backbone: nn.Module, head_name: str = "") -> tuple[str, ...]:
 def stage_of(parameter_name: str, stages: tuple[str, ...]) -> int:
     """Index of the stage that a parameter belongs to.
 
-    A parameter held directly by a module that gave way to its children (a class token, a position table)
-    belongs to the first stage inside that module.
+    A parameter of a module that was replaced by its children (a class token, a position table) belongs to the
+    first stage inside that module.
 
     >>> stage_of("encoder.pos_embedding", ("conv_proj", "encoder.dropout", "encoder.layers"))
     1
@@ -69,7 +68,7 @@ def _weight_layers(module: nn.Module) -> int:
 
 
 def _has_weight(layer: nn.Module) -> bool:
-    # "in_proj_weight" is attention's packed projection; norms have vectors for weights and do not count
+    # "in_proj_weight" is attention's packed projection; the weights of norms are vectors and do not count
     weights = (getattr(layer, name, None) for name in ("weight", "in_proj_weight"))
     return any(isinstance(weight, Tensor) and weight.ndim >= 2 for weight in weights)
 

@@ -13,7 +13,7 @@ from t2v_lightning.probes.weights import IMAGENET_CLASSES, read_state_dict
 
 
 def import_timm() -> ModuleType:
-    """The timm package; ModuleNotFoundError, saying how to install it, when it is missing."""
+    """The timm package; a ModuleNotFoundError says how to install it."""
     try:
         import timm
     except ImportError as error:
@@ -24,26 +24,26 @@ def import_timm() -> ModuleType:
 
 
 def timm_names() -> list[str]:
-    """Names of timm's models, without and with the tag of their weights, each with "timm/" ahead."""
+    """Names of timm's models, without and with the tag of their weights, each after "timm/"."""
     timm = import_timm()
     return [f"timm/{model}" for model in [*timm.list_models(), *timm.list_models(pretrained=True)]]
 
 
 def timm_probe(name: str, weights: str | None, crop: tuple[int, int] | None) -> ProbeNetwork:
-    """A probe from a timm model; arguments as those of :func:`get_probe`.
+    """A probe from a timm model; arguments as in `get_probe`.
 
-    timm loads a file as it loads its own weights, so files in the original authors' format work where
-    timm knows them. Models published without a head (DINOv2, CLIP) get a random one.
+    A file is loaded as timm loads its own weights, so files in the original authors' format work where
+    timm knows that format. Models published without a head (DINOv2, CLIP) get a random one.
     """
     timm, model_name = import_timm(), name.removeprefix("timm/")
     config = timm.get_pretrained_cfg(model_name).to_dict()
     transform = ImageTransform.from_timm(config, crop)
     options: dict[str, Any] = {"num_classes": config["num_classes"]}
     if crop and config.get("fixed_input_size"):
-        options["img_size"] = crop  # built for one size; the other models refuse the argument
+        options["img_size"] = crop  # these are built for one size; other models refuse the argument
     if weights == "DEFAULT":
         if not (config.get("url") or config.get("hf_hub_id") or config.get("file")):
-            raise ValueError(f"timm has no pretrained weights for {name}: pass weights=None or a file")
+            raise ValueError(f"timm has no pretrained weights for {name}; pass weights=None or a file")
         options["pretrained"] = True
     elif weights is not None:
         options |= _options_of_file(config, weights)
@@ -72,8 +72,8 @@ def _create(timm: ModuleType, name: str, config: dict[str, Any], options: dict[s
         hub = config.get("hf_hub_id")
         where = f"https://huggingface.co/{hub}" if hub else config.get("url")
         raise FileNotFoundError(
-            f"could not download the weights of {name} ({error}). On a machine with a network fetch "
-            f"them from {where}, copy the file here and pass it: "
+            f"could not download the weights of {name} ({error}). On a machine with network access "
+            f"download them from {where}, copy the file here and pass it: "
             f"get_probe({name!r}, weights='path/to/model.safetensors'), or weights=None for random weights"
         ) from error
     except (RuntimeError, ValueError, AssertionError) as error:

@@ -28,7 +28,7 @@ def torchvision_names() -> list[str]:
 
 
 def torchvision_probe(name: str, weights: str | None, crop: tuple[int, int] | None) -> ProbeNetwork:
-    """A probe from a torchvision classifier; arguments as those of :func:`get_probe`."""
+    """A probe from a torchvision classifier; arguments as in `get_probe`."""
     enum = zoo.get_model_weights(name)
     entry: WeightsEnum = enum.__members__.get(weights or "DEFAULT", enum["DEFAULT"])
     transform = preset_transform(entry)
@@ -52,19 +52,19 @@ def build_classifier(
 ) -> nn.Module:
     """A torchvision classifier whose output comes from a final Linear layer.
 
-    Auxiliary classifiers (GoogLeNet, Inception) are left out, and their inputs rescaled as their ImageNet
+    Auxiliary classifiers (GoogLeNet, Inception) are left out, and inputs are rescaled as these networks' ImageNet
     weights need it. SqueezeNet ends in a 1x1 convolution, ReLU and average pooling; here it ends in
-    pooling and a Linear layer with the convolution's weights, the same but for the ReLU on the logits.
+    pooling and a Linear layer with the convolution's weights, which is the same without the ReLU on the logits.
     Position tables (ViT) are interpolated to the input size.
 
     Args:
-        name: one of :func:`torchvision_names`.
+        name: one of `torchvision_names()`.
         size: (height, width) of the images in pixels.
         state: complete state dict as torchvision has it, or None for random weights.
         source: where the state dict is from, for errors.
 
     Raises:
-        ValueError: the state dict does not fit, or the architecture does not take this size.
+        ValueError: the state dict does not fit, or the network does not take images of this size.
     """
     options: dict[str, Any] = {}
     if name in ("googlenet", "inception_v3"):
@@ -73,7 +73,7 @@ def build_classifier(
         options = {"input_size": size}
     elif name.startswith("vit"):
         if size[0] != size[1]:
-            raise ValueError(f"{name} takes square images, got input_size={size}")
+            raise ValueError(f"{name} takes square images; got input_size={size}")
         options = {"image_size": size[0]}
     if state is not None:
         state = _adapted(name, state, size)
@@ -89,7 +89,7 @@ def build_classifier(
 
 
 def preset_transform(entry: WeightsEnum) -> ImageTransform:
-    """What the weights' own ``transforms()`` does, as an :class:`ImageTransform`."""
+    """What the weights' own `transforms()` does, as an `ImageTransform`."""
     preset = entry.transforms()
     return ImageTransform(
         resize=preset.resize_size[0],
@@ -130,7 +130,7 @@ def _download(name: str, entry: WeightsEnum) -> Mapping[str, Tensor]:
     except (OSError, RuntimeError) as error:
         file = entry.url.rpartition("/")[2]
         raise FileNotFoundError(
-            f"could not download the weights of {name} ({error}). On a machine with a network run\n"
+            f"could not download the weights of {name} ({error}). On a machine with network access run\n"
             f"  curl -O {entry.url}\n"
             f"then copy the file here and pass it: get_probe({name!r}, weights='path/to/{file}'), or "
             "weights=None for random weights"

@@ -1,4 +1,4 @@
-"""The image preparation a probe was trained with, as plain numbers."""
+"""The image preparation that a probe was trained with, as plain numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PIL_MODES = {1: "L", 3: "RGB"}
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """Resize, crop the centre, scale to [0, 1], normalise: deterministic, and the same for every PIL mode.
+    """Resize, crop the centre, scale to [0, 1], normalise; deterministic, for images of every PIL mode.
 
     Args:
         resize: length in pixels of the shorter side after resizing, or (height, width) to ignore the
@@ -33,8 +33,8 @@ class ImageTransform:
     keeps its upper byte; an alpha channel is dropped.
 
     Raises:
-        ValueError: a size or deviation is not positive, ``mean`` and ``std`` differ in length, or (when
-            called) the network takes neither 1 nor 3 channels, so that no PIL image fits it.
+        ValueError: a size or deviation is not positive, `mean` and `std` differ in length, or (when
+            called) there are neither 1 nor 3 channels, so that no PIL image fits.
         TypeError: called on something that is not a PIL image.
 
     >>> transform = ImageTransform(resize=256, crop=(224, 224))
@@ -56,12 +56,12 @@ class ImageTransform:
             raise ValueError(f"sizes must be positive, got resize={self.resize} and crop={self.crop}")
         if len(self.mean) != len(self.std) or min(self.std) <= 0:
             raise ValueError(
-                f"mean and std need one number a channel, std positive; got {self.mean} and {self.std}"
+                f"mean and std must hold one number a channel, those of std positive; got {self.mean} and {self.std}"
             )
         InterpolationMode(self.interpolation)
 
     def at(self, crop: tuple[int, int]) -> ImageTransform:
-        """The same preparation for another input size: resize and crop keep their proportion.
+        """The same preparation for another input size; resize and crop keep their proportion.
 
         Args:
             crop: new (height, width) in pixels. The shorter side is resized for the longer side of the
@@ -80,8 +80,8 @@ class ImageTransform:
             raise TypeError(f"the transform takes a PIL image, got {type(image).__name__}")
         if len(self.mean) not in _PIL_MODES:
             raise ValueError(
-                f"the network takes {len(self.mean)} channels, which no PIL image has: let the dataset give "
-                "tensors [C, H, W], or give the probe its own transform="
+                f"the network takes {len(self.mean)} channels, which no PIL image has; let the dataset give "
+                "tensors [C, H, W], or give the probe a transform of its own"
             )
         image = _convert(image, _PIL_MODES[len(self.mean)])
         size = [self.resize] if isinstance(self.resize, int) else list(self.resize)
@@ -91,20 +91,23 @@ class ImageTransform:
 
     @classmethod
     def from_timm(cls, config: Mapping[str, Any], crop: tuple[int, int] | None = None) -> ImageTransform:
-        """What timm's evaluation transform does, from a timm model's ``pretrained_cfg``.
+        """What timm's evaluation transform does, from a timm model's `pretrained_cfg`.
 
         Args:
-            config: the mapping timm keeps with a model (``mean``, ``std``, ``crop_pct``, ...).
+            config: the mapping that timm keeps with a model (`mean`, `std`, `crop_pct`, ...).
             crop: (height, width) in pixels instead of the configured input size.
 
         Raises:
-            ValueError: the configuration pads instead of cropping (``crop_mode="border"``, a few models).
+            ValueError: the configuration pads instead of cropping (`crop_mode="border"`, a few models).
         """
         crop = crop or (int(config["input_size"][1]), int(config["input_size"][2]))
         scaled = [math.floor(side / config.get("crop_pct", 0.875)) for side in crop]
         mode = config.get("crop_mode") or "center"
         if mode not in ("center", "squash"):
-            raise ValueError(f"crop_mode {mode!r} is not supported: use ProbeNetwork.from_module, transform=")
+            raise ValueError(
+                f"crop_mode {mode!r} is not supported; build the model yourself and pass it to "
+                "ProbeNetwork.from_module with a transform"
+            )
         return cls(
             resize=(scaled[0], scaled[1]) if mode == "squash" else max(scaled),
             crop=crop,
@@ -117,7 +120,7 @@ class ImageTransform:
     def default(cls, input_size: tuple[int, int, int]) -> ImageTransform:
         """The usual ImageNet evaluation (resize 256, crop 224), in proportion, for a [C, H, W] input.
 
-        Three channels get the ImageNet statistics; any other number gets mean 0.5 and deviation 0.5.
+        Three channels get the ImageNet statistics, any other number of channels mean 0.5 and deviation 0.5.
         """
         channels, height, width = input_size
         mean = IMAGENET_MEAN if channels == 3 else (0.5,) * channels
@@ -143,6 +146,6 @@ def image_size(size: int | Sequence[int]) -> tuple[int, int]:
 
 
 def _convert(image: Image.Image, mode: str) -> Image.Image:
-    if image.mode.startswith("I;16"):  # Pillow would clip at 255 and leave a white image
+    if image.mode.startswith("I;16"):  # Pillow would clip at 255, which leaves a white image
         image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
     return image if image.mode == mode else image.convert(mode)

@@ -1,4 +1,4 @@
-"""Reading network weights from files, without ever executing what is in them."""
+"""Reading network weights from files, without executing anything in them."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ IMAGENET_CLASSES = 1000
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """A state dict from ``.safetensors`` or any file of ``torch.save``, on the CPU.
+    """A state dict from a `.safetensors` file or one of `torch.save`, on the CPU.
 
     A state dict nested under "state_dict" or "model" is taken out, and the "module." that data-parallel
-    training puts ahead of every name is dropped.
+    training puts before every name is dropped.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, or holds anything but tensors by name (a pickled network).
+        ValueError: the file is damaged, or holds anything but tensors by name (a pickled network, say).
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no weights file at {path}: weights must be 'DEFAULT', None or a file")
+        raise FileNotFoundError(f"there is no weights file {path}; weights must be 'DEFAULT', None or a file")
     try:
         loaded = (
             load_file(path)
@@ -46,24 +46,24 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]
     if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise ValueError(f"{path} holds no state dict (tensors by name) but {type(loaded).__name__}")
+        raise ValueError(f"{path} holds {type(loaded).__name__}; it must hold a state dict (tensors by name)")
     state = OrderedDict((str(name).removeprefix("module."), value) for name, value in loaded.items())
-    with_metadata(state, metadata_of(loaded))  # as torch.save keeps them
+    with_metadata(state, metadata_of(loaded))  # which torch.save keeps
     return state
 
 
 def build_with_weights(
     build: Callable[[int], nn.Module], state: Mapping[str, Tensor] | None, source: str
 ) -> nn.Module:
-    """A network with the given weights, its head as large as theirs.
+    """A network with the given weights; its head has as many classes as theirs.
 
     Args:
-        build: makes the network for a number of classes.
-        state: its complete state dict, or None to leave the random initial values.
+        build: builds the network for a number of classes.
+        state: its complete state dict, or None to keep the random initial values.
         source: where the weights come from, for the error.
 
     Raises:
-        ValueError: names or shapes do not match the network; the text lists the first few.
+        ValueError: names or shapes do not match the network; the text lists the first few mismatches.
     """
     model = build(IMAGENET_CLASSES)
     if state is None:
@@ -76,7 +76,7 @@ def build_with_weights(
     if len(heads) == 1 and all(_is_head(shape, own[name].shape) for name, shape in differing.items()):
         model = build(heads.pop())
     versioned = OrderedDict(state)
-    # without a version (safetensors keep none) some networks refuse to load: take it for the current one
+    # without a version (safetensors keep none) some networks refuse to load; assume the current one
     root = (metadata_of(own) or {}).get("")
     with_metadata(versioned, metadata_of(state) or {"": root})
     try:

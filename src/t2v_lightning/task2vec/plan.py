@@ -162,6 +162,8 @@ class Plan:
     def _first_image(self) -> Tensor:
         """The first image [C, H, W], so that a wrong shape is an error before the work starts."""
         image: Tensor = self.dataset[0][0]
+        if self.probe.input_size is None:
+            return image
         expected = self.probe.input_size[0]
         if image.dim() != 3 or image.shape[0] != expected or not image.is_floating_point():
             raise ValueError(
