@@ -51,7 +51,7 @@ def is_transformed(x: Tensor) -> bool:
 
 
 def inner_module(module: nn.Module) -> nn.Module:
-    """The network inside `torch.compile`, whose compiled code cannot be watched; any other network itself."""
+    """The network inside `torch.compile`, whose compiled code cannot be intercepted; any other network itself."""
     inner = getattr(module, "_orig_mod", module)
     return inner if isinstance(inner, nn.Module) else module
 

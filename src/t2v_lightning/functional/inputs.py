@@ -1,8 +1,8 @@
 """What a network takes for a batch of samples: a tensor, or tuples and dicts of tensors, sample by sample.
 
 Everything that would otherwise assume one float tensor [N, C, H, W] goes through these functions. The first
-dimension of every tensor counts the samples. Random access, casting and moving go by the tensors, so that an
-image batch costs no more than one method call; token ids and masks keep their dtype.
+dimension of every tensor counts the samples. A batch of images costs no more than one method call; token ids and
+masks keep their dtype.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +16,7 @@ Inputs: TypeAlias = Any
 
 
 def tensors_in(inputs: Inputs) -> Iterator[Tensor]:
-    """All tensors of nested lists, tuples and dicts, in order; anything else is passed over.
+    """All tensors of nested lists, tuples and dicts, in order; anything else is skipped.
 
     >>> [tuple(t.shape) for t in tensors_in({"ids": torch.zeros(2, 5), "more": (torch.zeros(2),)})]
     [(2, 5), (2,)]
@@ -32,7 +32,7 @@ def tensors_in(inputs: Inputs) -> Iterator[Tensor]:
 
 
 def transform(function: Callable[[Tensor], Any], inputs: Inputs) -> Inputs:
-    """The same structure with `function` of every tensor in its place.
+    """The same structure with `function(tensor)` in the place of every tensor.
 
     >>> transform(len, {"ids": torch.zeros(2, 5), "mask": torch.zeros(2)})
     {'ids': 2, 'mask': 2}
@@ -91,7 +91,7 @@ def concatenate(parts: Sequence[Inputs]) -> Inputs:
 
 
 def to(inputs: Inputs, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Inputs:
-    """The inputs on a device; floating-point tensors also in a dtype, which integers and masks have no use for.
+    """The inputs on a device; floating-point tensors also in a dtype; integers and masks keep theirs.
 
     >>> moved = to({"ids": torch.tensor([1]), "x": torch.ones(1)}, dtype=torch.float64)
     >>> moved["ids"].dtype, moved["x"].dtype

@@ -1,7 +1,7 @@
 """Counter-based random numbers: a pure function of (seed, draw, sample index, position).
 
-Nothing here keeps a state, so the numbers that a sample receives do not depend on the batch it came in, on
-the number of processes or workers, or on where a run was interrupted. The generator is the finaliser of
+Nothing here keeps a state, so the numbers of a sample do not depend on its batch, on the number of processes or
+workers, or on where a run was interrupted. The generator is the finaliser of
 SplitMix64 (Steele, Lea and Flood, *Fast splittable pseudorandom number generators*, OOPSLA 2014), chained
 over the words of the key.
 """
@@ -16,7 +16,7 @@ _MULTIPLIERS = (0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)
 
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:
-    """Logical shift, as torch shifts signed numbers arithmetically."""
+    """Logical shift; torch shifts signed numbers arithmetically."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
@@ -83,7 +83,7 @@ def hadamard(size: int, device: torch.device | None = None) -> Tensor:
             [ 1., -1.]], dtype=torch.float64)
     """
     if size < 1 or size & (size - 1):
-        raise ValueError(f"a Hadamard matrix of Sylvester's form has a power of two rows, got {size}")
+        raise ValueError(f"a Hadamard matrix of Sylvester's form has a power of two of rows; got {size}")
     matrix = torch.ones(1, 1, dtype=torch.float64, device=device)
     while len(matrix) < size:
         matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])

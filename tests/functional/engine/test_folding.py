@@ -11,6 +11,7 @@ from small_networks import Flat, Kernel, check, randomise
 from torch import Tensor, nn
 
 from t2v_lightning.functional import filterwise_fisher
+from t2v_lightning.functional.engine.per_sample import PerSampleFisher
 from t2v_lightning.functional.engine.usage import Include
 
 
@@ -150,7 +151,10 @@ def test_a_network_that_views_what_a_convolution_gives() -> None:
             return self.head(torch.tanh(self.norm(self.conv(x))).view(len(x), -1))
 
     x = torch.randn(3, 4, 6, 5, dtype=torch.float64)
-    check(Viewed().double().eval(), x, "weights")
+    model = Viewed().double().eval()
+    check(model, x, "weights")
+    (note,) = PerSampleFisher(model, x).prepared.notes
+    assert "does not run in channels-last" in note
 
 
 def test_a_tiny_gamma_in_half_precision_keeps_its_filter() -> None:

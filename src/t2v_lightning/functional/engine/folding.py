@@ -37,7 +37,7 @@ class FoldedWeight:
 
 @dataclass(frozen=True)
 class Fold:
-    """A BatchNorm and the convolution whose output it alone reads, by the names of the tensors they use."""
+    """A BatchNorm and the convolution whose output only it reads, by the names of the tensors that they use."""
 
     norm_weight: str
     norm_bias: str | None

@@ -27,8 +27,8 @@ class LayerRule(ABC):
         arguments: their positional arguments, in order.
         kind: "weights", or "norm" for affine weights of a normalisation.
 
-    The first dimension of input and output gradient is N * m, where the m consecutive rows of a sample (windows
-    of an attention layer, say) share the weight, so their gradients add up.
+    The first dimension of input and output gradient is N * m: the m consecutive rows of a sample (windows of an
+    attention layer, say) share the weight, so their gradients add up.
     """
 
     functions: ClassVar[tuple[Callable[..., Any], ...]]

@@ -59,7 +59,7 @@ class ConvRule(Convolution, NoisyLayer):
     transposed: ClassVar = False
 
     def squares(self, call: Call, grad: Tensor, samples: int) -> Tensor:
-        """In the form that `functional.layers.cost_model` expects to be cheapest; 2-d, one map a sample."""
+        """In the form that `functional.layers.cost_model` expects to be the cheapest, for one 2-d map a sample."""
         if len(grad) != samples or grad.dim() != 4:
             return super().squares(call, grad, samples)
         a, geometry = geometry_of(call)

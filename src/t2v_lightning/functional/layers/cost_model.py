@@ -1,14 +1,14 @@
-"""Which form of a layer's squared gradients is used where: the rules, in one place.
+"""Which form of a layer's squared gradients is used: the cost model.
 
-For a layer with C input channels, F filters, kernel volume K and T output positions there is
+For a layer with C input channels, F filters, kernel volume K and T output positions there are two forms:
 
 - direct: form the per-sample gradient (C K x F) and square it, T C K F multiplications;
 - Gram: ||g A^T||^2 = diag(g (A^T A) g^T), with the Gram matrix of the input positions, about T^2 (C + F).
 
-The constants were read off timings of single layers on one CPU thread: a Gram needs two passes over its T x T
-matrix besides the multiplications, so it must save a third of them to win.
-Temporary buffers of a block of samples stay in a core's cache on a CPU, where larger ones were up to ten times
-slower; a GPU wants them as large as its memory comfortably allows.
+The constants come from timings of single layers on one CPU thread: a Gram needs two passes over its T x T matrix
+besides the multiplications, so it must save a third of them to win. On a CPU the temporary buffers of a block of
+samples must fit into a core's cache, as larger ones were up to ten times slower; on a GPU they are as large as its
+memory comfortably allows.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ import torch
 
 GRAM_ADVANTAGE = 0.7
 GRAM_ROWS = 64
-"""Rows of a symmetric matrix that are multiplied at a time, from the diagonal on: a multiple of a vector register's."""
+"""Rows of a symmetric matrix that are multiplied at a time, from the diagonal on; a multiple of the vector width."""
 CPU_BLOCK = 2**17
 GPU_BLOCK = 2**27
 
@@ -29,7 +29,7 @@ def gram_is_cheaper(gram_cost: float, direct_cost: float) -> bool:
 
 
 def runs_on_cpu(device: torch.device) -> bool:
-    """Whether forms are chosen for a CPU's caches; else for a GPU, which wants much work in few calls."""
+    """Whether forms are chosen for the caches of a CPU, or for a GPU, which is fast at much work in few calls."""
     return device.type == "cpu"
 
 
@@ -49,7 +49,7 @@ def shifted_is_cheaper(positions: int, kernel: int, device: torch.device) -> boo
 
 
 def blocks(samples: int, numbers: int, device: torch.device, least: int = 1) -> Iterator[Any]:
-    """Slices of at least `least` samples such that a buffer of `numbers` a sample stays in bounds."""
+    """Slices of `least` samples or more, so that a buffer of `numbers` numbers a sample stays within the limit."""
     limit = CPU_BLOCK if runs_on_cpu(device) else GPU_BLOCK
     step = max(least, limit // max(1, numbers))
     for start in range(0, samples, step):

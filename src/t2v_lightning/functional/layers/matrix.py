@@ -34,10 +34,10 @@ def matrix_squares(a: Tensor, g: Tensor) -> Tensor:
 
 
 def _centred_squares(a: Tensor, g: Tensor) -> Tensor:
-    """||g^T a||^2 row by row [n, F], from the Gram matrix of a - u m^T, m the mean of the non-zero positions u.
+    """||g^T a||^2 row by row [n, F], from the Gram matrix of a - u m^T, with m the mean over the non-zero positions u.
 
-    Behind a normalisation the rows of g sum to nearly zero, and g^T (u m^T) nearly vanishes; but in g^T a a^T g its
-    large terms would cancel, and take the digits of the rest with them. Zeros stay zeros, as the gradients of padded
+    Before a normalisation the rows of g sum to nearly zero, so g^T (u m^T) nearly vanishes; but in g^T a a^T g its
+    large terms would cancel, and the digits of the rest would be lost. Zeros stay zeros, as gradients of padded
     positions can have any size.
     """
     used: Tensor = (torch.linalg.vector_norm(a, dim=2, keepdim=True) > 0).to(a.dtype)
@@ -52,14 +52,14 @@ def _centred_squares(a: Tensor, g: Tensor) -> Tensor:
 def gram_diagonal(rows: GramRows, g: Tensor) -> Tensor:
     """Diagonal of g^T G g for a symmetric G = a a^T, which is ||g^T a||^2 row by row.
 
-    Blocks of G below the diagonal are left out; those above it count twice.
+    Blocks of G below the diagonal are left out, and those above it count twice.
 
     Args:
-        rows: gives G[:, start:stop, start:], [n, stop - start, T - start], to be written over.
+        rows: gives G[:, start:stop, start:], [n, stop - start, T - start], which may be overwritten.
         g: output gradients [n, T, F].
 
     Returns:
-        [n, F]. It is a sum of squares, so what rounding leaves below zero is zero.
+        [n, F]. It is a sum of squares, so what rounding makes negative is set to zero.
     """
     positions = g.shape[1]
     edges = [*range(0, max(1, positions - GRAM_ROWS // 2), GRAM_ROWS), positions]
@@ -77,5 +77,5 @@ def product_rows(a: Tensor) -> GramRows:
 
 
 def matrix_rows(gram: Tensor) -> GramRows:
-    """Block rows of a matrix [n, T, T] that is there."""
+    """Block rows of a matrix [n, T, T]."""
     return lambda start, stop: gram[:, start:stop, start:]

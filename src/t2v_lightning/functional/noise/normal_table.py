@@ -1,7 +1,7 @@
-"""Gaussian numbers for whole activation maps: read from a table at hashed places.
+"""Gaussian numbers for whole activation maps, read from a table at hashed places.
 
-Drawing a number for every output of every layer costs as much as a good part of a training step. Reading runs of
-a fixed table is about ten times faster, and makes the numbers a pure function of (seed, stream, index): the same
+Drawing a number for every output of every layer would take a large part of a training step. Reading runs of a
+fixed table is about ten times faster, and makes the numbers a pure function of (seed, stream, index): the same
 on every device, in every precision, and for any split of the samples over batches or processes.
 """
 
@@ -17,9 +17,8 @@ _RUN = 1 << 14  # consecutive numbers that share one hashed place
 class NormalTable:
     """Standard normal numbers in runs of 16,384 that start anywhere in a table of 16.8 million.
 
-    The table has mean 0 and variance 1 exactly. Two different outputs read the same entry with probability
-    6e-8, which is also the correlation between any two numbers; the same place is used again as a whole only
-    when two hashes agree.
+    The table has mean 0 and variance 1. Two different outputs read the same entry with probability 6e-8, which is
+    also the correlation between any two numbers; a whole run is used twice only when two hashes agree.
 
     Args:
         seed: of the table and of the places.
@@ -39,12 +38,12 @@ class NormalTable:
         """`size` numbers for each sample.
 
         Args:
-            stream: tells the uses of one sample apart (a layer's number, say).
+            stream: distinguishes the uses of one sample (the number of a layer, say).
             index: int64 [N], the samples' own numbers.
             size: how many numbers a sample needs.
 
         Returns:
-            float32 [N, size], newly made, on the device of `index`.
+            float32 [N, size], a new tensor on the device of `index`.
         """
         if self._numbers is None or self._numbers.device != index.device:
             self._numbers = _numbers(self.seed).to(index.device)

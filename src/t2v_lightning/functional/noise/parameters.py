@@ -5,12 +5,13 @@ layer's prior N(0, lambda^2), where (twice the divergence, as in the reference i
 
 .. math:: KL = \sum_l \frac{|w_l|^2 + \sum v}{\lambda_l^2} + n_l \log \lambda_l^2 - \sum \log v - n_l .
 
-To second order the noise adds half of v F for each weight, with F its Fisher information, so that at the optimum
-1/v = F / (2 beta) + 1 / lambda^2: the more a filter matters to the task, the less noise it bears. Two things part
-this F from the Fisher of the noise-free network. Every position of an output has noise of its own, so products of
-gradients at different positions are missing; and F is that under the noise, which at beta = 1e-7 is not small.
+To second order the noise adds half of v F to the cross-entropy for each weight, with F its Fisher information, so that
+at the optimum 1/v = F / (2 beta) + 1 / lambda^2: the more a filter matters to the task, the less noise it bears. This
+F differs from the Fisher information of the noise-free network in two ways: every position of an output has noise of
+its own, so products of gradients at different positions are missing; and F is that under the noise, which at
+beta = 1e-7 is not small.
 
-Source: Achille et al., Task2Vec, ICCV 2019, arXiv 1902.03545; `functional.noise.layer_output` has the noise itself.
+Source: Achille et al., Task2Vec, ICCV 2019, arXiv 1902.03545; the noise itself is in `functional.noise.layer_output`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 def initial_log_variance(weight: Tensor) -> Tensor:
     """log(0.05 * variance of a filter's weights + 1e-8): [filters, ...] -> [filters].
 
-    Filters of a single weight have no variance of their own and take that of the layer.
+    Filters of a single weight have no variance, and take that of the whole layer.
 
     >>> initial_log_variance(torch.tensor([[0.0, 2.0], [1.0, 1.0]]))
     tensor([ -2.3026, -18.4207])
@@ -50,11 +51,11 @@ def _squared_norm(weight: Tensor) -> Tensor:
 
 
 class NoiseParameters(nn.Module):
-    """What the variational method learns beside the head.
+    """What the variational method learns besides the head.
 
     Args:
         weights: name of each noisy layer -> its weight [filters, ...]; their values are read once.
-        affine: other parameters to learn along, such as those of normalisation layers; they are copied.
+        affine: other parameters to learn, such as those of normalisation layers; they are copied.
 
     Attributes:
         log_variance: [D], of each filter.
