@@ -54,16 +54,9 @@ Formula = Callable[[Rows, Rows], Matrix]
 class Distance:
     """A formula, with what is needed to cut the work into tiles of pairs.
 
-    Args:
-        formula: the distances of a tile.
-        fused: the same formula compiled, worth its start-up time for many pairs.
-        prepare: is applied once to all rows, before they are cut.
-        symmetric: whether both directions of a pair are the same.
-        zero_diagonal: whether an embedding's distance to itself is 0.
-        uses_variance: whether dead filters are left out.
-        threaded: whether tiles of `formula` should run side by side, as those of `fused` do; matrix products
-            and torch use all cores by themselves.
-        tile: rows and columns of a tile.
+    `fused` is the same formula compiled, worth its start-up time for many pairs; `prepare` is applied once to all rows
+    before they are cut; `threaded` says that tiles of `formula` should run side by side, as those of `fused` do
+    (matrix products and torch use all cores by themselves).
     """
 
     formula: Formula
