@@ -19,6 +19,13 @@ HOSTILE = [
 ]
 """Names that a page, a table or a file might take for something else than text."""
 
+CROW = {"kingdom": "Animalia", "phylum": "Chordata", "class": "Aves", "order": "Passeriformes"}
+OWL = {**CROW, "order": "Strigiformes"}
+FROG = {**CROW, "class": "Amphibia", "order": "Anura"}
+SNAIL = {**CROW, "phylum": "Mollusca", "class": "Gastropoda", "order": "Stylommatophora"}
+BEAN = {"kingdom": "Plantae", "phylum": "Tracheophyta", "class": "Magnoliopsida", "order": "Fabales"}
+TAXA = [CROW, OWL, FROG, SNAIL, BEAN]
+
 
 def embeddings(*names: str, size: int = 12, grouped: bool = False, **meta: Any) -> list[Embedding]:
     """One for each name; the first letter is the family, and families lie close together."""

@@ -113,7 +113,7 @@ def test_no_files_import_each_other_in_a_circle() -> None:
         pytest.fail(f"a circle, each imported by the next: {' -> '.join(error.args[1])}")
 
 
-@pytest.mark.parametrize("room", [pytest.param(r, marks=COMING) if r == "embedding" else r for r in ROOMS])
+@pytest.mark.parametrize("room", ROOMS)
 def test_imports_go_to_earlier_rooms(room: str) -> None:
     assert upward(room, ROOMS) == []
 

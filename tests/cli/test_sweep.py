@@ -16,7 +16,8 @@ from PIL import Image
 from t2v_lightning import Embedding
 from t2v_lightning.cli import sweep as sweeps
 from t2v_lightning.cli.run import main
-from t2v_lightning.cli.sweep import MARKER, SweepReport, _prefer_command_line, jobs_since, labels_of
+from t2v_lightning.cli.sweep import SweepReport, _prefer_command_line, jobs_since, labels_of
+from t2v_lightning.embedding.run_folder import SWEEP_MARKER
 from t2v_lightning.functional.distances import pdist
 
 ROOT = Path(__file__).parents[2]
@@ -162,7 +163,7 @@ def test_a_missing_launcher_says_what_to_install(
 
 def make_sweep(folder: Path, *names: str, failed: str = "") -> list[Path]:
     folder.mkdir()
-    (folder / MARKER).touch()
+    (folder / SWEEP_MARKER).touch()
     jobs = []
     for number, name in enumerate(names):
         job = folder / str(number)

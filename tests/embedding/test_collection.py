@@ -1,4 +1,4 @@
-"""Which files are embeddings, in which order, and that files are whole or not there."""
+"""Which files of a folder are embeddings, and in which order."""
 
 from pathlib import Path
 
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from report_examples import embeddings
 
-from t2v_lightning.embedding.collection import write_whole
 from t2v_lightning.report import find_embeddings, load_embeddings
 
 
@@ -55,19 +54,7 @@ def test_an_embedding_without_a_name_gets_that_of_its_folder(tmp_path: Path) -> 
 
 
 def test_places_without_embeddings(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nowhere is not there; give folders or files"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere does not exist; give folders or files"):
         find_embeddings([tmp_path / "nowhere"])
     with pytest.raises(FileNotFoundError, match=r"holds no embeddings: looked for embedding\.safetensors"):
         find_embeddings([tmp_path])
-
-
-def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
-    (tmp_path / "page.html").write_text("before")
-
-    def fail(path: Path) -> None:
-        path.write_text("half of")
-        raise RuntimeError("disk full")
-
-    with pytest.raises(RuntimeError, match="disk full"):
-        write_whole(tmp_path / "page.html", fail)
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("page.html", "before")]

@@ -15,7 +15,6 @@ from scipy.stats import spearmanr
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from t2v_lightning import Embedding
-from t2v_lightning.embedding.collection import with_meta
 from t2v_lightning.functional.distances import pdist
 from t2v_lightning.report import print_table, task_names, write_report
 from t2v_lightning.report.comparison import compare
@@ -196,7 +195,7 @@ def test_names_in_brackets_are_whole_in_the_terminal() -> None:
 
 def test_floors_are_known_task_by_task_and_never_of_asymmetric_distances() -> None:
     group = embeddings("digits", "dogs", "faces", grouped=True)
-    few = with_meta(group[1])
+    few = group[1].with_meta()
     few.group_weights[1:] = 0
     floors = compare([group[0], few, group[2]]).floors
     assert floors is not None

@@ -48,7 +48,7 @@ def test_options(sweep: Path, tmp_path: Path) -> None:
     [
         (["--max-tasks", "1"], "error: got --max-tasks 1; distances need two tasks or more."),
         (["--distance", "asymmetric"], "error: "),
-        (["missing"], "error: missing is not there; give folders or files of embeddings."),
+        (["missing"], "error: missing does not exist; give folders or files of embeddings."),
     ],
 )
 def test_errors_are_one_line(

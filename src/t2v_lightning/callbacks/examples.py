@@ -17,9 +17,6 @@ from t2v_lightning.loading.dataset import IndexedDataset
 from t2v_lightning.loading.selection import Selection
 from t2v_lightning.plots.style import INK
 
-THUMBNAIL_FILE = "thumbnail.png"
-"""What a task looks like, in the folder of its log, for the projector of a sweep."""
-
 _LINE = 15
 """Characters of a line of a label; it has two at most."""
 

@@ -1,7 +1,6 @@
 """What TensorBoard shows of a fit beside its curves."""
 
 import io
-import secrets
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +14,9 @@ from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from t2v_lightning.callbacks.examples import THUMBNAIL_FILE, mosaic, plot_examples, read_examples
+from t2v_lightning.callbacks.examples import mosaic, plot_examples, read_examples
 from t2v_lightning.embedding import Embedding
+from t2v_lightning.embedding.run_folder import THUMBNAIL_FILE, whole_file
 from t2v_lightning.embedding.summary import summarise
 from t2v_lightning.plots.profiles import plot_stage_profile, stage_labels
 from t2v_lightning.plots.style import new_axes
@@ -154,12 +154,8 @@ def last_steps(logger: object) -> dict[str, int]:
 
 def _save_thumbnail(picture: Image.Image, folder: str) -> None:
     if "://" not in folder:  # the log of a store elsewhere has no projector that looks for it
-        temporary = Path(folder) / f".{THUMBNAIL_FILE}.{secrets.token_hex(4)}.tmp"
-        try:
-            picture.save(temporary, format="PNG")
-            temporary.replace(Path(folder) / THUMBNAIL_FILE)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with whole_file(Path(folder) / THUMBNAIL_FILE) as part:
+            picture.save(part, format="PNG")
 
 
 def _loggers_without(tag: str, trainer: Trainer, module: LightningModule) -> list[TensorBoardLogger]:

@@ -20,7 +20,6 @@ from t2v_lightning.callbacks.progress import PhaseProgressBar
 from t2v_lightning.cli.allocation import keep_freed_memory
 from t2v_lightning.cli.processes import command_of, needs_own_process, run_apart
 from t2v_lightning.cli.run_checkpoints import (
-    CHECKPOINTS,
     checkpoint_to_resume,
     checkpoints_of,
     remove_checkpoints,
@@ -31,10 +30,10 @@ from t2v_lightning.cli.signals import StoppedEarly, leaving_early
 from t2v_lightning.cli.sweep import SweepReport
 from t2v_lightning.data import get_datamodule
 from t2v_lightning.embedding import Embedding
+from t2v_lightning.embedding.run_folder import CHECKPOINTS, EMBEDDING_FILE
 from t2v_lightning.functional.distances import DISTANCES
 from t2v_lightning.phases import HeadOptions
 from t2v_lightning.probes import get_probe
-from t2v_lightning.report import EMBEDDING_FILE
 from t2v_lightning.task2vec.module import Task2Vec
 from t2v_lightning.task2vec.signals import kill_started
 

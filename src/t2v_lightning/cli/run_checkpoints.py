@@ -4,13 +4,9 @@ import logging
 import shutil
 from pathlib import Path
 
-from t2v_lightning.callbacks.examples import THUMBNAIL_FILE
-from t2v_lightning.task2vec.checkpoint_io import UNFINISHED
+from t2v_lightning.embedding.run_folder import CHECKPOINTS, LOGS, THUMBNAIL_FILE, UNFINISHED
 
 log = logging.getLogger(__name__)
-
-CHECKPOINTS = "checkpoints"
-"""Folder of a run's checkpoint, inside that of the run."""
 
 
 def checkpoints_of(folder: Path) -> list[Path]:
@@ -56,5 +52,5 @@ def remove_checkpoints(folder: Path) -> None:
 def remove_logs(folder: Path) -> None:
     """Removes the TensorBoard log of an earlier run in the folder, whose curves would run into those of a new one."""
     for name in ("events.out.tfevents.*", THUMBNAIL_FILE):
-        for path in (folder / "tensorboard").glob(f"**/{name}"):
+        for path in (folder / LOGS).glob(f"**/{name}"):
             path.unlink(missing_ok=True)

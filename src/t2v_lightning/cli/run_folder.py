@@ -12,13 +12,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from t2v_lightning.embedding import Embedding
-from t2v_lightning.report import EMBEDDING_FILE
-
-FAILURE_FILE = "failed.txt"
-"""Why a job failed, in its folder."""
-
-SETTINGS_FILE = "settings.yaml"
-"""The settings that decide the embedding, in the job's folder: a resumed sweep keeps what was made with the same."""
+from t2v_lightning.embedding.run_folder import EMBEDDING_FILE, FAILURE_FILE, SETTINGS_FILE, whole_file
 
 _ONLY_SPEED = (
     "batch_size",
@@ -90,14 +84,15 @@ def begin(folder: Path, config: DictConfig) -> None:
 
 def note_settings(folder: Path, config: DictConfig) -> None:
     """Writes the settings that decide the embedding."""
-    _write(folder / SETTINGS_FILE, OmegaConf.to_yaml(OmegaConf.create(deciding_settings(config))))
+    with whole_file(folder / SETTINGS_FILE) as part:
+        part.write_text(OmegaConf.to_yaml(OmegaConf.create(deciding_settings(config))))
 
 
 def fail(folder: Path, reason: str) -> None:
     """Notes why a job failed, unless one of its processes has said so before."""
     if not (folder / FAILURE_FILE).exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / FAILURE_FILE, reason)
+        with whole_file(folder / FAILURE_FILE) as part:
+            part.write_text(reason)
 
 
 def reason_of_failure(folder: Path) -> str:
@@ -111,12 +106,3 @@ def reason_of_failure(folder: Path) -> str:
 def reason_of(error: Exception) -> str:
     """What an error says; a KeyError shows its text in quotes otherwise."""
     return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error) or repr(error)
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -18,13 +18,11 @@ from rich.console import Console
 
 from t2v_lightning.cli.run_folder import is_first_rank, reason_of_failure, started_outside
 from t2v_lightning.embedding import Embedding
+from t2v_lightning.embedding.run_folder import EMBEDDING_FILE, SWEEP_MARKER
 from t2v_lightning.functional.distances import DISTANCES
-from t2v_lightning.report import EMBEDDING_FILE, print_table, thumbnails_of, write_report
+from t2v_lightning.report import print_table, thumbnails_of, write_report
 
 log = logging.getLogger(__name__)
-
-MARKER = ".sweep"
-"""Touched in the sweep's folder when it starts: newer jobs are its own, by the clock that stamps both."""
 
 _EXTRAS = {
     "joblib": ("hydra_plugins.hydra_joblib_launcher", "joblib"),
@@ -67,7 +65,7 @@ class SweepReport(Callback):
             self._folder = Path(config.hydra.sweep.dir)
             self._distance = config.report.distance
             self._folder.mkdir(parents=True, exist_ok=True)
-            (self._folder / MARKER).touch()
+            (self._folder / SWEEP_MARKER).touch()
             SweepReport.current = self
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -146,7 +144,7 @@ def planned_jobs(config: DictConfig) -> list[list[str]] | None:
 
 def jobs_since(folder: Path) -> list[Path]:
     """Folders below a sweep's that a job has entered since the sweep began, in their natural order."""
-    began = (folder / MARKER).stat().st_mtime
+    began = (folder / SWEEP_MARKER).stat().st_mtime
     entered = [path for path in folder.glob("**/.hydra/overrides.yaml") if path.stat().st_mtime >= began]
     return sorted((path.parents[1] for path in entered), key=lambda job: (len(str(job)), job))
 

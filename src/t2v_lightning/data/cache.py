@@ -10,10 +10,11 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
+
+from t2v_lightning.embedding.run_folder import whole_file
 
 __all__ = ["cached_arrays", "file_stamp"]
 
@@ -96,11 +97,5 @@ def _read(place: Path, stamp: str) -> dict[str, NDArray[Any]] | None:
 
 
 def _write(place: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    temporary = place.with_name(f".{place.name}.{uuid4().hex}.part")
-    try:
-        with temporary.open("xb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        os.replace(temporary, place)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(place) as part, part.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)

@@ -1,18 +1,14 @@
-"""Reading a folder of embeddings, and writing files that are whole or not there."""
+"""Folders of embeddings: which files belong to one, in which order, and what they hold."""
 
 from __future__ import annotations
 
-import os
 import re
-import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from t2v_lightning.callbacks.examples import THUMBNAIL_FILE
+from t2v_lightning.embedding.run_folder import EMBEDDING_FILE, LOGS, THUMBNAIL_FILE
 from t2v_lightning.embedding.value import Embedding
 
-EMBEDDING_FILE = "embedding.safetensors"
 _SUFFIXES = (".safetensors", ".npz", ".p", ".pkl", ".pickle")
 
 
@@ -20,28 +16,26 @@ def find_embeddings(places: Iterable[str | Path]) -> list[Path]:
     """Files of embeddings, by folder in the order of the numbers in their names.
 
     Args:
-        places: files, or folders. Below a folder every ``embedding.safetensors`` counts (or ``.npz``, or
-            the reference implementation's ``embedding.p``), one for each folder; without any of these, every
+        places: files, or folders. Below a folder every `embedding.safetensors` counts (or `embedding.npz`, or
+            the reference implementation's `embedding.p`), one for each folder; without any of these, every
             file of these formats directly in it.
 
     Raises:
-        FileNotFoundError: a place is not there, or a folder holds no embedding.
+        FileNotFoundError: a place does not exist, or a folder holds no embedding.
     """
     return [path for place in places for path in _below(Path(place))]
 
 
 def thumbnails_of(paths: Iterable[Path]) -> list[Path | None]:
-    """For each file of an embedding the picture that its run has put into its TensorBoard log, if it has."""
+    """For each file of an embedding the picture in the TensorBoard log of its run, or None."""
     return [
-        next(path.parent.glob(f"tensorboard/**/{THUMBNAIL_FILE}"), None)
-        if path.name == EMBEDDING_FILE
-        else None
+        next(path.parent.glob(f"{LOGS}/**/{THUMBNAIL_FILE}"), None) if path.name == EMBEDDING_FILE else None
         for path in paths
     ]
 
 
 def load_embeddings(paths: Iterable[Path]) -> list[Embedding]:
-    """The embeddings in files; one without the name of a task gets that of its file, or else of its folder.
+    """The embeddings in files; one without the name of a task gets that of its file or folder.
 
     Raises:
         ValueError: a file cannot be read; the message names it.
@@ -51,37 +45,16 @@ def load_embeddings(paths: Iterable[Path]) -> list[Embedding]:
         embedding = Embedding.load(path)
         if not embedding.task_name:
             name = path.parent.name if path.stem == "embedding" else path.stem
-            embedding = with_meta(embedding, task_name=name)
+            embedding = embedding.with_meta(task_name=name)
         embeddings.append(embedding)
     return embeddings
-
-
-def with_meta(embedding: Embedding, **changes: Any) -> Embedding:
-    """The same embedding with other values in ``meta``.
-
-    >>> with_meta(Embedding([1.0], [1.0], meta={"seed": 0}), task_name="digits").meta
-    {'seed': 0, 'task_name': 'digits'}
-    """
-    names = ("fisher", "scale", "stderr", "layers", "group_sums", "group_weights")
-    arrays = {name: getattr(embedding, name) for name in names}
-    return Embedding(**arrays, meta={**embedding.meta, **changes})
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a temporary file with the suffix of ``path``, which then takes the place of it."""
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp{path.suffix}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _below(place: Path) -> list[Path]:
     if place.is_file():
         return [place]
     if not place.is_dir():
-        raise FileNotFoundError(f"{place} is not there; give folders or files of embeddings.")
+        raise FileNotFoundError(f"{place} does not exist; give folders or files of embeddings.")
     by_folder: dict[Path, Path] = {}
     for suffix in _SUFFIXES:
         for path in filter(Path.is_file, place.rglob(f"embedding{suffix}")):

@@ -1,10 +1,9 @@
-"""Embedding files: the fields of an embedding to bytes and back, without ever executing anything."""
+"""Embedding files: the fields of an embedding to bytes and back, without executing anything."""
 
 from __future__ import annotations
 
 import json
 import os
-import secrets
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,11 +15,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from t2v_lightning.embedding.reference_pickle import read_reference_pickle
+from t2v_lightning.embedding.run_folder import whole_file
 
 FORMAT = "t2v_lightning.embedding"
 FORMAT_VERSION = 1
-_REQUIRED = {"fisher": "float64", "scale": "float64"}
-_OPTIONAL = {"stderr": "float64", "group_sums": "float32", "group_weights": "float64"}
+
+DTYPES = {
+    "fisher": "float64",
+    "scale": "float64",
+    "stderr": "float64",
+    "group_sums": "float32",
+    "group_weights": "float64",
+}
+"""The arrays of an embedding. The first two are always there."""
+
+_REQUIRED = ("fisher", "scale")
 
 Fields = dict[str, Any]
 
@@ -31,14 +40,16 @@ def write_fields(
     layers: Mapping[str, slice],
     meta: Mapping[str, Any],
 ) -> None:
-    """Write a safetensors file: the arrays, with format version, layout and ``meta`` as JSON in its header.
+    """Write a safetensors file: the arrays, with format version, layout and `meta` as JSON in its header.
 
     Raises:
-        ValueError: the suffix of ``path`` is that of a format for reading only.
+        ValueError: the suffix of `path` is that of a format that is only read.
     """
     path = Path(path)
     if path.suffix.lower() in _READERS:
-        raise ValueError(f"{path.name}: files ending in {path.suffix} are only read; save as .safetensors.")
+        raise ValueError(
+            f"{path.name} ends in {path.suffix}, a format that is only read; save as .safetensors."
+        )
     header = {
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
@@ -46,20 +57,12 @@ def write_fields(
         "meta": json.dumps(dict(meta)),
     }
     data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata=header)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as part:
+        part.write_bytes(data)
 
 
 def read_fields(path: str | os.PathLike[str]) -> Fields:
-    """The arguments of :class:`t2v_lightning.Embedding` that a file holds; the suffix tells the format.
+    """The arguments of `Embedding` that a file holds; the suffix tells the format.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -95,14 +98,13 @@ def _read_safetensors(path: Path) -> Fields:
                 fields[name] = file.get_tensor(name)
     except SafetensorError as error:
         raise ValueError(f"truncated, or not a safetensors file ({error}).") from None
-    if missing := _REQUIRED.keys() - fields.keys():
-        raise ValueError(f"it lacks {', '.join(sorted(missing))}.")
-    expected = _REQUIRED | _OPTIONAL
+    if missing := [name for name in _REQUIRED if name not in fields]:
+        raise ValueError(f"it lacks {', '.join(missing)}.")
     for name, array in fields.items():
-        if name not in expected:
+        if name not in DTYPES:
             raise ValueError(f"it holds {name!r}, which is no part of an embedding.")
-        if array.dtype != expected[name]:
-            raise ValueError(f"{name} is {array.dtype}; expected {expected[name]}.")
+        if array.dtype != DTYPES[name]:
+            raise ValueError(f"{name} is {array.dtype}; expected {DTYPES[name]}.")
     return fields | _read_header(header)
 
 
@@ -110,7 +112,7 @@ def _read_npz(path: Path) -> Fields:
     try:
         file = np.load(path, allow_pickle=False)
         if not isinstance(file, np.lib.npyio.NpzFile):
-            raise ValueError("a single array; an .npz file with `fisher` is expected.")
+            raise ValueError("a single array; expected an .npz file with `fisher`.")
         with file:
             held = {name: file[name] for name in file.files}
     except (zipfile.BadZipFile, EOFError, OSError) as error:
@@ -118,8 +120,8 @@ def _read_npz(path: Path) -> Fields:
     fisher = held.get("fisher", held.get("hessian"))
     if fisher is None:
         raise ValueError(f"it has neither `fisher` nor `hessian`; it holds {sorted(held)[:5]}.")
-    fields: Fields = {"fisher": fisher, "scale": held.get("scale", np.ones(fisher.shape))}
-    fields |= {name: held[name] for name in _OPTIONAL if name in held}
+    fields: Fields = {name: held[name] for name in DTYPES if name in held}
+    fields = {"scale": np.ones(fisher.shape), **fields, "fisher": fisher}
     for name, array in fields.items():
         if array.dtype.kind not in "biuf":
             raise ValueError(f"{name} is {array.dtype}; expected real numbers.")
@@ -127,7 +129,7 @@ def _read_npz(path: Path) -> Fields:
 
 
 def _read_header(header: Mapping[str, str]) -> Fields:
-    """``layers`` and ``meta`` from their JSON text, with the types that :class:`Embedding` expects."""
+    """`layers` and `meta` from their JSON text, with the types that `Embedding` expects."""
     try:
         layout = json.loads(header.get("layers", "[]"))
         meta = json.loads(header.get("meta", "{}"))

@@ -1,4 +1,4 @@
-"""What became of a run, as a table in Markdown."""
+"""A run and its embedding as a table in Markdown."""
 
 import html
 import re
@@ -25,7 +25,7 @@ def summarise(embedding: Embedding, seconds: Mapping[str, float] | None = None) 
 
     Args:
         embedding: the result.
-        seconds: what each part of the work has taken.
+        seconds: seconds that each part of the work took.
 
     >>> embedding = Embedding([3.0, 4.0], [1, 1], meta={"task_name": "digits", "num_classes": 2, "samples": 50})
     >>> print(summarise(embedding, {"features": 3.21}))
@@ -67,7 +67,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: 
     Args:
         header: n names of columns.
         rows: of n texts each.
-        align: a letter a column: ``r`` for numbers, else anything.
+        align: a letter a column: `r` for numbers, else anything.
 
     >>> print(markdown_table(["task", "norm"], [["a|b", "1.5"]], "lr"))
     | task | norm |

@@ -12,15 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from t2v_lightning.embedding.files import read_fields, write_fields
-
-_DTYPES = {
-    "fisher": np.float64,
-    "scale": np.float64,
-    "stderr": np.float64,
-    "group_sums": np.float32,
-    "group_weights": np.float64,
-}
+from t2v_lightning.embedding.comparable import provenance
+from t2v_lightning.embedding.files import DTYPES, read_fields, write_fields
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
@@ -29,23 +22,23 @@ class Embedding:
 
     Args:
         fisher: float64 [D], finite, at least 0. Diagonal of the Fisher information, averaged within each
-            filter (``exp(-logvar)`` for the variational method).
-        scale: float64 [D], finite, above 0. Precision of the prior: ``exp(-loglambda2)`` for the variational
+            filter (`exp(-logvar)` for the variational method).
+        scale: float64 [D], finite, above 0. Precision of the prior: `exp(-loglambda2)` for the variational
             method, ones for Monte Carlo.
-        stderr: float64 [D], finite, at least 0: the standard error of ``fisher``; ``None`` where unknown.
-        layers: layer name -> ``slice(start, stop)``. The slices follow each other and cover [0, D). An empty
+        stderr: float64 [D], finite, at least 0: the standard error of `fisher`; None where unknown.
+        layers: layer name -> `slice(start, stop)`. The slices follow each other and cover [0, D). An empty
             mapping means that the layout is not known.
-        meta: where the embedding came from; whatever JSON can hold. The keys ``method``, ``probe`` and
-            ``probe_digest`` decide which embeddings can be compared.
+        meta: where the embedding came from; anything that JSON can hold. The keys `method`, `sampling`, `probe` and
+            `probe_digest` decide which embeddings can be compared.
         group_sums: float32 [G, D]: sums of weight times value over the images of group g, for jackknives.
         group_weights: float64 [G]: sums of the weights, so that to float32 rounding
-            ``fisher == group_sums.sum(0) / group_weights.sum()``.
+            `fisher == group_sums.sum(0) / group_weights.sum()`.
 
     Arrays are copied and cast to these dtypes.
 
     Raises:
         ValueError: an array of the wrong shape, or with values that are negative or not finite; slices that
-            do not cover the entries; a ``meta`` that JSON cannot hold.
+            do not cover the entries; a `meta` that JSON cannot hold.
 
     >>> emb = Embedding(fisher=[3.0, 4.0, 0.0], scale=[1, 1, 1], layers={"a": slice(0, 2), "b": slice(2, 3)})
     >>> emb
@@ -101,7 +94,7 @@ class Embedding:
 
     @property
     def norm(self) -> float:
-        """L2 norm of ``fisher``, how hard the task is for the probe.
+        """L2 norm of `fisher`, how hard the task is for the probe.
 
         >>> Embedding(fisher=[3.0, 4.0], scale=[1, 1]).norm
         5.0
@@ -110,7 +103,7 @@ class Embedding:
 
     @property
     def relative_stderr(self) -> float | None:
-        """``||stderr|| / ||fisher||``; ``None`` where the standard error is unknown.
+        """`||stderr|| / ||fisher||`; None where the standard error is unknown.
 
         >>> Embedding(fisher=[3.0, 4.0], scale=[1, 1], stderr=[0.3, 0.4]).relative_stderr
         0.1
@@ -121,9 +114,34 @@ class Embedding:
 
     @property
     def task_name(self) -> str:
-        """``meta["task_name"]``, else ``meta["dataset"]`` where that is a name, else an empty string."""
+        """`meta["task_name"]`, else `meta["dataset"]` where that is a name, else an empty string."""
         names = (self.meta.get(key) for key in ("task_name", "dataset"))
         return next((name for name in names if isinstance(name, str)), "")
+
+    @property
+    def comparable_by(self) -> dict[str, Any]:
+        """What other embeddings must share for a distance to mean something, as far as it is recorded.
+
+        >>> Embedding(fisher=[3.0], scale=[1], meta={"method": "montecarlo", "probe": "resnet34"}).comparable_by
+        {'method': 'montecarlo', 'probe': 'resnet34'}
+        """
+        return provenance(self.meta, self.layers)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays that are known, by the names of their fields.
+
+        >>> list(Embedding(fisher=[3.0, 4.0], scale=[1, 1]).arrays())
+        ['fisher', 'scale']
+        """
+        return {name: array for name in DTYPES if (array := getattr(self, name)) is not None}
+
+    def with_meta(self, **changes: Any) -> Embedding:
+        """A copy with other values in `meta`.
+
+        >>> Embedding(fisher=[3.0], scale=[1], meta={"seed": 0}).with_meta(task_name="digits").meta
+        {'seed': 0, 'task_name': 'digits'}
+        """
+        return Embedding(**self.arrays(), layers=self.layers, meta={**self.meta, **changes})
 
     def layer(self, name: str) -> NDArray[np.float64]:
         """Entries [filters] of one layer.
@@ -144,11 +162,12 @@ class Embedding:
         return f"Embedding({name}{len(self)} entries, {len(self.layers)} layers, norm={self.norm:.4g})"
 
     def __eq__(self, other: object) -> bool:
-        """Same arrays to the last digit, same layout, same ``meta``."""
+        """Same arrays to the last digit, same layout, same `meta`."""
         if not isinstance(other, Embedding):
             return NotImplemented
         return (
-            all(_same(getattr(self, name), getattr(other, name)) for name in _DTYPES)
+            self.arrays().keys() == other.arrays().keys()
+            and all(np.array_equal(array, getattr(other, name)) for name, array in self.arrays().items())
             and self.layers == other.layers
             and self.meta == other.meta
         )
@@ -156,27 +175,24 @@ class Embedding:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a safetensors file, whole or not at all; missing folders are made.
 
-        The bytes go to a temporary file in the same folder, which then takes the place of ``path``.
-
         Raises:
-            ValueError: the suffix is that of a format we only read (``.npz``, ``.p``, ``.pkl``, ``.pickle``).
+            ValueError: the suffix is that of a format that is only read (`.npz`, `.p`, `.pkl`, `.pickle`).
         """
-        arrays = {name: array for name in _DTYPES if (array := getattr(self, name)) is not None}
-        write_fields(path, arrays, self.layers, self.meta)
+        write_fields(path, self.arrays(), self.layers, self.meta)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Embedding:
-        """Read an embedding; nothing in the file is ever executed.
+        """Read an embedding; nothing in the file is executed.
 
-        The suffix tells the format: ``.npz`` is read by NumPy without pickles (``fisher`` or ``hessian``;
-        where present ``scale``, ``stderr``, ``group_sums``, ``group_weights``; ``layers`` and ``meta`` as
-        JSON text), ``.p``, ``.pkl`` and ``.pickle`` are the reference implementation's ``embedding.p``,
-        read by a restricted unpickler, and anything else is our safetensors.
+        The suffix tells the format: `.npz` is read by NumPy without pickles (`fisher` or `hessian`; where
+        present `scale`, `stderr`, `group_sums`, `group_weights`; `layers` and `meta` as JSON text), `.p`,
+        `.pkl` and `.pickle` are the reference implementation's `embedding.p`, read by a restricted
+        unpickler, and anything else is what `save` writes.
 
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: the file is truncated, foreign or of a later format version, or what it holds fails
-                the checks of :class:`Embedding`.
+                the checks of `Embedding`.
 
         >>> import tempfile; folder = tempfile.TemporaryDirectory()
         >>> Embedding(fisher=[3.0, 4.0], scale=[1, 1]).save(f"{folder.name}/task.safetensors")
@@ -191,9 +207,9 @@ class Embedding:
 
 
 def _array(name: str, value: ArrayLike, *shape: int | str) -> NDArray[Any]:
-    """A contiguous copy of ``value`` in the dtype of its field, after the checks on shape and values."""
+    """A contiguous copy of `value` in the dtype of its field, after the checks on shape and values."""
     try:
-        array = np.array(value, dtype=_DTYPES[name], order="C")
+        array = np.array(value, dtype=DTYPES[name], order="C")
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must hold numbers of shape [{_commas(shape)}]: {error}.") from None
     fits = array.ndim == len(shape) and all(
@@ -229,10 +245,6 @@ def _layout(layers: Mapping[str, slice], size: int) -> dict[str, slice]:
     if spans and position != size:
         raise ValueError(f"layers must cover [0, {size}) once, without gaps: they end at {position}.")
     return {name: slice(start, stop) for start, stop, name in sorted(spans)}
-
-
-def _same(a: NDArray[Any] | None, b: NDArray[Any] | None) -> bool:
-    return a is b if a is None or b is None else np.array_equal(a, b)
 
 
 def _commas(shape: tuple[int | str, ...]) -> str:

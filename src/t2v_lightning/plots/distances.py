@@ -1,8 +1,4 @@
-"""Figures of distances and embeddings: drawn without a display, returned and never shown.
-
-Every function takes the axis to draw on (``ax``), or makes a figure large enough for its text to be
-read. What becomes of the figure (``figure.savefig("matrix.pdf")``, a logger) is up to the caller.
-"""
+"""Figures of the distances between tasks: the matrix, and the tree that it makes."""
 
 from __future__ import annotations
 
@@ -18,7 +14,6 @@ from numpy.typing import ArrayLike
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
-from t2v_lightning.plots.profiles import plot_stage_profile
 from t2v_lightning.plots.style import (
     ACCENT,
     FAINT,
@@ -34,25 +29,14 @@ from t2v_lightning.plots.style import (
     settle,
     square_matrix,
 )
-from t2v_lightning.plots.tasks import plot_norm_vs_error, plot_task_map
-
-__all__ = [
-    "cluster",
-    "leaf_order",
-    "plot_dendrogram",
-    "plot_distance_matrix",
-    "plot_norm_vs_error",
-    "plot_stage_profile",
-    "plot_task_map",
-]
 
 
 def cluster(matrix: ArrayLike, method: str = "average") -> Matrix:
-    """Hierarchical clustering of tasks, neighbouring leaves as alike as can be.
+    """Hierarchical clustering of tasks, with neighbouring leaves as alike as possible.
 
     Args:
         matrix: distances [n, n], n at least 2; the mean of both directions counts, below 0 as 0.
-        method: a linkage of :func:`scipy.cluster.hierarchy.linkage`.
+        method: a linkage of `scipy.cluster.hierarchy.linkage`.
 
     Returns:
         float64 [n - 1, 4]: SciPy's linkage in optimal leaf order (Bar-Joseph et al., Fast optimal leaf
@@ -72,7 +56,7 @@ def cluster(matrix: ArrayLike, method: str = "average") -> Matrix:
 
 
 def leaf_order(matrix: ArrayLike) -> list[int]:
-    """The tasks in the order in which :func:`cluster` puts them; errors are those of it.
+    """The tasks in the order of `cluster`, with its errors.
 
     >>> leaf_order([[0, 3, 1], [3, 0, 2], [1, 2, 0]])
     [1, 2, 0]
@@ -94,7 +78,7 @@ def plot_distance_matrix(
 ) -> Figure:
     """The matrix of distances between n tasks, similar tasks side by side.
 
-    The colours span the distances off the diagonal; up to twelve tasks the numbers are written too.
+    The colours span the distances off the diagonal. Up to twelve tasks the numbers are written too.
 
     Args:
         matrix: distances [n, n].
@@ -102,12 +86,12 @@ def plot_distance_matrix(
         families: n names of groups of related tasks, drawn as coloured bands along the edges.
         ax: the axis to draw on; by default a new figure, as large as its text needs.
         noise_floor: one distance, or one for each task [n], as from
-            :func:`t2v_lightning.functional.distances.noise_floor`. Pairs at or below the larger floor of
+            `t2v_lightning.functional.distances.noise_floor`. Pairs at or below the larger floor of
             the two are marked by a dot: they are no further apart than two halves of one task.
         icons: n pictures, [H, W] or [H, W, 3 or 4] or None, for the diagonal.
         label: what the colours mean.
         title: the title.
-        clustered: order the tasks by :func:`cluster`; otherwise keep the order given.
+        clustered: order the tasks by `cluster`; otherwise keep the order given.
 
     Raises:
         ValueError: a matrix that is not square or not finite; names, families, floors or icons that are
@@ -176,7 +160,7 @@ def plot_dendrogram(
     label: str = "cosine distance",
     title: str | None = None,
 ) -> Figure:
-    """The tree of :func:`cluster`: tasks joined at their average distance.
+    """The tree of `cluster`: tasks joined at their average distance.
 
     Args:
         matrix: distances [n, n], n at least 2.
@@ -187,7 +171,7 @@ def plot_dendrogram(
         title: the title.
 
     Raises:
-        ValueError: as for :func:`plot_distance_matrix` and :func:`cluster`.
+        ValueError: as for `plot_distance_matrix` and `cluster`.
 
     >>> figure = plot_dendrogram([[0, 5, 1], [5, 0, 4], [1, 4, 0]], ["cat", "text", "dog"])
     >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]

@@ -22,11 +22,11 @@ from t2v_lightning.plots.style import (
     text_size,
 )
 
-# More profiles than this are told apart by family, not by name.
 _FEW_PROFILES = 12
+"""Up to so many profiles have a name each; more have the colours of their families."""
 
 _MOST_LAYERS = 0.75
-"""Share of the layers above which a stage gives way to its parts, as it would say little of where in the network."""
+"""Share of the layers above which a stage is split into its parts: its name would not say where a layer is."""
 
 
 def plot_stage_profile(
@@ -38,19 +38,19 @@ def plot_stage_profile(
     ax: Axes | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Mean Fisher of every layer from input to output; of the variational method the median.
+    """Mean Fisher of every layer from input to output; the median for the variational method.
 
-    A few filters with almost no weights bear almost no noise, and would make the mean of a layer.
+    There, the few filters with almost no weights bear almost no noise and would dominate the mean of a layer.
 
     Up to twelve embeddings get a line and a name each, with a band of two standard errors where known. More
     are drawn as thin lines, with the median of each family, or of all of them, in bold.
 
     Args:
-        embeddings: embeddings of one layout, with ``layers``.
-        names: names for the legend; by default the embeddings' ``task_name``.
+        embeddings: embeddings of one layout, with `layers`.
+        names: names for the legend; by default the embeddings' `task_name`.
         families: names of groups of related tasks, one for each embedding, which colour the lines of more
             than twelve.
-        stages: names of the stages, such as ``ProbeNetwork.stages``; by default what the layers' names begin with.
+        stages: names of the stages, such as `ProbeNetwork.stages`; by default what the layers' names begin with.
         ax: the axis to draw on; by default a new figure.
         title: the title; by default the name of a single embedding, which then has no legend.
 
@@ -74,7 +74,7 @@ def plot_stage_profile(
     noisy = embeddings[0].meta.get("method") == "variational"
     middle = np.median if noisy else np.mean
     means = np.array([[middle(e.fisher[entries]) for entries in layers.values()] for e in embeddings])
-    means[means == 0] = np.nan  # a dead layer has no place on an axis of logs
+    means[means == 0] = np.nan  # a dead layer has no place on a logarithmic axis
     ax.set_yscale("log")
     if few:
         _draw_profiles(ax, embeddings, means, names, layers)
@@ -120,7 +120,7 @@ def _draw_many_profiles(ax: Axes, means: Matrix, families: Sequence[str] | None)
 
 
 def _draw_stages(ax: Axes, labels: Sequence[str]) -> None:
-    """Bands behind every second stage, and the names of the stages, upright where they would touch."""
+    """Bands behind every second stage, and the names of the stages, turned upright where they would touch."""
     starts = [i for i, label in enumerate(labels) if i == 0 or label != labels[i - 1]]
     stops = [*starts[1:], len(labels)]
     for start, stop in list(zip(starts, stops, strict=True))[::2]:
@@ -152,8 +152,8 @@ def _common_layers(embeddings: Sequence[Any]) -> dict[str, slice]:
 def stage_labels(layers: Sequence[str], stages: Sequence[str] | None = None) -> list[str]:
     """The name of the stage of each layer, or its own where none of `stages` holds it.
 
-    By default the stages are what the layers' names begin with, but one that holds almost all layers gives way to its
-    parts.
+    By default the stages are what the layers' names begin with, except that one with almost all layers is split into
+    its parts.
 
     >>> stage_labels(["conv1", "layer1.0.conv1", "layer1.0.conv2", "layer2.0.conv1"])
     ['conv1', 'layer1', 'layer1', 'layer2']

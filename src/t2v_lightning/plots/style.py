@@ -1,4 +1,4 @@
-"""What the figures have in common: checks, sizes that keep text readable, colours, places for labels."""
+"""What the figures have in common: checks, sizes that keep text readable, colours, legends."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ Matrix = NDArray[np.float64]
 INK = "#262626"
 FAINT = "#9a9a9a"
 ACCENT = "#31688e"
-_DIRECTIONS = np.array([(np.cos(a), np.sin(a)) for a in np.linspace(0, 2 * np.pi, 16, endpoint=False)])
-_RADII = (0.7, 1.4, 2.4, 3.6, 5.2, 7.0, 9.0, 11.5, 14.0)
 
 
 def square_matrix(matrix: ArrayLike) -> Matrix:
@@ -35,14 +33,14 @@ def square_matrix(matrix: ArrayLike) -> Matrix:
 
 
 def check_lengths(count: int, **given: Sequence[Any] | None) -> None:
-    """An error unless each of the sequences that are given has one item for each task."""
+    """An error unless each of the sequences given has one item for each task."""
     for name, values in given.items():
         if values is not None and len(values) != count:
             raise ValueError(f"{name} has {len(values)} items; expected one for each of {count} tasks.")
 
 
 def font_size(count: int) -> float:
-    """Points for ``count`` labels in a row: many labels get smaller ones, and a larger figure.
+    """Points for `count` labels in a row: many labels get smaller ones, and a larger figure.
 
     >>> font_size(5), font_size(50), font_size(232)
     (11.0, 8.0, 6.0)
@@ -66,7 +64,7 @@ def figure_of(ax: Axes) -> Figure:
 
 
 def fitting_font(ax: Axes, count: int) -> float:
-    """Points at which ``count`` labels in a row fit the height of an axis that somebody else made."""
+    """Points at which `count` labels in a row fit the height of an axis that somebody else made."""
     height = ax.get_position().height * figure_of(ax).get_figheight() * 72
     return float(np.clip(0.8 * height / count, 3, font_size(count)))
 
@@ -119,70 +117,7 @@ def add_family_legend(ax: Axes, colours: dict[str, tuple[float, float, float]], 
     )
 
 
-def place_labels(ax: Axes, positions: NDArray[np.float64], names: Sequence[str], points: float) -> None:
-    """Write ``names`` beside ``positions`` [n, 2], away from each other, from the points and from other text.
-
-    Greedy: each label in turn takes the free place nearest to its point, out of sixteen directions at
-    growing distance, or else the one that hides least. Call it last, on a settled figure.
-    """
-    scale = 72 / figure_of(ax).dpi
-    anchors = ax.transData.transform(positions) * scale
-    frame = np.array(ax.get_window_extent().extents) * scale
-    sizes = [text_size(name, points) for name in names]
-    # Points count as obstacles of their own size; boxes are (left, bottom, right, top).
-    obstacles = np.concatenate([anchors - points * 0.35, anchors + points * 0.35], axis=1)
-    if ax.texts:
-        texts = [np.array(text.get_window_extent().extents) * scale for text in ax.texts]
-        obstacles = np.concatenate([obstacles, texts])
-    crowd = ((anchors[:, None] - anchors[None]) ** 2).sum(-1)
-    hardest_first = np.argsort(np.sort(crowd, axis=1)[:, 1 : min(len(names), 6)].sum(1))
-    for i in hardest_first:
-        offsets, boxes = _candidates(anchors[i], sizes[i], points)
-        cost = _overlap(boxes, obstacles).sum(1) + 10 * _outside(boxes, frame)
-        cost += np.linalg.norm(offsets, axis=1) * points * 0.05
-        best = int(cost.argmin())
-        obstacles = np.concatenate([obstacles, boxes[best : best + 1]])
-        far = np.linalg.norm(offsets[best]) > points
-        ax.annotate(
-            names[i],
-            positions[i],
-            (boxes[best][:2] - anchors[i]).tolist(),
-            textcoords="offset points",
-            fontsize=points,
-            color=INK,
-            va="bottom",
-            annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": FAINT, "lw": 0.5, "shrinkA": 0, "shrinkB": 2}
-            if far
-            else None,
-        )
-
-
 def text_size(text: str, points: float) -> NDArray[np.float64]:
     """Width and height of a line of text, in points."""
     width = TextPath((0, 0), text, size=points).get_extents().width if text.strip() else 0.0
     return np.array([width + 0.2 * points, 1.15 * points])
-
-
-def _candidates(
-    anchor: NDArray[np.float64], size: NDArray[np.float64], points: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Offsets [k, 2] from the point to the near edge of a label, and the label's boxes [k, 4]."""
-    offsets = np.concatenate([_DIRECTIONS * radius * points for radius in _RADII])
-    # The label lies outwards of its offset: left of it, right of it, or centred, by direction.
-    unit = np.tile(_DIRECTIONS, (len(_RADII), 1))
-    lower_left = anchor + offsets + (unit - 1) / 2 * size
-    return offsets, np.concatenate([lower_left, lower_left + size], axis=1)
-
-
-def _overlap(boxes: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Areas [k, m] that boxes [k, 4] and others [m, 4] share."""
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    return np.asarray(np.clip(high - low, 0, None).prod(-1))
-
-
-def _outside(boxes: NDArray[np.float64], frame: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How far boxes [k, 4] reach over the edges of a frame [4]."""
-    over = np.concatenate([frame[:2] - boxes[:, :2], boxes[:, 2:] - frame[2:]], axis=1)
-    return np.asarray(np.clip(over, 0, None).sum(1))

@@ -13,6 +13,8 @@ from numpy.typing import ArrayLike
 from scipy.stats import spearmanr
 from sklearn.manifold import smacof
 
+from t2v_lightning.functional.distances.geometry import classical_mds
+from t2v_lightning.plots.labels import place_labels
 from t2v_lightning.plots.style import (
     ACCENT,
     FAINT,
@@ -23,7 +25,6 @@ from t2v_lightning.plots.style import (
     family_colours,
     font_size,
     new_axes,
-    place_labels,
     settle,
     square_matrix,
 )
@@ -46,14 +47,14 @@ def plot_task_map(
         names: n names of tasks.
         families: n names of groups of related tasks, which colour the points.
         ax: the axis to draw on; by default a new figure.
-        method: ``"mds"`` keeps distances as well as a plane can (SMACOF from the classical solution; the
-            share that is lost, Kruskal's stress-1, is written below). ``"umap"`` keeps neighbourhoods; it
-            needs the package ``umap-learn``.
+        method: `"mds"` keeps distances as well as a plane can (SMACOF from the classical solution;
+            Kruskal's stress-1, the share of them that is lost, is written below). `"umap"` keeps
+            neighbourhoods; it needs the package `umap-learn`.
         seed: seed of UMAP.
         title: the title.
 
     Raises:
-        ValueError: as for :func:`plot_distance_matrix`; fewer than three tasks; an unknown method.
+        ValueError: as for `plot_distance_matrix`; fewer than three tasks; an unknown method.
         ImportError: UMAP is not installed.
 
     >>> figure = plot_task_map([[0, 3, 4], [3, 0, 5], [4, 5, 0]], ["a", "b", "c"])
@@ -93,7 +94,7 @@ def plot_norm_vs_error(
     """Norms of embeddings against test errors: harder tasks have longer embeddings.
 
     Args:
-        norms: norms [n] of the embeddings, above 0 (:attr:`t2v_lightning.Embedding.norm`); drawn in logs.
+        norms: norms [n] of the embeddings, above 0 (`Embedding.norm`); drawn on a logarithmic axis.
         errors: test errors [n], between 0 and 1.
         names: n names of tasks.
         families: n names of groups of related tasks, which colour the points.
@@ -101,7 +102,7 @@ def plot_norm_vs_error(
         title: the title.
 
     Raises:
-        ValueError: norms, errors, names or families of unequal number, or that are not finite.
+        ValueError: norms, errors, names or families of unequal number; norms or errors that are not finite.
 
     >>> figure = plot_norm_vs_error([1, 2, 4], [0.1, 0.2, 0.3], ["a", "b", "c"])
     >>> figure.axes[0].texts[0].get_text()
@@ -155,11 +156,8 @@ def _finish_scatter(ax: Axes, positions: Matrix, names: Sequence[str], title: st
 
 
 def _mds(distances: Matrix) -> tuple[Matrix, str]:
-    """Positions [n, 2] by SMACOF from the classical solution (Torgerson 1952), and a caption."""
-    squared = distances**2
-    centred = -0.5 * (squared - squared.mean(0) - squared.mean(1)[:, None] + squared.mean())
-    values, vectors = np.linalg.eigh(centred)
-    start = vectors[:, -2:] * np.sqrt(values[-2:].clip(min=1e-12))
+    """Positions [n, 2] by SMACOF from the classical solution, and a caption."""
+    start = classical_mds(distances, 2)
     positions, _ = smacof(distances, n_components=2, init=start, n_init=1, random_state=0)
     apart = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
     stress = float(np.sqrt(((apart - distances) ** 2).sum() / max((distances**2).sum(), 1e-300)))

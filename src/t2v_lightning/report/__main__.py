@@ -11,15 +11,16 @@ from rich.console import Console
 
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.embedding.collection import find_embeddings, load_embeddings, thumbnails_of
+from t2v_lightning.embedding.run_folder import REPORT_FILE
 from t2v_lightning.functional.distances import DISTANCES
 from t2v_lightning.report.comparison import compare
 from t2v_lightning.report.tables import print_table
-from t2v_lightning.report.taxonomy import find_icons, task_order, with_taxa
+from t2v_lightning.report.taxa import find_icons, task_order, with_taxa
 from t2v_lightning.report.writing import write_comparison, write_taxonomy
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """What ``python -m t2v_lightning.report`` does; exits with 1 and one line of text where it cannot."""
+    """What `python -m t2v_lightning.report` does; exits with 1 and one line of text where it cannot."""
     try:
         _run(_parser().parse_args(arguments))
     except (OSError, ValueError) as error:
@@ -37,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
                         help=f"one of {', '.join(DISTANCES)}; cosine by default")  # fmt: skip
     parser.add_argument("--alpha", type=float, help="of the distance `asymmetric`, 0.15 by default")
     parser.add_argument("--trivial", type=Path, help="embedding of the trivial task of `asymmetric`")
-    parser.add_argument("--max-tasks", type=int, help="report on so many tasks alone, the first ones")
+    parser.add_argument("--max-tasks", type=int, help="report on the first so many tasks only")
     taxonomy = parser.add_argument_group("tasks of CUB-200 and iNaturalist")
     taxonomy.add_argument("--taxonomy", action="store_true", help="compare distances with those of the taxa")
     taxonomy.add_argument("--data-root", type=Path, metavar="FOLDER",
@@ -73,7 +74,7 @@ def _run(options: argparse.Namespace) -> None:
         write_comparison(comparison, folder, thumbnails=thumbnails)
     console = Console()
     print_table(embeddings, comparison.matrix, console)
-    console.print(f"open {(folder / 'report.html').resolve()}", soft_wrap=True, highlight=False, markup=False)
+    console.print(f"open {(folder / REPORT_FILE).resolve()}", soft_wrap=True, highlight=False, markup=False)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
-"""Embeddings beside each other: their names, their families and the distances between them."""
+"""The embeddings of a report: their names, their families and the distances between them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
 
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.functional.distances import noise_floor, pdist
@@ -15,18 +18,21 @@ from t2v_lightning.plots import leaf_order
 
 Matrix = NDArray[np.float64]
 
+_LONG = 2e10
+"""Pairs times entries of which the distances take some ten seconds, so that a progress bar is drawn."""
+
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """n embeddings of tasks and what they are compared by.
+    """n embeddings of tasks and the distances between them.
 
     Args:
         embeddings: n of them.
         names: n names, no two the same.
-        distance: one of ``functional.distances.DISTANCES``.
+        distance: one of `functional.distances.DISTANCES`.
         matrix: float64 [n, n], the distances.
-        floors: float64 [n], the noise floor of each task, NaN where an embedding does not carry what it takes;
-            None where none does, and for ``asymmetric``, which may be below zero.
+        floors: float64 [n], the noise floor of each task, NaN for embeddings that carry too few groups of images;
+            None where all are NaN, and for `asymmetric`, which may be below zero.
     """
 
     embeddings: Sequence[Embedding]
@@ -48,7 +54,7 @@ class Comparison:
 
     @property
     def order(self) -> list[int]:
-        """The tasks, similar ones side by side."""
+        """Numbers of the tasks, similar ones side by side."""
         return leaf_order(self.matrix) if len(self.matrix) > 2 else list(range(len(self.matrix)))
 
 
@@ -57,8 +63,8 @@ def compare(embeddings: Sequence[Embedding], distance: str = "cosine", **options
 
     Args:
         embeddings: at least two, of one method, probe and layout.
-        distance: one of ``functional.distances.DISTANCES``.
-        options: ``alpha`` and ``trivial`` of ``functional.distances.pdist``.
+        distance: one of `functional.distances.DISTANCES`.
+        options: `alpha` and `trivial` of `functional.distances.pdist`.
 
     Raises:
         ValueError: fewer than two embeddings, or some that cannot be compared; an unknown distance.
@@ -69,12 +75,24 @@ def compare(embeddings: Sequence[Embedding], distance: str = "cosine", **options
     """
     if len(embeddings) < 2:
         raise ValueError(f"distances need at least two embeddings, got {len(embeddings)}")
-    matrix: Matrix = pdist(embeddings, distance=distance, **options)
+    with _progress_bar(len(embeddings) ** 2 * len(embeddings[0])) as progress:
+        matrix: Matrix = pdist(embeddings, distance=distance, progress=progress, **options)
     floors = np.full(len(embeddings), np.nan)
     if distance != "asymmetric":
         floors[:] = [_floor(embedding, distance) for embedding in embeddings]
     known = not np.isnan(floors).all()
     return Comparison(embeddings, task_names(embeddings), distance, matrix, floors if known else None)
+
+
+@contextmanager
+def _progress_bar(work: float) -> Iterator[Callable[[int, int], None] | None]:
+    """What draws a bar for `pdist`, where the work is long."""
+    if work < _LONG:
+        yield None
+        return
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("distances")
+        yield lambda done, pairs: bar.update(task, completed=done, total=pairs)
 
 
 def _floor(embedding: Embedding, distance: str) -> float:

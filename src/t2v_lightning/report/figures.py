@@ -8,12 +8,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from t2v_lightning.embedding.collection import write_whole
+from t2v_lightning.embedding.run_folder import whole_file
 from t2v_lightning.plots import plot_dendrogram, plot_distance_matrix, plot_stage_profile, plot_task_map
 from t2v_lightning.report.comparison import Comparison
 
 DPI = 150
-"""Dots an inch of the PNG files."""
+"""Dots per inch of the PNG files."""
 
 LONGEST_NAME = 60
 """Characters of a name that a figure shows."""
@@ -22,7 +22,7 @@ LONGEST_NAME = 60
 def draw_figures(
     comparison: Comparison, icons: Sequence[Any] | None = None
 ) -> Iterator[tuple[str, str, Figure]]:
-    """The figures that can be drawn of so many tasks, each with the name of its file and what it shows."""
+    """The figures that can be drawn of these tasks, each with the name of its file and what it shows."""
     matrix, names = comparison.matrix, [_plain(name) for name in comparison.names]
     families = comparison.families and [_plain(family) for family in comparison.families]
     yield (
@@ -59,13 +59,14 @@ def draw_figures(
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
-    """Write ``name.png`` and ``name.pdf``."""
-    write_whole(folder / f"{name}.png", lambda path: figure.savefig(path, dpi=DPI))
-    figure.set_layout_engine("none")  # every part has found its place by now, which takes long
-    write_whole(folder / f"{name}.pdf", lambda path: figure.savefig(path))
+    """Write `name.png` and `name.pdf`."""
+    for kind in ("png", "pdf"):
+        with whole_file(folder / f"{name}.{kind}") as part:
+            figure.savefig(part, format=kind, dpi=DPI)
+        figure.set_layout_engine("none")  # every part has its place by now, and to find it again takes long
 
 
 def _plain(name: str, longest: int = LONGEST_NAME) -> str:
-    """A name on one line, not too long, in which no ``$`` starts a formula."""
+    """A name on one line, not too long, in which no `$` starts a formula."""
     line = " ".join(name.split())
     return (line if len(line) <= longest else line[: longest - 1] + "…").replace("$", r"\$")

@@ -1,4 +1,4 @@
-"""The page of a report: one HTML file that asks for nothing else, and reads names as text alone."""
+"""The page of a report: one HTML file that loads nothing else and shows names as plain text."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _SETTINGS = ("method", "probe", "sampling", "passes", "include", "skip_layers", 
 def build_page(comparison: Comparison, pictures: Mapping[str, bytes] | None = None) -> str:
     """The page as HTML.
 
-    Everything that embeddings bring along travels as JSON, in which ``<`` is escaped, and reaches the page as
-    text; a content security policy lets no other script run than the page's own and nothing be loaded.
+    What comes from embeddings is put into the page as JSON, in which `<` is escaped, and shown as text. A content
+    security policy forbids scripts other than the page's own, and loading anything.
 
     Args:
         comparison: what is shown.
@@ -56,9 +56,8 @@ def build_page(comparison: Comparison, pictures: Mapping[str, bytes] | None = No
 
 def _figure(caption: str, png: bytes) -> str:
     text, data = html.escape(caption), base64.b64encode(png).decode()
-    width = (
-        int.from_bytes(png[16:20], "big") * 96 // DPI
-    )  # a PNG begins with its size; a page has 96 dots an inch
+    # A PNG begins with its size in dots; a page has 96 dots per inch.
+    width = int.from_bytes(png[16:20], "big") * 96 // DPI
     picture = f'<img alt="{text}" width="{width}" src="data:image/png;base64,{data}">'
     return f"<figure>{picture}<figcaption>{text}</figcaption></figure>"
 
@@ -85,13 +84,13 @@ def _content(comparison: Comparison) -> dict[str, Any]:
         "families": {name: to_hex(colour) for name, colour in family_colours(sorted(set(families))).items()},
         "order": comparison.order,
         "tasks": rows,
-        # nine digits: all that a reader sees, at half the size
+        # nine digits are more than the page shows, at half the size
         "matrix": [[float(f"{value:.9g}") for value in row] for row in comparison.matrix.tolist()],
     }
 
 
 def _json(content: Any) -> str:
-    """JSON that cannot end the script element that it lies in."""
+    """JSON that cannot end the script element around it."""
     return json.dumps(content, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 

@@ -1,4 +1,4 @@
-"""What is known of the tasks as tables: in the terminal and as CSV."""
+"""Tables of tasks: in the terminal and as CSV."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from rich.table import Table
 from rich.text import Text
 
 from t2v_lightning.embedding import Embedding
-from t2v_lightning.embedding.collection import write_whole
+from t2v_lightning.embedding.run_folder import whole_file
 from t2v_lightning.report.comparison import task_names
 
 NAMES = ("task", "family", "nearest")
-"""Columns of names, the others being of numbers."""
+"""Columns of names; the others hold numbers."""
 
 
 def task_rows(embeddings: Sequence[Embedding], matrix: NDArray[np.float64]) -> list[dict[str, Any]]:
     """For each task its name, family, classes, images, ..., nearest task and the distance to it.
 
-    ``accuracy`` (of the head), that of the variational method's network ``under_noise``, and ``stderr`` (relative) are
-    shares of 1, ``nearest`` is the number of a task; what is unknown is None.
+    `accuracy` (of the head), that of the variational method's network `under_noise`, and `stderr` (relative) are
+    shares of 1, `nearest` is the number of a task; what is unknown is None.
     """
     apart = matrix + np.diag(np.full(len(matrix), np.inf))
     rows = []
@@ -50,9 +50,10 @@ def task_rows(embeddings: Sequence[Embedding], matrix: NDArray[np.float64]) -> l
 
 
 def text_rows(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """The rows of :func:`task_rows` as texts below those of their header, empty where nothing is known.
+    """The rows of `task_rows` as texts below those of their header, empty where nothing is known.
 
-    Of the standard error and what takes its place in the variational method, only what some task has.
+    The columns of the standard error, and of the accuracy under noise that the variational method has in its place,
+    are there where some task has one.
     """
     columns = {
         "task": [row["name"] for row in rows],
@@ -73,8 +74,8 @@ def text_rows(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
 
 
 def print_table(embeddings: Sequence[Embedding], matrix: NDArray[np.float64], console: Console) -> None:
-    """One line a task: all of :func:`text_rows` but the family."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)  # columns apart by one character
+    """A line for each task: all of `text_rows` except the family."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)  # one character between columns
     header, *lines = text_rows(task_rows(embeddings, matrix))
     for column in header:
         if column != "family":
@@ -85,15 +86,11 @@ def print_table(embeddings: Sequence[Embedding], matrix: NDArray[np.float64], co
 
 
 def write_csv(matrix: NDArray[np.float64], names: Sequence[str], path: Path) -> None:
-    """The matrix [n, n] to the last digit, below and beside the names."""
-
-    def write(temporary: Path) -> None:
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["task", *names])
-            writer.writerows([name, *row] for name, row in zip(names, matrix.tolist(), strict=True))
-
-    write_whole(path, write)
+    """The matrix [n, n] to the last digit, with the names of its rows and columns."""
+    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["task", *names])
+        writer.writerows([name, *row] for name, row in zip(names, matrix.tolist(), strict=True))
 
 
 def _accuracy(fit: Any) -> float | None:
@@ -101,7 +98,7 @@ def _accuracy(fit: Any) -> float | None:
 
 
 def _finite(value: Any) -> float | None:
-    """A number that is one: meta holds what others wrote."""
+    """The value where it is a finite number: meta may hold anything."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return value if is_number and abs(value) < 1e300 else None
 
@@ -111,5 +108,5 @@ def _text(value: float | None, form: str) -> str:
 
 
 def _printable(text: str) -> str:
-    """Without what a terminal would obey."""
+    """Without control characters, which a terminal would obey."""
     return "".join(letter if letter.isprintable() else " " for letter in text)

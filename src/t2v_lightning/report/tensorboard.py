@@ -12,7 +12,9 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from t2v_lightning.embedding.run_folder import SWEEP_LOGS
 from t2v_lightning.embedding.summary import markdown_table
+from t2v_lightning.functional.distances.geometry import classical_mds
 from t2v_lightning.report.comparison import Comparison, Matrix
 from t2v_lightning.report.tables import NAMES, task_rows, text_rows
 
@@ -20,7 +22,7 @@ _PICTURE = 96
 """Pixels of a side of a task's picture in the projector."""
 
 _LARGEST_SPRITE = 8192
-"""Pixels of a side of all pictures together, more than which a browser would not draw."""
+"""Pixels of a side of all pictures together; a browser draws no more."""
 
 
 def write_tensorboard(
@@ -29,7 +31,7 @@ def write_tensorboard(
     figures: Mapping[str, Path],
     thumbnails: Sequence[Path | None] | None = None,
 ) -> None:
-    """Writes ``tensorboard/sweep`` anew, inside the folder of a report.
+    """Writes `tensorboard/sweep` in the folder of a report, in place of that of an earlier report.
 
     Args:
         comparison: what is shown.
@@ -39,8 +41,8 @@ def write_tensorboard(
     """
     from torch.utils.tensorboard import SummaryWriter  # slow to import, needed only here
 
-    log_folder = folder / "tensorboard" / "sweep"
-    shutil.rmtree(log_folder, ignore_errors=True)  # of an earlier sweep: the pages belong to these embeddings
+    log_folder = folder / SWEEP_LOGS
+    shutil.rmtree(log_folder, ignore_errors=True)
     rows = task_rows(comparison.embeddings, comparison.matrix)
     header, *lines = text_rows(rows)
     with SummaryWriter(str(log_folder)) as writer:
@@ -49,7 +51,7 @@ def write_tensorboard(
                 writer.add_image(f"distances/{name}", np.asarray(picture.convert("RGB")), dataformats="HWC")
         align = "".join("l" if column in NAMES else "r" for column in header)
         writer.add_text("overview", markdown_table(header, lines, align))
-        # a table of lines and tabs, in which names must not have any
+        # the table has a line for each task and tabs between columns, so names must have neither
         metadata = [[" ".join(cell.split()) for cell in line] for line in lines]
         writer.add_embedding(
             points_apart(comparison.matrix),
@@ -61,28 +63,18 @@ def write_tensorboard(
 
 
 def points_apart(matrix: Matrix) -> Matrix:
-    """Points whose distances are those of a matrix, as nearly as space allows (Torgerson 1952).
-
-    So the neighbours that the projector shows are those of the report, for every kind of distance.
+    """Points as far apart as a matrix says, so that the projector has the neighbours of the report.
 
     Args:
-        matrix: float64 [n, n]; the mean of both directions counts.
+        matrix: [n, n], distances of any kind; the mean of both directions counts.
 
     Returns:
-        float64 [n, max(n, 3)], coordinates of falling importance.
-
-    >>> points = points_apart(np.array([[0.0, 3, 4], [3, 0, 5], [4, 5, 0]]))
-    >>> [round(float(np.linalg.norm(points[i] - points[j])), 6) for i, j in ((0, 1), (0, 2), (1, 2))]
-    [3.0, 4.0, 5.0]
+        float64 [n, max(n, 3)].
     """
     mean = (matrix + matrix.T) / 2
-    mean -= min(0.0, float(mean.min()))  # `asymmetric` may be below zero; who is near whom stays
+    mean -= min(0.0, float(mean.min()))  # `asymmetric` may be below zero; who is near whom stays the same
     np.fill_diagonal(mean, 0)
-    squared = mean**2
-    centred = -0.5 * (squared - squared.mean(0) - squared.mean(1)[:, None] + squared.mean())
-    values, vectors = np.linalg.eigh(centred)
-    points = (vectors * np.sqrt(values.clip(0)))[:, ::-1]
-    return np.pad(points, ((0, 0), (0, max(0, 3 - len(points)))))
+    return classical_mds(mean, max(len(mean), 3))
 
 
 def _sprites(thumbnails: Sequence[Path | None] | None) -> Tensor | None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from t2v_lightning.embedding import Embedding
-from t2v_lightning.embedding.collection import write_whole
+from t2v_lightning.embedding.run_folder import DISTANCES_FILE, REPORT_FILE, whole_file
 from t2v_lightning.report.comparison import Comparison, compare
 from t2v_lightning.report.figures import draw_figures, save_figure
 from t2v_lightning.report.page import build_page
@@ -34,16 +34,16 @@ def write_report(
 ) -> NDArray[np.float64]:
     """Writes a page, figures, distances and a TensorBoard log into a folder.
 
-    ``report.html`` needs nothing beside it. ``distances.csv`` has the distances to the last digit;
-    ``distance_matrix``, ``dendrogram``, ``task_map`` (of three tasks or more) and ``stage_profile`` are PNG and
-    PDF files; ``tensorboard/sweep`` holds the figures, a table and the projector.
+    `report.html` needs nothing beside it. `distances.csv` has the distances to the last digit;
+    `distance_matrix`, `dendrogram`, `task_map` (of three tasks or more) and `stage_profile` are PNG and
+    PDF files; `tensorboard/sweep` holds the figures, a table and the projector.
 
     Args:
         embeddings: at least two, of one method, probe and layout.
-        folder: made if it is not there.
+        folder: made if needed.
         distance: one of `functional.distances.DISTANCES`.
         thumbnails: for each task the file of a picture for the projector, or None.
-        options: ``alpha`` and ``trivial`` of `functional.distances.pdist`.
+        options: `alpha` and `trivial` of `functional.distances.pdist`.
 
     Returns:
         float64 [n, n], the distances.
@@ -63,25 +63,24 @@ def write_comparison(
     more_figures: Sequence[tuple[str, str, Any]] = (),
     thumbnails: Sequence[Path | None] | None = None,
 ) -> None:
-    """The files of :func:`write_report`.
+    """The files of `write_report`.
 
     Args:
         comparison: what is reported on.
-        folder: made if it is not there.
+        folder: made if needed.
         icons: n pictures or None for the diagonal of the matrix.
         more_figures: further figures, each with the name of its file and what it shows.
         thumbnails: n files of pictures for the projector, or None where there is none.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    write_csv(comparison.matrix, comparison.names, folder / "distances.csv")
+    write_csv(comparison.matrix, comparison.names, folder / DISTANCES_FILE)
     pictures, files = {}, {}
     for name, caption, figure in [*draw_figures(comparison, icons), *more_figures]:
         save_figure(figure, folder, name)
         files[name] = folder / f"{name}.png"
         if name != "distance_matrix" or icons is not None:  # else the page's own matrix shows all of it
             pictures[caption] = files[name].read_bytes()
-    page = build_page(comparison, pictures)
-    write_whole(folder / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
+    with whole_file(folder / REPORT_FILE) as part:
+        part.write_text(build_page(comparison, pictures), encoding="utf-8")
     write_tensorboard(comparison, folder, files, thumbnails)
 
 
@@ -91,13 +90,13 @@ def write_taxonomy(
     icons: Sequence[Any] | None = None,
     thumbnails: Sequence[Path | None] | None = None,
 ) -> None:
-    """A report on tasks that carry their taxon, with the curve ``taxonomy_curve`` (PNG, PDF, CSV) besides.
+    """A report on tasks that carry their taxon, with one more figure, `taxonomy_curve` (PNG, PDF, CSV).
 
     Args:
-        comparison: of embeddings with ``meta["taxon"]``, as :func:`with_taxa` makes them.
-        folder: made if it is not there.
+        comparison: of embeddings with `meta["taxon"]`, as `with_taxa` makes them.
+        folder: made if needed.
         icons: n pictures or None for the diagonal of the matrix.
-        thumbnails: as for :func:`write_comparison`.
+        thumbnails: as for `write_comparison`.
     """
     taxonomic = taxonomic_distances([embedding.meta["taxon"] for embedding in comparison.embeddings])
     curves = {
@@ -108,7 +107,7 @@ def write_taxonomy(
     caption = "Taxonomic distance of the k nearest tasks: 0 same order, 1 class, 2 phylum, 3 kingdom, 4 none"
     figure = plot_neighbourhoods(curves, by_chance)
     write_comparison(comparison, folder, icons, [("taxonomy_curve", caption, figure)], thumbnails)
-    lines = ["k,embedding,taxonomy,chance"]
-    for k, values in enumerate(zip(*curves.values(), strict=True), start=1):
-        lines.append(",".join(map(str, (k, *values, by_chance))))
-    write_whole(folder / "taxonomy_curve.csv", lambda path: path.write_text("\n".join(lines) + "\n"))
+    with whole_file(folder / "taxonomy_curve.csv") as part, part.open("w") as file:
+        file.write("k,embedding,taxonomy,chance\n")
+        for k, values in enumerate(zip(*curves.values(), strict=True), start=1):
+            file.write(",".join(map(str, (k, *values, by_chance))) + "\n")

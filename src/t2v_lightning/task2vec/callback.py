@@ -29,8 +29,6 @@ from t2v_lightning.task2vec.plan import Plan, describe_task
 
 log = logging.getLogger(__name__)
 
-_ARRAYS = ("fisher", "scale", "stderr", "group_sums", "group_weights")
-
 
 class Task2VecCallback(Callback):
     """Embeds the data of any training run every few epochs, with the run's own network as the probe.
@@ -124,19 +122,18 @@ class Task2VecCallback(Callback):
     def state_dict(self) -> dict[str, Any]:
         if self.embedding is None:
             return {}
-        arrays = {name: getattr(self.embedding, name) for name in _ARRAYS}
         return {
             "layers": [
                 [name, entries.start, entries.stop] for name, entries in self.embedding.layers.items()
             ],
             "meta": json.dumps(self.embedding.meta),
-            **{name: torch.from_numpy(array.copy()) for name, array in arrays.items() if array is not None},
+            **{name: torch.from_numpy(array.copy()) for name, array in self.embedding.arrays().items()},
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if state_dict:
             self.embedding = Embedding(
-                **{name: state_dict[name].numpy() for name in _ARRAYS if name in state_dict},
+                **{name: value.numpy() for name, value in state_dict.items() if isinstance(value, Tensor)},
                 layers={name: slice(start, stop) for name, start, stop in state_dict["layers"]},
                 meta=json.loads(state_dict["meta"]),
             )

@@ -1,7 +1,5 @@
 """Reading and writing checkpoint files: never half of one, and never code out of one."""
 
-import os
-import secrets
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -9,10 +7,8 @@ from typing import Any
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from t2v_lightning.embedding.run_folder import UNFINISHED, whole_file
 from t2v_lightning.task2vec.checkpoint_state import START_AFRESH, shown_keys
-
-UNFINISHED = ".unfinished-{}.tmp"
-"""Name of a file that is being written: not that of its checkpoint, in which Lightning looks for a number."""
 
 _DEAD_AFTER = 600.0
 """Seconds by which the last touch of an unfinished file lies before another's when its process must be dead."""
@@ -28,18 +24,10 @@ class SafeCheckpointIO(TorchCheckpointIO):
         if "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        whole = Path(path)
-        whole.parent.mkdir(parents=True, exist_ok=True)
-        part = whole.with_name(UNFINISHED.format(secrets.token_hex(4)))
-        try:
-            with part.open("xb") as file:
+        with whole_file(Path(path)) as part:
+            with part.open("wb") as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
             _remove_dead(part)
-            part.replace(whole)
-        finally:
-            part.unlink(missing_ok=True)
 
     def load_checkpoint(
         self,

@@ -40,9 +40,9 @@ def test_matrices_are_the_same_either_way(monkeypatch: pytest.MonkeyPatch) -> No
         return compiled.fused_cosines(*arguments)
 
     monkeypatch.setattr(formulas, "fused_cosines", counted)
-    compiled = [pdist(embeddings), cdist(embeddings, embeddings[:40], "asymmetric", trivial=embeddings[0])]
+    fused = [pdist(embeddings), cdist(embeddings, embeddings[:40], "asymmetric", trivial=embeddings[0])]
     assert len(calls) == 6  # three strips of rows each
-    for one, other in zip(plain, compiled, strict=True):
+    for one, other in zip(plain, fused, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 

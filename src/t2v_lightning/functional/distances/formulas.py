@@ -5,7 +5,7 @@ arXiv:1902.03545), and its reference implementation. An entry that is zero in ei
 (a dead filter) has no variance, so the variance-based formulas leave it out of that pair.
 
 Every formula takes rows a [m, D] and b [n, D] and returns float64 [m, n]. In NumPy the tiles of a matrix run side
-by side in plain threads; ``cosine``, in float32, is faster with torch's threads inside each operation.
+by side in plain threads; `cosine`, in float32, is faster with torch's threads inside each operation.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _SCRATCH = 1 << 19
 
 @dataclass(frozen=True)
 class Rows:
-    """Embeddings one under the other: ``fisher`` and ``scale``, both [n, D]."""
+    """Embeddings one under the other: `fisher` and `scale`, both [n, D]."""
 
     fisher: NDArray[Any]
     scale: Matrix
@@ -52,11 +52,11 @@ Formula = Callable[[Rows, Rows], Matrix]
 
 @dataclass(frozen=True)
 class Distance:
-    """A formula with what a caller has to know to cut the work into tiles of pairs.
+    """A formula, with what is needed to cut the work into tiles of pairs.
 
-    ``fused`` is the same formula compiled, worth its start-up time for many pairs; ``prepare`` is done once
-    to all rows before they are cut; ``threaded`` says that tiles of ``formula`` should run side by side, as
-    those of ``fused`` do (matrix products and torch use all cores by themselves).
+    `fused` is the same formula compiled, worth its start-up time for many pairs; `prepare` is applied once to all rows
+    before they are cut; `threaded` says that tiles of `formula` should run side by side, as those of `fused` do
+    (matrix products and torch use all cores by themselves).
     """
 
     formula: Formula
@@ -77,10 +77,10 @@ def single_precision(rows: Rows) -> Rows:
 
 
 def cosine(a: Rows, b: Rows) -> Matrix:
-    """``1 - cos(p, q)`` with p = h0 / (h0 + h1 + 1e-8) and q = h1 / (h0 + h1 + 1e-8).
+    """`1 - cos(p, q)` with p = h0 / (h0 + h1 + 1e-8) and q = h1 / (h0 + h1 + 1e-8).
 
     Quotients are in the dtype of the rows, float32 in most cases; the error is then below 1e-6, unless
-    ``torch.set_float32_matmul_precision("medium")`` asks a CPU that has it for bfloat16. They are torch's, which
+    `torch.set_float32_matmul_precision("medium")` asks a CPU that has it for bfloat16. They are torch's, which
     shares each operation among its threads; the dot products are a batch of 2 x 2 matrices.
     """
     h0, h1 = _one_dtype(a, b)
@@ -100,7 +100,7 @@ def cosine(a: Rows, b: Rows) -> Matrix:
 
 
 def fused_cosine(a: Rows, b: Rows) -> Matrix:
-    """:func:`cosine`, compiled."""
+    """`cosine`, compiled."""
     return np.asarray((1 - fused_cosines(*_one_dtype(a, b), EPSILON)).clip(min=0))
 
 
@@ -155,7 +155,7 @@ def jsd(a: Rows, b: Rows) -> Matrix:
 
 
 def normalized_cosine(a: Rows, b: Rows) -> Matrix:
-    """``1 - cos(v0 s0, v1 s1)``."""
+    """`1 - cos(v0 s0, v1 s1)`."""
     (x, k0), (y, k1) = _variance(a.fisher, a.scale), _variance(b.fisher, b.scale)
     _common(k0, k1)
     norms = np.sqrt(_sum_where(x * x, k1) * _sum_where(y * y, k0).T)
@@ -165,7 +165,7 @@ def normalized_cosine(a: Rows, b: Rows) -> Matrix:
 def correlation(a: Rows, b: Rows) -> Matrix:
     """One minus Pearson's correlation of v0 and v1."""
     (x, k0), (y, k1) = _variance(a.fisher), _variance(b.fisher)
-    # Centring each row first keeps the digits; the pair's own means differ from it by left-out entries alone.
+    # Centring each row first keeps the digits; the pair's own means differ from it by the left-out entries only.
     x, y = (z - z.sum(1, keepdims=True) / k.sum(1, keepdims=True) * k for z, k in ((x, k0), (y, k1)))
     count = _common(k0, k1)
     sum_x, sum_y = _sum_where(x, k1), _sum_where(y, k0).T
@@ -211,7 +211,7 @@ def entropy(a: Rows, b: Rows) -> Matrix:
 def asymmetric(
     a: Rows, b: Rows, alpha: float = 0.15, trivial: Rows | None = None, near: Formula = cosine
 ) -> Matrix:
-    """d(a -> b) = cosine(a, b) - alpha * cosine(a, t0), t0 being ``trivial``, or else fisher = scale of a."""
+    """d(a -> b) = cosine(a, b) - alpha * cosine(a, t0), t0 being `trivial`, or else fisher = scale of a."""
     if trivial is not None:
         unit = cosine(a, trivial)
     else:
@@ -260,7 +260,7 @@ def _variance(h: Matrix, scale: Matrix | None = None) -> tuple[Matrix, Mask]:
 
 
 def _sum_where(x: Matrix, keep: Mask) -> Matrix:
-    """[m, n]: sums over the entries of row i of ``x`` [m, D] that row j of ``keep`` [n, D] has."""
+    """[m, n]: sums over the entries of row i of `x` [m, D] that row j of `keep` [n, D] has."""
     if keep.all():
         return np.broadcast_to(x.sum(1, keepdims=True), (len(x), len(keep)))
     return x @ keep.T.astype(x.dtype)

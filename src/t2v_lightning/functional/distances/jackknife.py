@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 
 
 def leave_one_out(sums: ArrayLike, weights: ArrayLike) -> tuple[Array, Array]:
-    """The means without each of the G groups in turn; empty groups are passed over.
+    """The means without each of the G groups in turn; empty groups are skipped.
 
     Args:
         sums: [G, D], sums of weight times value of each group.
@@ -61,9 +61,9 @@ def jackknife_variance(full: ArrayLike, deleted: ArrayLike, ratios: ArrayLike) -
 
 
 def jackknife_bias(full: ArrayLike, deleted: ArrayLike, ratios: ArrayLike) -> Array:
-    r"""By how much a statistic of these images exceeds that of endlessly many: full - t, in the terms above.
+    r"""By how much a statistic of these images exceeds that of infinitely many: full - t, in the terms above.
 
-    A statistic that is linear in the images has none. Arguments are those of :func:`jackknife_variance`.
+    It is 0 for a statistic that is linear in the images. Arguments are those of `jackknife_variance`.
 
     >>> float(jackknife_bias(4.0, [6.0, 2.0], [2.0, 2.0])), float(jackknife_bias(4.0, [6.0, 6.0], [2.0, 2.0]))
     (0.0, 2.0)
@@ -76,7 +76,7 @@ def halves(sums: ArrayLike, weights: ArrayLike) -> Iterator[tuple[Array, Array]]
     """Pairs of means [D] over two disjoint halves of the groups, one pair for each bit of a group's number.
 
     Groups 0 to 15 give four ways to halve them: by the last bit, the last but one, and so on. Empty groups
-    are passed over.
+    are skipped.
 
     Raises:
         ValueError: fewer than two groups have weight.

@@ -13,10 +13,10 @@ from torch import Tensor
 from t2v_lightning.functional.distances.formulas import Rows, is_dead
 
 Embeddings = Sequence[Any] | NDArray[Any] | Tensor
-"""Objects with ``fisher`` and ``scale``, or vectors of Fisher entries [D], or one array [n, D] of them."""
+"""Objects with `fisher` and `scale`, or vectors of Fisher entries [D], or one array [n, D] of them."""
 
 Groups = tuple[NDArray[Any], NDArray[Any]]
-"""``group_sums`` [G, D] and ``group_weights`` [G] of an embedding."""
+"""`group_sums` [G, D] and `group_weights` [G] of an embedding."""
 
 _LARGEST = 1e150
 
@@ -25,7 +25,7 @@ def gather(embeddings: Embeddings, name: str = "embeddings") -> Rows:
     """The embeddings as rows, float64 [n, D].
 
     Raises:
-        TypeError: something that is no embedding.
+        TypeError: something that is not an embedding.
         ValueError: no embeddings, unequal lengths, entries that are negative or not finite, or an
             embedding of zeros, which has no direction and no variance.
     """
@@ -61,41 +61,29 @@ def gather(embeddings: Embeddings, name: str = "embeddings") -> Rows:
 
 
 def check_comparable(embeddings: Iterable[Any]) -> None:
-    """Embeddings are comparable when method, probe and layout agree; what is not recorded passes.
+    """An error unless all embeddings agree in what they are `comparable_by`; what one of them does not record passes.
+
+    Args:
+        embeddings: objects that may have a mapping `comparable_by`, such as that of `Embedding`, and a `task_name`.
 
     Raises:
-        ValueError: two embeddings disagree, with their names and what differs.
+        ValueError: two embeddings disagree; the message has their names and what differs.
     """
     seen: dict[str, tuple[str, Any]] = {}
     for i, embedding in enumerate(embeddings):
         label = f"{i} ({name!r})" if (name := getattr(embedding, "task_name", "")) else str(i)
-        for what, value in _provenance(embedding).items():
+        for what, value in getattr(embedding, "comparable_by", {}).items():
             first_label, first = seen.setdefault(what, (label, value))
             if value != first:
-                shown = "" if what == "layout" else f" ({first!r} and {value!r})"
+                shown = f" ({first!r} and {value!r})" if isinstance(value, str) else ""
                 raise ValueError(
                     f"embeddings {first_label} and {label} cannot be compared: their {what} differs{shown}."
                     " Compare embeddings of one probe, method and choice of layers."
                 )
 
 
-def _provenance(embedding: Any) -> dict[str, Any]:
-    meta = getattr(embedding, "meta", None) or {}
-    theirs = meta.get("task2vec")  # where the reference implementation keeps its settings
-    method = meta.get("method") or (theirs.get("method") if isinstance(theirs, dict) else None)
-    known = {"method": method, "weights digest of the probe": meta.get("probe_digest")}
-    if method == "montecarlo" and "sampling" in meta:
-        known["Fisher"] = "empirical" if meta["sampling"] == "empirical" else "of the model"
-    if known["weights digest of the probe"] is None:
-        known["probe"] = meta.get("probe")
-    known["layout"] = {
-        name: (s.start, s.stop) for name, s in (getattr(embedding, "layers", None) or {}).items()
-    }
-    return {what: value for what, value in known.items() if value}
-
-
 def groups_of(embedding: Any, label: str) -> Groups:
-    """``group_sums`` [G, D] and ``group_weights`` [G] of an embedding.
+    """`group_sums` [G, D] and `group_weights` [G] of an embedding.
 
     Raises:
         ValueError: it carries none.
@@ -103,8 +91,8 @@ def groups_of(embedding: Any, label: str) -> Groups:
     sums, weights = getattr(embedding, "group_sums", None), getattr(embedding, "group_weights", None)
     if sums is None or weights is None:
         raise ValueError(
-            f"{label} carries no sums over groups of images, which its uncertainty comes from. Monte Carlo"
-            " embeddings of this package carry them; variational and foreign ones do not."
+            f"{label} carries no sums over groups of images, from which its uncertainty is computed. Monte Carlo"
+            " embeddings of this package carry them; variational ones and those of other programs do not."
         )
     return np.asarray(sums), np.asarray(weights)
 

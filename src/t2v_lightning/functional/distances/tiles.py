@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import Progress
 
 from t2v_lightning.functional.distances.compiled import WORTHWHILE, is_available
 from t2v_lightning.functional.distances.formulas import Distance, Formula, Matrix, Rows
@@ -18,15 +15,14 @@ from t2v_lightning.functional.distances.jackknife import jackknife_bias, jackkni
 from t2v_lightning.functional.distances.rows import Groups
 
 Advance = Callable[[int], None]
+"""Told of how many pairs are finished, by several threads."""
 
-# Pairs times entries from which a computation shows a progress bar: some ten seconds.
-_LONG = 2e10
 # Embeddings whose deletions are held at a time.
 _DELETED_AT_ONCE = 8
 
 
 def fill_distances(out: Matrix, kind: Distance, a: Rows, b: Rows | None, advance: Advance) -> None:
-    """Write the distances from ``a`` [m, D] to ``b`` [n, D], or among ``a``, into ``out`` [m, n]."""
+    """Write the distances from `a` [m, D] to `b` [n, D], or among `a`, into `out` [m, n]."""
     mirrored = b is None and kind.symmetric
     columns = a if b is None else b
     formula, threaded = kind.formula, kind.threaded
@@ -42,15 +38,14 @@ def fill_distances(out: Matrix, kind: Distance, a: Rows, b: Rows | None, advance
             part = slice(first, first + kind.tile[1])
             values = formula(a[rows], columns[part])
             if mirrored and first == start:
-                # `entropy` differs when a pair is turned round, much so for entries near 1e-8; the upper triangle
-                # counts.
+                # `entropy` differs when a pair is turned round, most for entries near 1e-8: the upper triangle counts.
                 square = values[:, : len(values)]
                 square[:] = np.triu(square) + np.triu(square, 1).T
             out[rows, part] = values
             if mirrored:
                 out[part, rows] = values.T
             advance(values.size)
-        if mirrored:
+        if mirrored and start:
             advance(len(a[rows]) * start)
 
     starts = range(0, len(a), kind.tile[0])
@@ -71,10 +66,10 @@ def stderr(
     distances: Matrix,
     advance: Advance,
 ) -> Matrix:
-    """Standard errors [m, n] of ``distances`` [m, n]; of the distances among ``a`` when ``b`` is None.
+    """Standard errors [m, n] of `distances` [m, n]; of the distances among `a` when `b` is None.
 
-    Their square is the variance and the squared bias: noise in two embeddings drives them apart, so that a
-    distance exceeds that of endlessly many images by about as much as it varies.
+    Their square is the variance plus the squared bias: noise in two embeddings drives them apart, so that a
+    distance exceeds that of infinitely many images by about as much as it varies.
     """
     rows, columns = a[0], a[0] if b is None else b[0]
     variance, bias = _deletions(kind, a, columns, distances, advance)
@@ -96,7 +91,7 @@ def _flip(formula: Formula) -> Formula:
 def _deletions(
     kind: Distance, a: tuple[Rows, list[Groups]], columns: Rows, distances: Matrix, advance: Advance
 ) -> tuple[Matrix, Matrix]:
-    """The parts [m, n] of variance and bias that come from deleting the groups of ``a`` in turn."""
+    """The parts [m, n] of variance and bias that come from deleting the groups of `a` in turn."""
     rows, groups = a
     variance, bias = np.empty((2, *distances.shape))
     for first in range(0, len(rows), _DELETED_AT_ONCE):
@@ -109,7 +104,7 @@ def _deletions(
         )
         if not deleted.fisher.any(1).all():
             raise ValueError(
-                "one group of an embedding's images holds all its information, so that its uncertainty is not known. "
+                "one group of an embedding's images holds all its information, so its uncertainty is not known. "
                 "Use more images."
             )
         values = np.empty((len(deleted), len(columns)))
@@ -119,14 +114,3 @@ def _deletions(
             variance[i] = jackknife_variance(distances[i], value, ratios)
             bias[i] = jackknife_bias(distances[i], value, ratios)
     return variance, bias
-
-
-@contextmanager
-def progress_bar(show: bool | None, pairs: int, size: int) -> Iterator[Advance]:
-    """A function that counts finished pairs; it draws a bar when asked to, or when the work is long."""
-    if not (pairs * size > _LONG if show is None else show):
-        yield lambda done: None
-        return
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("distances", total=pairs)
-        yield lambda done: bar.advance(task, done)
