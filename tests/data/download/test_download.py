@@ -23,7 +23,7 @@ from t2v_lightning.data.download.__main__ import main
 from t2v_lightning.data.download.catalogue import CATALOGUE, Download
 from t2v_lightning.data.errors import DownloadError
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+SCRIPTS = Path(__file__).parents[3] / "scripts"
 
 
 def packed(root: Path, folder: str) -> bytes:
