@@ -16,7 +16,16 @@ from PIL import Image, ImageOps
 
 from t2v_lightning.data.errors import ImageError, MissingDataError
 
-__all__ = ["IMAGE_SUFFIXES", "missing_files", "open_bytes", "open_file", "open_rgb", "pack_names", "to_rgb"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "missing_files",
+    "open_array",
+    "open_bytes",
+    "open_file",
+    "open_rgb",
+    "pack_names",
+    "to_rgb",
+]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 """Endings of the files that count as images, in any case."""
@@ -87,6 +96,16 @@ def _open(source: Any, title: str) -> Image.Image:
         raise MissingDataError(f"Image {title} does not exist: {_REMEDY}.") from error
     except _DAMAGE as error:
         raise ImageError(f"Cannot read image {title} ({error}): {_REMEDY}.") from error
+
+
+def open_array(pixels: NDArray[np.uint8]) -> Image.Image:
+    """An image as RGB PIL image: uint8 [H, W] is grey, [H, W, 3] has colours.
+
+    >>> open_array(np.zeros((2, 3), dtype=np.uint8)).size
+    (3, 2)
+    """
+    image: Any = Image.fromarray(pixels)
+    return image.convert("RGB")  # type: ignore[no-any-return]
 
 
 def open_file(folder: str, name: bytes | str) -> Image.Image:

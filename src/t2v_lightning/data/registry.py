@@ -9,15 +9,21 @@ from functools import partial
 from typing import Any
 
 from t2v_lightning.data.base import TaskDataModule
-from t2v_lightning.data.benchmarks.cifar import CIFAR10, CIFAR100, SplitCIFAR
-from t2v_lightning.data.benchmarks.cifar10_mnist import CIFAR10MNIST
 from t2v_lightning.data.benchmarks.cub200 import CUB200
 from t2v_lightning.data.benchmarks.cub_inat2018 import CUBINat2018
 from t2v_lightning.data.benchmarks.imat2018_fashion import IMat2018Fashion
 from t2v_lightning.data.benchmarks.inat2018 import INat2018
-from t2v_lightning.data.benchmarks.mnist import KMNIST, MNIST, EMNISTLetters, FashionMNIST, SplitMNIST
-from t2v_lightning.data.benchmarks.stl10 import STL10
-from t2v_lightning.data.benchmarks.svhn import SVHN
+from t2v_lightning.data.benchmarks.recombined import CIFAR10MNIST, SplitCIFAR, SplitMNIST
+from t2v_lightning.data.benchmarks.small_images import (
+    CIFAR10,
+    CIFAR100,
+    KMNIST,
+    MNIST,
+    STL10,
+    SVHN,
+    EMNISTLetters,
+    FashionMNIST,
+)
 from t2v_lightning.data.builtin.datamodule import BUILTIN_TASKS, BuiltinDataModule
 from t2v_lightning.data.errors import UnknownDataModuleError
 from t2v_lightning.data.own.hf import HuggingFace

@@ -13,10 +13,9 @@ from typing import Any, Literal
 import numpy as np
 
 from t2v_lightning.data.algebra import select_classes
-from t2v_lightning.data.base import Split
+from t2v_lightning.data.base import FileDataModule, Split
 from t2v_lightning.data.benchmarks.taxonomy import TaxonGroup, group_by_rank
 from t2v_lightning.data.errors import AnnotationError
-from t2v_lightning.data.file_datamodule import FileDataModule
 from t2v_lightning.data.images import pack_names
 from t2v_lightning.data.task import Task
 

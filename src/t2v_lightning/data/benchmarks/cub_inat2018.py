@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from t2v_lightning.data.base import Split
+from t2v_lightning.data.base import FileDataModule, Split
 from t2v_lightning.data.benchmarks.cub200 import CUB200, cub_groups
 from t2v_lightning.data.benchmarks.inat2018 import INat2018
 from t2v_lightning.data.benchmarks.taxonomy import TaxonGroup
 from t2v_lightning.data.errors import UnknownTaskError
-from t2v_lightning.data.file_datamodule import FileDataModule
 from t2v_lightning.data.images import open_file
 from t2v_lightning.data.task import Task
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from t2v_lightning.data.base import Split
+from t2v_lightning.data.base import FileDataModule, Split
 from t2v_lightning.data.benchmarks.inat_annotations import (
     CATEGORIES,
     FILES,
@@ -16,7 +16,6 @@ from t2v_lightning.data.benchmarks.inat_annotations import (
     read_annotations,
 )
 from t2v_lightning.data.benchmarks.taxonomy import TaxonGroup, group_by_rank
-from t2v_lightning.data.file_datamodule import FileDataModule
 from t2v_lightning.data.task import Task
 
 __all__ = ["INat2018", "INatLevel", "inat_groups"]

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from t2v_lightning.data.algebra import Task
-from t2v_lightning.data.arrays import open_array
 from t2v_lightning.data.base import Split, TaskDataModule
 from t2v_lightning.data.builtin.arrays import (
     digit_task,
@@ -23,6 +22,7 @@ from t2v_lightning.data.builtin.arrays import (
 )
 from t2v_lightning.data.builtin.crop_tasks import crop_task, open_crop
 from t2v_lightning.data.errors import UnknownDataModuleError
+from t2v_lightning.data.images import open_array
 
 __all__ = ["BUILTIN_TASKS", "BuiltinDataModule", "BuiltinTask"]
 

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from t2v_lightning.data.algebra import align, hold_out
-from t2v_lightning.data.base import Split
+from t2v_lightning.data.base import FileDataModule, Split
 from t2v_lightning.data.errors import AnnotationError
-from t2v_lightning.data.file_datamodule import FileDataModule
 from t2v_lightning.data.images import open_file
 from t2v_lightning.data.own.folder_tree import find_tasks, folder_task
 from t2v_lightning.data.own.label_table import (
