@@ -15,22 +15,6 @@ from numpy.typing import NDArray
 from t2v_lightning.data.errors import LabelError
 from t2v_lightning.data.task import Sample, Task, take
 
-__all__ = [
-    "LabelMerge",
-    "Task",
-    "align",
-    "hold_out",
-    "intersect",
-    "join",
-    "merge_classes",
-    "merge_duplicates",
-    "one_against_rest",
-    "remap",
-    "select_classes",
-    "split_classes",
-    "take",
-]
-
 LabelMerge = Literal["disjoint", "id", "name"]
 """Which labels of two tasks are the same: none, those of one number, or those of one name."""
 
@@ -101,7 +85,7 @@ def one_against_rest(task: Task[Sample], number: int) -> Task[Sample]:
     """Tell one class (label 1) from all others (label 0), or who carries a label of many from who does not.
 
     Raises:
-        LabelError: ``number`` is outside 0..K-1.
+        LabelError: `number` is outside 0..K-1.
 
     >>> one_against_rest(Task("abc", np.array([0, 1, 2]), ("cat", "dog", "eel")), 1).labels.tolist()
     [0, 1, 0]
@@ -119,8 +103,8 @@ def join(first: Task[Any], second: Task[Any], labels: LabelMerge = "disjoint") -
 
     Args:
         first, second: tasks of one label a sample, or both of many.
-        labels: ``"disjoint"`` keeps all K1 + K2 classes apart (names in both get " (1)" and " (2)"), ``"id"``
-            takes classes of one number, ``"name"`` classes of one name as the same.
+        labels: `"disjoint"` keeps all K1 + K2 classes apart (names in both get " (1)" and " (2)"), `"id"`
+            takes classes of one number, `"name"` classes of one name as the same.
 
     Raises:
         LabelError: one task has a label a sample and the other many, or, by id, a number has two names.
@@ -165,7 +149,7 @@ def intersect(first: Task[Any], second: Task[Any], labels: LabelMerge = "disjoin
     """The images that both tasks hold, in the first's order, with the labels of both: float32 [N, K].
 
     Raises:
-        LabelError: as :func:`join`.
+        LabelError: as `join`.
 
     >>> colours = Task(["a", "b"], np.array([0, 1]), ("red", "blue"))
     >>> shapes = Task(["b", "c"], np.array([0, 0]), ("round",))
@@ -211,11 +195,11 @@ def align(train: Task[Sample], test: Task[Sample]) -> Task[Sample]:
 def hold_out(task: Task[Sample], every: int = 5) -> tuple[Task[Sample], Task[Sample]]:
     """Train and test split of a task that has none: each class's every-th sample is a test sample.
 
-    A class of fewer than ``every`` samples, but more than one, gives its last one; a class of one image is
+    A class of fewer than `every` samples, but more than one, gives its last one; a class of one image is
     in train alone. With many labels a sample, every-th samples of the whole are taken.
 
     Raises:
-        ValueError: ``every`` is below 2.
+        ValueError: `every` is below 2.
 
     >>> train, test = hold_out(Task("abcdefg", np.array([0, 0, 0, 0, 0, 1, 1]), ("x", "y")))
     >>> train.samples, test.samples

@@ -1,7 +1,7 @@
 """The common base of all datamodules.
 
 A benchmark is a short subclass: it names its tasks, gives the samples of a split as a
-:class:`~t2v_lightning.data.algebra.Task`, and opens one sample. Checks, datasets and loaders are here.
+`Task`, and opens one sample. Checks, datasets and loaders are here.
 """
 
 from __future__ import annotations
@@ -26,8 +26,6 @@ from t2v_lightning.data.readable import leave_out_unreadable
 from t2v_lightning.data.task import Task
 from t2v_lightning.data.workers import default_workers
 
-__all__ = ["OnError", "Split", "TaskDataModule", "Transform"]
-
 Split = Literal["train", "test"]
 OnError = Literal["raise", "skip"]
 Transform = Callable[[Image.Image], Tensor]
@@ -36,8 +34,8 @@ Transform = Callable[[Image.Image], Tensor]
 class TaskDataModule(LightningDataModule):
     """One task of a benchmark as a LightningDataModule.
 
-    Subclasses define :attr:`name`, :attr:`family`, :attr:`task_names`, :meth:`load_task` and
-    :attr:`open_image`, and may set :attr:`likelihood`, :attr:`remedy` and ``prepare_data``.
+    Subclasses define `name`, `family`, `task_names`, `load_task` and
+    `open_image`, and may set `likelihood`, `remedy` and `prepare_data`.
 
     Args:
         root: folder of the data; benchmarks that are part of the installation need none.
@@ -46,37 +44,37 @@ class TaskDataModule(LightningDataModule):
             images (Task2Vec then applies the probe's own transform), and the loaders make float32 in 0..1.
         batch_size: images a batch of the loaders.
         num_workers: processes that load images; 0 loads in the main process. None takes what suits the Trainer
-            and the CPUs, see :func:`~t2v_lightning.data.workers.default_workers`, and 0 where :attr:`in_memory`.
-        on_error: ``"raise"`` stops at an image that cannot be read, with an error that names it; ``"skip"``
-            opens every image once in :meth:`setup` and leaves out, names and counts those that cannot
-            (:attr:`skipped`). No image ever stands in for another.
+            and the CPUs, see `workers.default_workers`, and 0 where `in_memory`.
+        on_error: `"raise"` stops at an image that cannot be read, with an error that names it; `"skip"`
+            opens every image once in `setup` and leaves out, names and counts those that cannot
+            (`skipped`). No image ever stands in for another.
         pin_memory: put batches where a GPU copies them from quickly; None where the Trainer has a CUDA device.
         prefetch_factor: batches that each worker reads ahead; None is PyTorch's 2. Without workers nothing is.
         persistent_workers: keep workers from one pass over the images to the next, which saves the time of starting
             them. Without workers it does nothing.
 
     Raises:
-        UnknownTaskError: ``task_id`` is out of range.
-        ValueError: ``batch_size`` or ``prefetch_factor`` is below 1, ``num_workers`` below 0, or ``on_error``
+        UnknownTaskError: `task_id` is out of range.
+        ValueError: `batch_size` or `prefetch_factor` is below 1, `num_workers` below 0, or `on_error`
             something else.
     """
 
     name: str
     """Name in the registry."""
     open_image: Callable[[Any], Image.Image]
-    """One sample of :meth:`load_task` -> RGB PIL image. A plain function (``staticmethod`` in a class body):
+    """One sample of `load_task` -> RGB PIL image. A plain function (`staticmethod` in a class body):
     a bound method would send the whole datamodule, and the trainer it knows, to every loader worker."""
     in_memory: ClassVar[bool] = False
     """Whether the images are few and in memory, so that starting workers for them would take longer than reading."""
     likelihood: str = "softmax"
-    """Output distribution that suits the labels: ``softmax``, ``bernoulli`` or ``gaussian``."""
+    """Output distribution that suits the labels: `softmax`, `bernoulli` or `gaussian`."""
     remedy: str = "pass root=<the folder that holds it>"
     """How a user comes by the data, for the error that says it is missing."""
     mean: ClassVar[tuple[float, float, float]] = (0.485, 0.456, 0.406)
     """Mean of the red, green and blue channels in 0..1, for modules that normalise by the data; here
     ImageNet's, for benchmarks that publish none. Task2Vec normalises as the probe expects instead."""
     std: ClassVar[tuple[float, float, float]] = (0.229, 0.224, 0.225)
-    """Standard deviation of the channels in 0..1; see :attr:`mean`."""
+    """Standard deviation of the channels in 0..1; see `mean`."""
 
     train_dataset: TaskDataset[Any]
     test_dataset: TaskDataset[Any]
@@ -120,7 +118,7 @@ class TaskDataModule(LightningDataModule):
     @property
     @abstractmethod
     def task_names(self) -> list[str]:
-        """Names of all tasks of the benchmark; ``task_id`` counts along this list."""
+        """Names of all tasks of the benchmark; `task_id` counts along this list."""
 
     @property
     @abstractmethod
@@ -162,7 +160,7 @@ class TaskDataModule(LightningDataModule):
         return task_id
 
     def require(self, *parts: str) -> Path:
-        """The path ``root/parts`` of something that the benchmark needs to find there.
+        """The path `root/parts` of something that the benchmark needs to find there.
 
         Raises:
             MissingDataError: no root was given or it does not hold that path; the message names the remedy.
@@ -177,7 +175,7 @@ class TaskDataModule(LightningDataModule):
         return path
 
     def setup(self, stage: str | None = None) -> None:
-        """Make ``train_dataset`` and ``test_dataset``; any stage makes both."""
+        """Make `train_dataset` and `test_dataset`; any stage makes both."""
         if self.on_error == "skip":
             self._skip_unreadable()
         self.train_dataset = self._dataset("train")
@@ -227,14 +225,14 @@ class TaskDataModule(LightningDataModule):
 
 
 class FileDataModule(TaskDataModule):
-    """A benchmark whose samples are names of image files, bytes [N] as of ``pack_names``.
+    """A benchmark whose samples are names of image files, bytes [N] as of `pack_names`.
 
     Args:
-        root, task_id, options: see :class:`TaskDataModule`.
+        root, task_id, options: see `TaskDataModule`.
     """
 
     image_folder: ClassVar[str] = ""
-    """Folder below ``root`` that the names start from."""
+    """Folder below `root` that the names start from."""
 
     def __init__(
         self, root: str | os.PathLike[str] | None = None, task_id: Any = None, **options: Any
@@ -243,7 +241,7 @@ class FileDataModule(TaskDataModule):
         self.open_image = partial(open_file, str(self.root / self.image_folder) if self.root else "")
 
     def check_files(self, task: Task[Any], split: Split) -> Task[Any]:
-        """The task, if all its files are there; with ``on_error="skip"`` always, as skipping comes later.
+        """The task, if all its files are there; with `on_error="skip"` always, as skipping comes later.
 
         Raises:
             MissingDataError: some are not; the message counts them and names the first.

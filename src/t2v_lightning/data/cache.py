@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 
 from t2v_lightning.embedding.run_folder import whole_file
 
-__all__ = ["cached_arrays", "file_stamp"]
-
 _STAMP = "stamp"
 log = logging.getLogger(__name__)
 
@@ -35,15 +33,15 @@ def file_stamp(files: Sequence[Path]) -> str:
 def cached_arrays(
     files: Sequence[Path], name: str, build: Callable[[], Mapping[str, NDArray[Any]]]
 ) -> dict[str, NDArray[Any]]:
-    """What ``build`` makes of the files, from the cache when none of them has changed since.
+    """What `build` makes of the files, from the cache when none of them has changed since.
 
-    The cache is ``.t2v_lightning/<name>.npz`` beside the first file or, where that cannot be written, in the
+    The cache is `.t2v_lightning/<name>.npz` beside the first file or, where that cannot be written, in the
     user's cache folder. It is written whole or not at all and read without unpickling; one that is damaged or
     out of date is made anew.
 
     Args:
-        files: what ``build`` reads.
-        name: name of the cache; give it a version that changes with ``build``.
+        files: what `build` reads.
+        name: name of the cache; give it a version that changes with `build`.
         build: arrays by name, none of Python objects.
 
     Raises:

@@ -14,13 +14,11 @@ from torchvision.transforms.functional import to_tensor
 from t2v_lightning.data.errors import ImageSizeError
 from t2v_lightning.data.task import Task
 
-__all__ = ["TaskDataset", "collate_images"]
-
 Sample = TypeVar("Sample")
 
 
 class TaskDataset(Dataset[tuple[Any, Any]], Generic[Sample]):
-    """``dataset[i]`` is (image, target); images are opened only then.
+    """`dataset[i]` is (image, target); images are opened only then.
 
     Args:
         task: samples, labels and class names.

@@ -3,18 +3,6 @@
 Every class takes one message, so that it keeps its type when a DataLoader worker passes it on.
 """
 
-__all__ = [
-    "AnnotationError",
-    "DataError",
-    "DownloadError",
-    "ImageError",
-    "ImageSizeError",
-    "LabelError",
-    "MissingDataError",
-    "UnknownDataModuleError",
-    "UnknownTaskError",
-]
-
 
 class DataError(Exception):
     """Base of everything that this package raises about data."""

@@ -16,17 +16,6 @@ from PIL import Image, ImageOps
 
 from t2v_lightning.data.errors import ImageError, MissingDataError
 
-__all__ = [
-    "IMAGE_SUFFIXES",
-    "missing_files",
-    "open_array",
-    "open_bytes",
-    "open_file",
-    "open_rgb",
-    "pack_names",
-    "to_rgb",
-]
-
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 """Endings of the files that count as images, in any case."""
 
@@ -70,7 +59,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def open_rgb(path: str | os.PathLike[str]) -> Image.Image:
-    """An image file as upright 8-bit RGB; see :func:`to_rgb`.
+    """An image file as upright 8-bit RGB; see `to_rgb`.
 
     Raises:
         MissingDataError: there is no such file.
@@ -80,7 +69,7 @@ def open_rgb(path: str | os.PathLike[str]) -> Image.Image:
 
 
 def open_bytes(data: bytes, title: str) -> Image.Image:
-    """The content of an image file as upright 8-bit RGB; ``title`` names it in errors.
+    """The content of an image file as upright 8-bit RGB; `title` names it in errors.
 
     Raises:
         ImageError: the content is empty, truncated or no image.
@@ -109,7 +98,7 @@ def open_array(pixels: NDArray[np.uint8]) -> Image.Image:
 
 
 def open_file(folder: str, name: bytes | str) -> Image.Image:
-    """The image ``folder/name``; with ``functools.partial`` over the folder it pickles into workers."""
+    """The image `folder/name`; with `functools.partial` over the folder it pickles into workers."""
     return open_rgb(os.path.join(folder, os.fsdecode(name)))
 
 
@@ -124,7 +113,7 @@ def pack_names(names: Iterable[str]) -> NDArray[np.bytes_]:
 
 
 def missing_files(folder: Path, names: NDArray[np.bytes_]) -> list[str]:
-    """Names below ``folder`` that are not there; lists each folder once, not each file."""
+    """Names below `folder` that are not there; lists each folder once, not each file."""
     present: dict[str, set[str]] = {}
     missing = []
     for name in map(os.fsdecode, names):

@@ -14,8 +14,6 @@ from PIL import Image
 from t2v_lightning.data.errors import ImageError, MissingDataError
 from t2v_lightning.data.task import Sample, Task, take
 
-__all__ = ["leave_out_unreadable"]
-
 _SHOWN = 10
 log = logging.getLogger(__name__)
 
@@ -23,7 +21,7 @@ log = logging.getLogger(__name__)
 def leave_out_unreadable(
     task: Task[Sample], open_image: Callable[[Any], Image.Image], title: str = "task"
 ) -> tuple[Task[Sample], list[str]]:
-    """The task without the samples that ``open_image`` cannot open, and the error message of each of them.
+    """The task without the samples that `open_image` cannot open, and the error message of each of them.
 
     Opens every image, in as many threads as there are processors; class names stay, even of classes that lose
     their last image. Logs a warning that counts and names what is left out.

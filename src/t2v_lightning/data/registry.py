@@ -29,8 +29,6 @@ from t2v_lightning.data.errors import UnknownDataModuleError
 from t2v_lightning.data.own.hf import HuggingFace
 from t2v_lightning.data.own.image_folder import ImageFolder
 
-__all__ = ["ALIASES", "get_datamodule", "list_datamodules"]
-
 _CLASSES: tuple[type[TaskDataModule], ...] = (
     MNIST,
     FashionMNIST,
@@ -57,11 +55,11 @@ _DATAMODULES: dict[str, Callable[..., TaskDataModule]] = {
 }
 
 ALIASES: dict[str, str] = {"letters": "emnist_letters", "imat2018fashion": "imat2018_fashion"}
-"""Other names that :func:`get_datamodule` takes, and what they stand for."""
+"""Other names that `get_datamodule` takes, and what they stand for."""
 
 
 def list_datamodules() -> list[str]:
-    """Names that :func:`get_datamodule` knows, families together, without :data:`ALIASES`.
+    """Names that `get_datamodule` knows, families together, without `ALIASES`.
 
     >>> list_datamodules()[:2]
     ['digits', 'digits_odd_even']
@@ -73,9 +71,9 @@ def get_datamodule(name: str, **options: Any) -> TaskDataModule:
     """The datamodule of that name.
 
     Args:
-        name: one of :func:`list_datamodules` or :data:`ALIASES`.
-        options: what the datamodule takes: ``root``, ``task_id``, ``transform``, ``batch_size``,
-            ``num_workers``, ``on_error``, ``pin_memory``, ``prefetch_factor``, ``persistent_workers``, and its own.
+        name: one of `list_datamodules` or `ALIASES`.
+        options: what the datamodule takes: `root`, `task_id`, `transform`, `batch_size`,
+            `num_workers`, `on_error`, `pin_memory`, `prefetch_factor`, `persistent_workers`, and its own.
 
     Raises:
         UnknownDataModuleError: no datamodule has that name.

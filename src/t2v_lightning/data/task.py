@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from t2v_lightning.data.errors import LabelError
 
-__all__ = ["Sample", "Task", "take"]
-
 Sample = TypeVar("Sample")
 
 
@@ -74,7 +72,7 @@ class Task(Generic[Sample]):
 
 
 def take(task: Task[Sample], index: NDArray[np.int64]) -> Task[Sample]:
-    """The samples at the positions ``index`` (int64 [M]), in that order; class names stay.
+    """The samples at the positions `index` (int64 [M]), in that order; class names stay.
 
     >>> take(Task("abc", np.array([0, 1, 1]), ("x", "y")), np.array([2, 0])).samples
     ['c', 'a']

@@ -7,8 +7,6 @@ import os
 from pytorch_lightning import Trainer
 from pytorch_lightning.accelerators import CPUAccelerator
 
-__all__ = ["MOST_WORKERS", "default_workers"]
-
 MOST_WORKERS = 16
 """Workers of one process of a fit, beyond which starting them costs a usual task more than they bring."""
 

@@ -19,8 +19,6 @@ from t2v_lightning.data.errors import AnnotationError
 from t2v_lightning.data.images import pack_names
 from t2v_lightning.data.task import Task
 
-__all__ = ["CUB200", "CUBLevel", "cub_groups"]
-
 CUBLevel = Literal["paper", "order", "family", "genus"]
 
 
@@ -28,7 +26,7 @@ CUBLevel = Literal["paper", "order", "family", "genus"]
 def cub_groups(level: CUBLevel = "paper") -> list[TaxonGroup]:
     """Groups of two or more species, each by its first class; members are class numbers 0..199.
 
-    ``"paper"``: the 10 orders of birds other than Passeriformes, then the 15 families of that order. Another
+    `"paper"`: the 10 orders of birds other than Passeriformes, then the 15 families of that order. Another
     level: the groups of that rank over all birds.
 
     >>> [len(cub_groups(level)) for level in ("paper", "order", "family", "genus")]
@@ -46,11 +44,11 @@ def cub_groups(level: CUBLevel = "paper") -> list[TaxonGroup]:
 
 
 class CUB200(FileDataModule):
-    """Species of birds inside a group of related ones (Wah et al., 2011), in ``root/cub/CUB_200_2011``.
+    """Species of birds inside a group of related ones (Wah et al., 2011), in `root/cub/CUB_200_2011`.
 
     Args:
-        root, task_id, options: see :class:`TaskDataModule`.
-        level: ``"paper"`` (25 tasks), ``"order"``, ``"family"`` or ``"genus"``; see :func:`cub_groups`.
+        root, task_id, options: see `TaskDataModule`.
+        level: `"paper"` (25 tasks), `"order"`, `"family"` or `"genus"`; see `cub_groups`.
 
     Raises:
         ValueError: another level.
@@ -86,7 +84,7 @@ class CUB200(FileDataModule):
 
     @property
     def taxon(self) -> dict[str, str]:
-        """The ranks that all species of the task share, such as ``{"class": "Aves", ...}``."""
+        """The ranks that all species of the task share, such as `{"class": "Aves", ...}`."""
         return cub_groups(self.level)[int(self.task_id)].taxon
 
     @property
@@ -119,14 +117,14 @@ class CUB200(FileDataModule):
 
 
 def _class_names(listed: Iterable[str]) -> tuple[str, ...]:
-    """``001.Black_footed_Albatross`` without its number, unless that leaves two classes of one name."""
+    """`001.Black_footed_Albatross` without its number, unless that leaves two classes of one name."""
     names = tuple(listed)
     plain = tuple(name.split(".", 1)[-1].replace("_", " ") for name in names)
     return plain if len(set(plain)) == len(names) else names
 
 
 def _read_list(path: Path, ids: dict[str, str] | None = None) -> dict[str, str]:
-    """Lines of an id and a value; with ``ids``, exactly those.
+    """Lines of an id and a value; with `ids`, exactly those.
 
     Raises:
         AnnotationError: a line of another form, an id that comes twice, is unknown or is missing.

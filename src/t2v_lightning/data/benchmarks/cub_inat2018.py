@@ -18,14 +18,12 @@ from t2v_lightning.data.errors import UnknownTaskError
 from t2v_lightning.data.images import open_file
 from t2v_lightning.data.task import Task
 
-__all__ = ["CUBINat2018", "inat_positions"]
-
 _CUB_TASKS = 25
 
 
 @cache
 def inat_positions() -> tuple[int, ...]:
-    """For each of the 207 iNat tasks of the meta-task its number among the orders of ``inat2018``.
+    """For each of the 207 iNat tasks of the meta-task its number among the orders of `inat2018`.
 
     >>> len(inat_positions()), inat_positions()[100:103]
     (207, (100, 102, 103))
@@ -39,13 +37,13 @@ def inat_positions() -> tuple[int, ...]:
 
 
 class CUBINat2018(FileDataModule):
-    """Tasks 0..24 are those of :class:`CUB200`, 25..231 orders of :class:`INat2018`.
+    """Tasks 0..24 are those of `CUB200`, 25..231 orders of `INat2018`.
 
     Only the data of the task at hand are needed. A part of iNaturalist with fewer orders has fewer tasks.
 
     Args:
-        root: folder of ``cub/CUB_200_2011`` and ``inat2018``.
-        task_id, options: see :class:`TaskDataModule`.
+        root: folder of `cub/CUB_200_2011` and `inat2018`.
+        task_id, options: see `TaskDataModule`.
 
     >>> CUBINat2018("data", task_id=15).task_name
     '[CUB] Corvidae (aves)'

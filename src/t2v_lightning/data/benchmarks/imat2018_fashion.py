@@ -19,8 +19,6 @@ from t2v_lightning.data.errors import AnnotationError
 from t2v_lightning.data.images import pack_names
 from t2v_lightning.data.task import Task
 
-__all__ = ["IMat2018Fashion", "IMatLevel"]
-
 IMatLevel = Literal["attribute", "type", "category"]
 _SPLITS = {"train": "train", "test": "validation"}
 _TYPES = (2, 3, 4, 5, 6, 8, 9)
@@ -28,7 +26,7 @@ _CATEGORIES = ("pants", "shoes", "other")
 
 
 class _Label(NamedTuple):
-    """A line of ``labels.csv``."""
+    """A line of `labels.csv`."""
 
     number: int
     type: int
@@ -38,14 +36,14 @@ class _Label(NamedTuple):
 
 
 class IMat2018Fashion(FileDataModule):
-    """Attributes of clothes (Guo et al., 2019), in ``root/imat2018/fashion``.
+    """Attributes of clothes (Guo et al., 2019), in `root/imat2018/fashion`.
 
     Args:
-        root, task_id, options: see :class:`TaskDataModule`.
-        level: what a task is. ``"attribute"``: whether a picture carries attribute ``task_id`` + 1 of
-            ``labels.csv`` (softmax of two classes). ``"type"``: which attributes of one type it carries:
+        root, task_id, options: see `TaskDataModule`.
+        level: what a task is. `"attribute"`: whether a picture carries attribute `task_id` + 1 of
+            `labels.csv` (softmax of two classes). `"type"`: which attributes of one type it carries:
             colour, gender, material, neckline, pattern, sleeve or style (Bernoulli; pictures with none are
-            left out). ``"category"``: which pants, which shoes, or which other article it shows (softmax;
+            left out). `"category"`: which pants, which shoes, or which other article it shows (softmax;
             pictures with several are left out).
 
     Raises:

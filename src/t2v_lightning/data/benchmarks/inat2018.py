@@ -18,8 +18,6 @@ from t2v_lightning.data.benchmarks.inat_annotations import (
 from t2v_lightning.data.benchmarks.taxonomy import TaxonGroup, group_by_rank
 from t2v_lightning.data.task import Task
 
-__all__ = ["INat2018", "INatLevel", "inat_groups"]
-
 INatLevel = Literal["order", "class"]
 
 
@@ -27,7 +25,7 @@ INatLevel = Literal["order", "class"]
 def inat_groups(annotations: INatAnnotations, level: INatLevel = "order") -> list[TaxonGroup]:
     """Orders, or classes, with most training images first, ties by first annotation.
 
-    Members are the categories with training images, positions in ``annotations.taxa``, by name.
+    Members are the categories with training images, positions in `annotations.taxa`, by name.
 
     >>> taxa = [{"order": "Fabales", "name": "Vicia faba"}, {"order": "Poales", "name": "Zea mays"}]
     >>> numbers = {"train": np.array([0, 1, 1], dtype=np.int32)}
@@ -46,15 +44,15 @@ def inat_groups(annotations: INatAnnotations, level: INatLevel = "order") -> lis
 
 
 class INat2018(FileDataModule):
-    """Species inside a group of related ones (Van Horn et al., 2018), in ``root/inat2018``.
+    """Species inside a group of related ones (Van Horn et al., 2018), in `root/inat2018`.
 
-    The training images are those of ``train2018.json``, the test images those of ``val2018.json``. Their
+    The training images are those of `train2018.json`, the test images those of `val2018.json`. Their
     files are looked for when they are opened. An order of one species is a task too, of one class, which
-    keeps the numbers of the others; :class:`CUBINat2018` leaves those out.
+    keeps the numbers of the others; `CUBINat2018` leaves those out.
 
     Args:
-        root, task_id, options: see :class:`TaskDataModule`.
-        level: ``"order"`` or ``"class"``.
+        root, task_id, options: see `TaskDataModule`.
+        level: `"order"` or `"class"`.
 
     Raises:
         ValueError: another level.
@@ -93,7 +91,7 @@ class INat2018(FileDataModule):
 
     @property
     def taxon(self) -> dict[str, str]:
-        """The ranks that all species of the task share, such as ``{"class": "Insecta", ...}``."""
+        """The ranks that all species of the task share, such as `{"class": "Insecta", ...}`."""
         return self.groups[int(self.task_id)].taxon
 
     @property

@@ -18,8 +18,6 @@ from t2v_lightning.data.cache import cached_arrays, file_stamp
 from t2v_lightning.data.errors import AnnotationError
 from t2v_lightning.data.images import pack_names
 
-__all__ = ["INatAnnotations", "read_annotations"]
-
 FILES = {"train": "train2018.json", "test": "val2018.json"}
 CATEGORIES = "categories.json"
 log = logging.getLogger(__name__)
@@ -31,8 +29,8 @@ class INatAnnotations:
 
     Args:
         names: file names by split, bytes [N].
-        categories: positions in ``taxa`` by split, int32 [N].
-        taxa: ranks and ``"name"`` of every category.
+        categories: positions in `taxa` by split, int32 [N].
+        taxa: ranks and `"name"` of every category.
     """
 
     names: Mapping[str, NDArray[np.bytes_]]
@@ -41,7 +39,7 @@ class INatAnnotations:
 
 
 def read_annotations(folder: Path) -> INatAnnotations:
-    """The annotations in ``train2018.json``, ``val2018.json`` and ``categories.json`` of a folder.
+    """The annotations in `train2018.json`, `val2018.json` and `categories.json` of a folder.
 
     Raises:
         AnnotationError: one of them cannot be read, an id comes twice, or an annotation names an image or a

@@ -13,14 +13,12 @@ from t2v_lightning.data.benchmarks.inat_annotations import CATEGORIES
 from t2v_lightning.data.benchmarks.taxonomy import TaxonGroup, group_by_rank
 from t2v_lightning.data.errors import AnnotationError, MissingDataError
 
-__all__ = ["known_taxa"]
-
 
 def known_taxa(root: str | os.PathLike[str] | None = None) -> dict[str, dict[str, str]]:
     """Ranks from kingdom downwards of orders and families, by their names in lower case.
 
     Args:
-        root: folder of ``inat2018/categories.json``; without it the birds of CUB alone are known.
+        root: folder of `inat2018/categories.json`; without it the birds of CUB alone are known.
 
     Raises:
         MissingDataError: there is no such file.

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-__all__ = ["RANKS", "TaxonGroup", "group_by_rank", "shared_ranks"]
-
 RANKS = ("kingdom", "phylum", "class", "order", "family", "genus")
 """Ranks from the widest to the narrowest."""
 
@@ -14,7 +12,7 @@ RANKS = ("kingdom", "phylum", "class", "order", "family", "genus")
 class TaxonGroup(NamedTuple):
     """Classes that share a taxon; telling them apart is a task.
 
-    ``members`` are class numbers, ``taxon`` names the ranks that all of them share.
+    `members` are class numbers, `taxon` names the ranks that all of them share.
     """
 
     name: str

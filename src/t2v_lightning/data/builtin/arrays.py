@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from t2v_lightning.data.algebra import Task, merge_classes, take
+from t2v_lightning.data.algebra import merge_classes
 from t2v_lightning.data.builtin.bundled import bundled_digits, bundled_faces
 from t2v_lightning.data.builtin.crop_tasks import CROP_CLASSES, open_crop
 from t2v_lightning.data.builtin.crops import Pixels
-
-__all__ = ["digit_task", "face_other_task", "face_photo_task", "face_turn_task"]
+from t2v_lightning.data.task import Task, take
 
 # The scans come in runs of one writer, so a single cut keeps most writers on one side.
 _TRAIN_DIGITS = 1200
@@ -23,7 +22,7 @@ _FACELESS = ("coffee", "flower", "pagoda", "rocket", "motorcycle")
 def digit_task(
     groups: Mapping[str, Sequence[int]], split: str, train: int = 400, test: int = 200
 ) -> Task[Pixels]:
-    """Tell groups of digits apart: ``train`` or ``test`` images in all, as many of every digit.
+    """Tell groups of digits apart: `train` or `test` images in all, as many of every digit.
 
     >>> digit_task({"even": [0, 2, 4, 6, 8], "odd": [1, 3, 5, 7, 9]}, "test").num_classes
     2

@@ -16,8 +16,6 @@ from sklearn.datasets import load_digits
 from t2v_lightning.data.builtin.crops import Pixels
 from t2v_lightning.data.errors import MissingDataError
 
-__all__ = ["bundled_digits", "bundled_faces", "bundled_image"]
-
 _FOLDERS = {"skimage": "data", "sklearn": "datasets/images"}
 
 
@@ -38,7 +36,7 @@ def _bundled_file(package: str, filename: str) -> Pixels:
 
 @cache
 def bundled_image(source: str) -> Pixels:
-    """An image named ``"package/file"``, uint8 [H, W] when it is grey and [H, W, 3] when it has colours.
+    """An image named `"package/file"`, uint8 [H, W] when it is grey and [H, W, 3] when it has colours.
 
     Raises:
         MissingDataError: the wheel does not hold that file.

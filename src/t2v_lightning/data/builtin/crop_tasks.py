@@ -13,11 +13,9 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from skimage.color import rgb2hed
 
-from t2v_lightning.data.algebra import Task
 from t2v_lightning.data.builtin.bundled import bundled_image
 from t2v_lightning.data.builtin.crops import Box, Grid, cut, spread_crops
-
-__all__ = ["CROP_CLASSES", "BundledCrop", "CropClass", "crop_task", "open_crop"]
+from t2v_lightning.data.task import Task
 
 
 class BundledCrop(NamedTuple):
@@ -51,7 +49,7 @@ class CropClass:
     region: Box | None = None
 
     def crops(self, split: str, count: int) -> list[BundledCrop]:
-        """The first ``count`` crops of a split, ``"train"`` or ``"test"``."""
+        """The first `count` crops of a split, `"train"` or `"test"`."""
         height, width = bundled_image(self.source).shape[:2]
         grid = Grid(self.region or Box(0, 0, width, height), self.tile)
         boxes = spread_crops(
@@ -140,7 +138,7 @@ CROP_CLASSES: dict[str, CropClass] = {
 
 
 def crop_task(classes: Sequence[str], split: str, train: int = 300, test: int = 150) -> Task[BundledCrop]:
-    """Tell some of :data:`CROP_CLASSES` apart: ``train`` or ``test`` crops in all, as many of each.
+    """Tell some of `CROP_CLASSES` apart: `train` or `test` crops in all, as many of each.
 
     >>> crop_task(["brick", "grass"], "test").labels.shape
     (150,)

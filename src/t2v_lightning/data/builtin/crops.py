@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 
 from t2v_lightning.data.errors import DataError
 
-__all__ = ["Box", "Grid", "Pixels", "cut", "spread_crops", "walk"]
-
 Pixels = NDArray[np.uint8]
 Value = TypeVar("Value", bound=np.generic)
 
@@ -38,7 +36,7 @@ class Box(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """Tiles of ``tile`` x ``tile`` pixels over a region of an image; the outermost may be cut off."""
+    """Tiles of `tile` x `tile` pixels over a region of an image; the outermost may be cut off."""
 
     region: Box
     tile: int
@@ -48,7 +46,7 @@ class Grid(NamedTuple):
         return (x - self.region.left) // self.tile, (y - self.region.top) // self.tile
 
     def split_of(self, box: Box) -> str | None:
-        """``"train"`` or ``"test"``, or None when the box lies across the edge of a tile.
+        """`"train"` or `"test"`, or None when the box lies across the edge of a tile.
 
         >>> grid = Grid(Box(0, 0, 90, 90), tile=30)
         >>> [grid.split_of(Box(left, 0, left + 20, 20)) for left in (0, 62, 20)]
@@ -61,7 +59,7 @@ class Grid(NamedTuple):
 
 
 def walk(region: Box, size: int) -> Iterator[Box]:
-    """Squares of ``size`` pixels at evenly spread positions inside ``region``, endlessly.
+    """Squares of `size` pixels at evenly spread positions inside `region`, endlessly.
 
     >>> next(walk(Box(0, 0, 100, 100), 20))
     Box(left=20, top=5, right=40, bottom=25)
@@ -76,18 +74,18 @@ def walk(region: Box, size: int) -> Iterator[Box]:
 
 
 def cut(pixels: NDArray[Value], box: Box) -> NDArray[Value]:
-    """The part of ``pixels`` ([H, W] or [H, W, C]) inside the box; a view, not a copy."""
+    """The part of `pixels` ([H, W] or [H, W, C]) inside the box; a view, not a copy."""
     return pixels[box.top : box.bottom, box.left : box.right]
 
 
 def spread_crops(
     grid: Grid, split: str, size: int, count: int, accept: Callable[[Box], bool] = lambda box: True
 ) -> list[Box]:
-    """The first ``count`` different crops of a split that ``accept`` finds worth having.
+    """The first `count` different crops of a split that `accept` finds worth having.
 
     Args:
         grid: the tiles that part train from test.
-        split: ``"train"`` or ``"test"``.
+        split: `"train"` or `"test"`.
         size: side of a crop in pixels, less than a tile's.
         count: number of crops.
         accept: whether a crop is kept.

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from t2v_lightning.data.algebra import Task
 from t2v_lightning.data.base import Split, TaskDataModule
 from t2v_lightning.data.builtin.arrays import (
     digit_task,
@@ -23,14 +22,13 @@ from t2v_lightning.data.builtin.arrays import (
 from t2v_lightning.data.builtin.crop_tasks import crop_task, open_crop
 from t2v_lightning.data.errors import UnknownDataModuleError
 from t2v_lightning.data.images import open_array
-
-__all__ = ["BUILTIN_TASKS", "BuiltinDataModule", "BuiltinTask"]
+from t2v_lightning.data.task import Task
 
 
 class BuiltinTask(NamedTuple):
     """What makes a built-in task.
 
-    ``load`` takes a split and gives its samples; ``open_image`` takes one of them.
+    `load` takes a split and gives its samples; `open_image` takes one of them.
     """
 
     family: str
@@ -79,10 +77,10 @@ class BuiltinDataModule(TaskDataModule):
     """One of the built-in tasks as a datamodule.
 
     Args:
-        name: a key of :data:`BUILTIN_TASKS`.
+        name: a key of `BUILTIN_TASKS`.
         root: not needed; the images come with scikit-image and scikit-learn.
         task_id: None or 0: a built-in name is one task.
-        options: see :class:`TaskDataModule`.
+        options: see `TaskDataModule`.
 
     Raises:
         UnknownDataModuleError: no built-in task has that name.

@@ -1,4 +1,4 @@
-"""``python -m t2v_lightning.data.download <name> --root R``: fetch a benchmark to where it is looked for."""
+"""`python -m t2v_lightning.data.download <name> --root R`: fetch a benchmark to where it is looked for."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from t2v_lightning.data.download.catalogue import CATALOGUE
-
-__all__ = ["main"]
+from t2v_lightning.data.download.catalogue import CATALOGUE, fetch_all
 
 _MEMBERS: dict[str, tuple[str, ...]] = {
     "letters": ("emnist_letters",),
@@ -47,7 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     root = Path(chosen.root).expanduser()
     try:
         for name in _MEMBERS.get(chosen.name, (chosen.name,)):
-            CATALOGUE[name].fetch(root, progress=not chosen.quiet, keep_archives=not chosen.remove_archives)
+            fetch_all(
+                CATALOGUE[name], root, progress=not chosen.quiet, keep_archives=not chosen.remove_archives
+            )
             print(f"{name} is complete in {root}")
     except OSError as error:
         print(error, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Benchmarks that ``prepare_data`` may fetch by itself, because they are free and not too large."""
+"""Benchmarks that `prepare_data` may fetch by itself, because they are free and not too large."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ import os
 from typing import Any, ClassVar
 
 from t2v_lightning.data.base import TaskDataModule
-from t2v_lightning.data.download.catalogue import CATALOGUE
-
-__all__ = ["DownloadableDataModule"]
+from t2v_lightning.data.download.catalogue import CATALOGUE, fetch_all
 
 
 class DownloadableDataModule(TaskDataModule):
-    """A benchmark of :data:`~t2v_lightning.data.download.catalogue.CATALOGUE`, in the folders that torchvision uses.
+    """A benchmark of `CATALOGUE`, in the folders that torchvision uses.
 
     Args:
         root: folder that holds the benchmark's own folder, or where it is made.
-        task_id: see :class:`TaskDataModule`.
-        download: whether :meth:`prepare_data` fetches what is not there yet.
-        options: see :class:`TaskDataModule`.
+        task_id: see `TaskDataModule`.
+        download: whether `prepare_data` fetches what is not there yet.
+        options: see `TaskDataModule`.
     """
 
     sources: ClassVar[tuple[str, ...]] = ()
@@ -47,7 +45,7 @@ class DownloadableDataModule(TaskDataModule):
         return self.sources or (self.name,)
 
     def prepare_data(self) -> None:
-        """Fetch what is missing below ``root``, checked by its checksum; on one process of a machine alone.
+        """Fetch what is missing below `root`, checked by its checksum; on one process of a machine alone.
 
         Raises:
             MissingDataError: there is no root.
@@ -57,4 +55,4 @@ class DownloadableDataModule(TaskDataModule):
             self.require()
             return
         for name in self.sources_of_task():
-            CATALOGUE[name].fetch(self.root)
+            fetch_all(CATALOGUE[name], self.root)

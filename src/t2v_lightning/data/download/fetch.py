@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import BinaryIO
@@ -18,8 +17,6 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.progress import TransferSpeedColumn as SpeedColumn
 
 from t2v_lightning.data.errors import DownloadError
-
-__all__ = ["bytes_progress", "check_space", "fetch", "locked"]
 
 _CHUNK = 1 << 20
 ATTEMPTS = 6
@@ -41,7 +38,7 @@ def bytes_progress(enabled: bool = True) -> Progress:
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """Make sure that the disk of ``folder``, which need not exist yet, has ``needed`` bytes free.
+    """Make sure that the disk of `folder`, which need not exist yet, has `needed` bytes free.
 
     Raises:
         DownloadError: it has not.
@@ -58,14 +55,14 @@ def check_space(folder: Path, needed: int) -> None:
 def fetch(urls: Sequence[str], path: Path, checksum: str, *, progress: bool = True) -> Path:
     """Fetch a file from the first of its addresses that gives it.
 
-    Bytes go to ``path`` + ".part", which a later call takes up where it ends; the file appears under its name
+    Bytes go to `path` + ".part", which a later call takes up where it ends; the file appears under its name
     once it is whole and its checksum right. Processes that may fetch the same file at once must hold
-    :func:`locked`.
+    `locked`.
 
     Args:
         urls: addresses of the same file.
         path: where it goes; a right file that is there already is left alone.
-        checksum: ``"md5:<hex>"`` or ``"sha256:<hex>"``.
+        checksum: `"md5:<hex>"` or `"sha256:<hex>"`.
         progress: whether to show a progress bar.
 
     Raises:
@@ -132,7 +129,7 @@ def _fetch_part(url: str, part: Path, bar: Progress) -> None:
 
 
 def _transfer(url: str, part: Path, bar: Progress) -> None:
-    """One request for the rest of the file, appended to ``part``."""
+    """One request for the rest of the file, appended to `part`."""
     have = part.stat().st_size if part.exists() else 0
     request = Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
@@ -185,7 +182,7 @@ def _copy(response: HTTPResponse, file: BinaryIO, start: int, bar: Progress, nam
 
 
 def _total(content_range: str | None) -> int | None:
-    """The length of the whole file in ``bytes */1234``."""
+    """The length of the whole file in `bytes */1234`."""
     total = (content_range or "").rpartition("/")[2]
     return int(total) if total.isdigit() else None
 
@@ -200,20 +197,3 @@ def _has_checksum(path: Path, checksum: str, bar: Progress) -> bool:
             bar.update(task, advance=len(chunk))
     bar.remove_task(task)
     return digest.hexdigest() == expected
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock ``path`` + ".lock", once no other process does; it ends with the process, however that ends.
-
-    On Windows, which has no such locks, nothing is held.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    with path.with_name(path.name + ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

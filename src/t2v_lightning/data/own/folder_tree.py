@@ -12,16 +12,14 @@ from t2v_lightning.data.errors import MissingDataError
 from t2v_lightning.data.images import IMAGE_SUFFIXES, pack_names
 from t2v_lightning.data.task import Task
 
-__all__ = ["find_tasks", "folder_task"]
-
 _SPLIT_NAMES = {"train": ("train", "training"), "test": ("test", "testing", "val", "valid", "validation")}
 
 
 def find_tasks(root: Path) -> dict[str, dict[str, Path]]:
     """For each task the folder of each of its splits; a task without a test folder has one of "train" alone.
 
-    The trees are ``class/image`` and ``task/class/image``, either with a folder ``train`` and a folder
-    ``test`` (or ``val``, ``valid``, ``validation``) on top or inside the task.
+    The trees are `class/image` and `task/class/image`, either with a folder `train` and a folder
+    `test` (or `val`, `valid`, `validation`) on top or inside the task.
 
     Raises:
         MissingDataError: there is no folder of images.
@@ -53,7 +51,7 @@ def find_tasks(root: Path) -> dict[str, dict[str, Path]]:
 
 
 def folder_task(root: Path, folder: Path) -> Task[np.bytes_]:
-    """One folder a class, names in alphabetical order; images, at any depth, are named from ``root``.
+    """One folder a class, names in alphabetical order; images, at any depth, are named from `root`.
 
     Raises:
         MissingDataError: there is no class, or a class has no image.

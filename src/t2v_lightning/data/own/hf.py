@@ -1,4 +1,4 @@
-"""Image datasets of the Hugging Face ``datasets`` library."""
+"""Image datasets of the Hugging Face `datasets` library."""
 
 from __future__ import annotations
 
@@ -17,20 +17,18 @@ from t2v_lightning.data.errors import AnnotationError, ImageError, MissingDataEr
 from t2v_lightning.data.images import open_bytes, open_rgb
 from t2v_lightning.data.task import Task
 
-__all__ = ["HuggingFace"]
-
 _TEST_SPLITS = ("test", "validation", "val", "valid")
 _LABEL_COLUMNS = ("label", "labels", "fine_label")
 
 
 class HuggingFace(TaskDataModule):
-    """An image dataset of the Hugging Face ``datasets`` library (extra ``hf``).
+    """An image dataset of the Hugging Face `datasets` library (extra `hf`).
 
     Args:
-        root: a folder written by ``save_to_disk``; or, with ``dataset``, the folder that holds it or the
+        root: a folder written by `save_to_disk`; or, with `dataset`, the folder that holds it or the
             cache of downloads.
         task_id: None or 0: a dataset is one task.
-        dataset: name of a dataset on the hub, or of a ``save_to_disk`` folder below ``root``.
+        dataset: name of a dataset on the hub, or of a `save_to_disk` folder below `root`.
         config: name of the hub dataset's configuration, if it has several.
         image_column: None takes the first column of images.
         label_column: a column of classes or of lists of classes (Bernoulli likelihood); None takes the first
@@ -38,10 +36,10 @@ class HuggingFace(TaskDataModule):
         train_split: name of the training split.
         test_split: None takes test, validation or val; where there is none, every fifth image of a class of
             the training split is held out.
-        options: see :class:`TaskDataModule`.
+        options: see `TaskDataModule`.
 
     Raises:
-        ModuleNotFoundError: ``datasets`` is not installed.
+        ModuleNotFoundError: `datasets` is not installed.
         MissingDataError: the dataset has no such split, or there is no dataset.
         AnnotationError: there is no such column, or labels are neither classes nor lists of classes.
 
@@ -81,7 +79,7 @@ class HuggingFace(TaskDataModule):
 
     @property
     def likelihood(self) -> str:  # type: ignore[override]
-        """``"bernoulli"`` when the labels are lists of classes, else ``"softmax"``."""
+        """`"bernoulli"` when the labels are lists of classes, else `"softmax"`."""
         return "bernoulli" if self._task("train").labels.ndim == 2 else "softmax"
 
     def prepare_data(self) -> None:

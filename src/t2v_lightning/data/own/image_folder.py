@@ -23,8 +23,6 @@ from t2v_lightning.data.own.label_table import (
 )
 from t2v_lightning.data.task import Task
 
-__all__ = ["ImageFolder"]
-
 _SPLITS = {
     "train": "train",
     "training": "train",
@@ -38,21 +36,21 @@ _SPLITS = {
 class ImageFolder(FileDataModule):
     """Your own images.
 
-    Without a table, ``root`` is a tree of folders: ``class/image``, or ``task/class/image``; with folders
-    ``train`` and ``test`` (or ``val``) on top, or inside each task, those are the splits. With a table, it
+    Without a table, `root` is a tree of folders: `class/image`, or `task/class/image`; with folders
+    `train` and `test` (or `val`) on top, or inside each task, those are the splits. With a table, it
     names files and labels, and optionally splits and tasks, each in a column. Where no split is given, every
     fifth image of a class is a test image.
 
     Args:
         root: the tree of folders, the folder that a table's file names start from, or the table itself.
         task_id: number of the task, in alphabetical order of their names.
-        table: CSV, TSV or Parquet file; a relative path starts from ``root``.
+        table: CSV, TSV or Parquet file; a relative path starts from `root`.
         image_column: its column of file names.
         label_column: its column of classes, or several columns of 0 and 1 (Bernoulli likelihood).
         label_separator: what parts several labels in one cell (Bernoulli likelihood).
         split_column, task_column: its columns of splits and tasks, if it has them.
         test_every: which images of a class are test images when no split is given.
-        options: see :class:`TaskDataModule`.
+        options: see `TaskDataModule`.
 
     Raises:
         MissingDataError: a folder, table or image that is named does not exist.

@@ -14,8 +14,6 @@ from t2v_lightning.data.errors import AnnotationError, MissingDataError
 from t2v_lightning.data.images import pack_names
 from t2v_lightning.data.task import Task
 
-__all__ = ["check_columns", "read_table", "table_images", "table_task"]
-
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 """Endings of the files that count as tables."""
 
@@ -102,7 +100,7 @@ def table_task(
         image_column: column of file names.
         label_column: a column of classes (names or numbers) or of lists of classes; or several columns of 0
             and 1, each of which is a label of its own. The latter two give many labels a sample.
-        separator: what parts the classes inside a cell of ``label_column``, for many labels a sample.
+        separator: what parts the classes inside a cell of `label_column`, for many labels a sample.
 
     Raises:
         AnnotationError: an empty cell, a file that comes twice, or a column of flags with something else.
