@@ -73,7 +73,7 @@ def test_a_damaged_cache_is_made_anew_and_runs_nothing(
     with caplog.at_level(logging.WARNING):
         assert cached_arrays([source], "things", build)["numbers"].tolist() == [0, 1, 2, 3, 4]
     assert build.built == 2
-    assert "cannot be read and is made anew" in caplog.text
+    assert "cannot be read and is rebuilt" in caplog.text
     cached_arrays([source], "things", build)
     assert build.built == 2
 

@@ -1,4 +1,4 @@
-"""Datamodules by name."""
+"""Finding datamodules by name."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ _DATAMODULES: dict[str, Callable[..., TaskDataModule]] = {
 }
 
 ALIASES: dict[str, str] = {"letters": "emnist_letters", "imat2018fashion": "imat2018_fashion"}
-"""Other names that `get_datamodule` takes, and what they stand for."""
+"""Other names that `get_datamodule` takes, with the names that they stand for."""
 
 
 def list_datamodules() -> list[str]:
-    """Names that `get_datamodule` knows, families together, without `ALIASES`.
+    """Names of all datamodules, grouped by family, without `ALIASES`.
 
     >>> list_datamodules()[:2]
     ['digits', 'digits_odd_even']
@@ -72,8 +72,8 @@ def get_datamodule(name: str, **options: Any) -> TaskDataModule:
 
     Args:
         name: one of `list_datamodules` or `ALIASES`.
-        options: what the datamodule takes: `root`, `task_id`, `transform`, `batch_size`,
-            `num_workers`, `on_error`, `pin_memory`, `prefetch_factor`, `persistent_workers`, and its own.
+        options: options of the datamodule: `root`, `task_id`, `transform`, `batch_size`, `num_workers`, `on_error`,
+            `pin_memory`, `prefetch_factor`, `persistent_workers`, and its own.
 
     Raises:
         UnknownDataModuleError: no datamodule has that name.

@@ -95,7 +95,7 @@ def test_a_part_of_another_version_is_fetched_from_the_start(server: Loopback, t
 
 def test_wrong_bytes_are_deleted_and_said(server: Loopback, tmp_path: Path) -> None:
     server.plan = ["wrong bytes"]
-    with pytest.raises(DownloadError, match=rf"a\.bin gives has not the checksum {MD5}.*deleted"):
+    with pytest.raises(DownloadError, match=rf"a\.bin whose checksum is not {MD5}.*deleted"):
         get(server, tmp_path / "a.bin")
     assert not list(tmp_path.iterdir())
     assert get(server, tmp_path / "a.bin").read_bytes() == CONTENT
@@ -125,7 +125,7 @@ def test_a_server_that_never_gives_more_is_given_up_and_the_part_kept(
     server: Loopback, tmp_path: Path
 ) -> None:
     server.plan = [70_000, *[0] * 20]
-    with pytest.raises(DownloadError, match=r"goes on from the 70,000 bytes that are there"):
+    with pytest.raises(DownloadError, match=r"resumes after the 70,000 bytes that are there"):
         get(server, tmp_path / "a.bin")
     assert len(server.requests) == 1 + fetching.ATTEMPTS
     assert (tmp_path / "a.bin.part").read_bytes() == CONTENT[:70_000]

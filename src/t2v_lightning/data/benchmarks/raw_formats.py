@@ -1,4 +1,4 @@
-"""Readers of the file formats that small-image benchmarks come in. None runs anything that a file says."""
+"""Readers for the file formats of small-image benchmarks; none of them executes anything from a file."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from t2v_lightning.embedding.reference_pickle import read_array_pickle
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Whatever a reader raises becomes an `AnnotationError` that names the file."""
+    """Turn whatever a reader raises into an `AnnotationError` that names the file."""
     try:
         yield
     except Exception as error:  # on damaged files readers raise errors of many kinds
-        raise AnnotationError(f"Cannot read {path}: {str(error).rstrip('.')}. Fetch it again.") from error
+        raise AnnotationError(f"Cannot read {path} ({str(error).rstrip('.')}): fetch it again.") from error
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:

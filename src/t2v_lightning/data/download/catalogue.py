@@ -1,4 +1,4 @@
-"""Where benchmarks come from: addresses, checksums, and the space that they take."""
+"""The benchmarks that can be fetched: addresses, checksums, and the space that they take."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ class Source:
         folder: folder below the root that the file, or what is in it, goes to.
         provides: paths below `folder` that are there when it is done.
         space: bytes that the file and what is in it take together.
-        pattern, flat: what to take out of the archive; see `archives.unpack`. A
-            pattern of None leaves the file as it is.
+        pattern, flat: what to take out of the archive, see `unpack`; a pattern of None leaves the file as it is.
     """
 
     urls: tuple[str, ...]
@@ -41,7 +40,7 @@ class Source:
         return self.urls[0].rpartition("/")[2].partition("?")[0]
 
     def is_there(self, root: Path) -> bool:
-        """Whether a former call of `fetch` was finished, or somebody put the data there himself."""
+        """Whether an earlier call of `fetch` finished, or the user put the data there."""
         file, done = self.paths(root)
         begun = file.exists() or file.with_name(file.name + ".part").exists()
         provided = (root / self.folder / path for path in self.provides)
@@ -49,15 +48,15 @@ class Source:
         return all_there and (done.exists() or not begun)
 
     def bytes_needed(self, root: Path) -> int:
-        """Bytes that `fetch` still has to write, at most."""
+        """The most bytes that `fetch` still has to write."""
         file, _ = self.paths(root)
         there = (path for path in (file, file.with_name(file.name + ".part")) if path.exists())
         return 0 if self.is_there(root) else self.space - sum(path.stat().st_size for path in there)
 
     def fetch(self, root: Path, *, progress: bool = True, keep_archive: bool = True) -> None:
-        """Fetch and unpack the file, unless that is done; may be broken off and called again at any time.
+        """Fetch and unpack the file, unless that is done; can be interrupted and called again at any time.
 
-        Of two processes that do so at once one waits for the other.
+        Of two processes that do so at the same time, one waits for the other.
 
         Raises:
             DownloadError: no connection, a wrong checksum or a bad archive.
@@ -77,7 +76,7 @@ class Source:
             done.write_text(self.checksum + "\n")
 
     def paths(self, root: Path) -> tuple[Path, Path]:
-        """Where the file goes, and the mark that says that it is unpacked."""
+        """Where the file goes, and the file that marks it as unpacked."""
         file = root / self.folder / self.filename
         return file, file.with_name(file.name + ".done")
 
@@ -98,7 +97,7 @@ def fetch_all(
 
 
 def _mnist(dataset: type[tv.MNIST], folder: str) -> tuple[Source, ...]:
-    """The four files of MNIST and its like, which stay compressed."""
+    """The four files of MNIST, or of a benchmark in its format; they stay compressed."""
     return tuple(
         Source(
             tuple(mirror + file for mirror in dataset.mirrors),
