@@ -15,6 +15,7 @@ from t2v_lightning.data.algebra import align, hold_out
 from t2v_lightning.data.base import SPLIT_NAMES, Split, TaskDataModule
 from t2v_lightning.data.errors import AnnotationError, ImageError, MissingDataError
 from t2v_lightning.data.images import open_bytes, open_rgb
+from t2v_lightning.data.own.label_table import label_array
 from t2v_lightning.data.task import Task
 
 _LABEL_COLUMNS = ("label", "labels", "fine_label")
@@ -202,11 +203,4 @@ def _labels(part: Any, column: str) -> tuple[NDArray[Any], tuple[str, ...]]:
             f"Got {min(set(values) - set(classes))} in column {column!r}: allowed are 0..{len(names) - 1}; relabel "
             "or drop those rows."
         )
-    numbers = {value: number for number, value in enumerate(classes)}
-    titles = tuple(names or map(str, classes))
-    if not many:
-        return np.array([numbers[cell] for cell in cells], dtype=np.int64), titles
-    vectors = np.zeros((len(cells), len(classes)), dtype=np.float32)
-    for row, cell in enumerate(cells):
-        vectors[row, [numbers[value] for value in cell]] = 1
-    return vectors, titles
+    return label_array(cells, classes), tuple(names or map(str, classes))

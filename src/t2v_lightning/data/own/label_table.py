@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from t2v_lightning.data.errors import AnnotationError, MissingDataError
 from t2v_lightning.data.images import pack_names
@@ -121,21 +122,25 @@ def table_task(
     cells = [_filled(path, table[label_column][row], label_column, row) for row in rows]
     if separator is not None:
         cells = [[part.strip() for part in str(cell).split(separator) if part.strip()] for cell in cells]
-    if cells and isinstance(cells[0], list):
-        return _many_labels(names, cells)
-    classes = _sorted({str(cell) for cell in cells})
-    numbers = {name: number for number, name in enumerate(classes)}
-    labels = np.array([numbers[str(cell)] for cell in cells], dtype=np.int64)
-    return Task(names, labels, tuple(classes))
+    many = bool(cells) and isinstance(cells[0], list)
+    cells = [[str(label) for label in cell] if many else str(cell) for cell in cells]
+    classes = _sorted({label for cell in cells for label in (cell if many else [cell])})
+    return Task(names, label_array(cells, classes), tuple(classes))
 
 
-def _many_labels(names: Any, cells: Sequence[Sequence[Any]]) -> Task[np.bytes_]:
-    classes = _sorted({str(label) for cell in cells for label in cell})
+def label_array(cells: Sequence[Any], classes: Sequence[Any]) -> NDArray[Any]:
+    """Positions of the cells in `classes`: int64 [N], or float32 [N, K] of 0 and 1 if the cells are lists.
+
+    >>> label_array([["round"], []], ["red", "round"]).tolist()
+    [[0.0, 1.0], [0.0, 0.0]]
+    """
     numbers = {name: number for number, name in enumerate(classes)}
+    if not (cells and isinstance(cells[0], list)):
+        return np.array([numbers[cell] for cell in cells], dtype=np.int64)
     vectors = np.zeros((len(cells), len(classes)), dtype=np.float32)
     for row, cell in enumerate(cells):
-        vectors[row, [numbers[str(label)] for label in cell]] = 1
-    return Task(names, vectors, tuple(classes))
+        vectors[row, [numbers[label] for label in cell]] = 1
+    return vectors
 
 
 def _sorted(names: set[str]) -> list[str]:
