@@ -38,7 +38,7 @@ def ranges(server: Loopback) -> list[str | None]:
 
 
 @pytest.mark.parametrize("checksum", [MD5, "sha256:" + hashlib.sha256(CONTENT).hexdigest()])
-def test_a_file_comes_whole_and_alone(server: Loopback, tmp_path: Path, checksum: str) -> None:
+def test_a_file_comes_whole_and_nothing_else_stays(server: Loopback, tmp_path: Path, checksum: str) -> None:
     assert get(server, tmp_path / "deep" / "a.bin", checksum).read_bytes() == CONTENT
     assert {path.name for path in (tmp_path / "deep").iterdir()} == {"a.bin"}
     assert ranges(server) == [None]
@@ -101,7 +101,7 @@ def test_wrong_bytes_are_deleted_and_said(server: Loopback, tmp_path: Path) -> N
     assert get(server, tmp_path / "a.bin").read_bytes() == CONTENT
 
 
-def test_a_wrong_file_under_the_name_is_fetched_anew(server: Loopback, tmp_path: Path) -> None:
+def test_a_wrong_file_under_the_name_is_fetched_again(server: Loopback, tmp_path: Path) -> None:
     (tmp_path / "a.bin").write_bytes(CONTENT[:-1] + b"!")
     assert get(server, tmp_path / "a.bin").read_bytes() == CONTENT
 
