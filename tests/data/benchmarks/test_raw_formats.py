@@ -115,8 +115,8 @@ def test_a_batch_that_lacks_an_entry_is_an_error_that_names_both(tmp_path: Path)
     ("content", "reason"),
     [
         ({"data": np.zeros(3)}, "it holds an array of something other than bytes"),
-        (["no", "dict"], "the pickle holds a list; a dict is expected"),
-        ({"data": np.array([{}])}, "an array without a dtype or without its bytes"),
+        (["no", "dict"], "the pickle holds a list; expected a dict"),
+        ({"data": np.array([{}])}, "an array without its bytes"),
     ],
 )
 def test_other_pickles_are_errors_that_name_the_file(tmp_path: Path, content: Any, reason: str) -> None:

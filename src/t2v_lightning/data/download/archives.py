@@ -97,6 +97,7 @@ def _write(target: Path, size: int, open_member: Callable[[], IO[bytes] | None])
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.is_dir():
         raise IsADirectoryError(f"it holds a file where the folder {target} is")
+    # Not `whole_file`, which waits for the disk: half a million images would take hours.
     part = target.with_name(f".{target.name}.part")
     source = open_member()
     if source is None:

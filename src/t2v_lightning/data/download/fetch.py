@@ -98,12 +98,8 @@ def _with_unit(size: int) -> str:
 
 def _fetch_checked(url: str, part: Path, checksum: str, bar: Progress) -> None:
     resumed = part.exists() and part.stat().st_size > 0
-    _fetch_part(url, part, bar)
-    if _has_checksum(part, checksum, bar):
-        return
-    part.unlink()
-    if resumed:
-        # The first bytes may be those of another version of the file.
+    # After a resumed one a second attempt, as the first bytes may be those of another version of the file.
+    for _ in range(2 if resumed else 1):
         _fetch_part(url, part, bar)
         if _has_checksum(part, checksum, bar):
             return
