@@ -32,10 +32,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from t2v_lightning import Embedding, FilterwiseFisher
-from t2v_lightning.data.arrays import open_array
 from t2v_lightning.data.builtin.arrays import digit_task
 from t2v_lightning.data.builtin.crop_tasks import crop_task, open_crop
 from t2v_lightning.data.dataset import TaskDataset
+from t2v_lightning.data.images import open_array
 from t2v_lightning.functional.distances import DISTANCES, noise_floor, pdist
 from t2v_lightning.functional.likelihood import cotangents, get_likelihood
 from t2v_lightning.phases import HeadOptions, fisher_of_filters

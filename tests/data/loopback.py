@@ -14,8 +14,8 @@ from unittest import mock
 class Loopback:
     """What a server gives and how it behaves.
 
-    ``files`` are contents by path. Each request takes the next of ``plan``, in which a number is how many bytes
-    to send before the connection is dropped; when it is used up all is well. ``requests`` are the paths asked
+    `files` are contents by path. Each request takes the next of `plan`, in which a number is how many bytes
+    to send before the connection is dropped; when it is used up all is well. `requests` are the paths asked
     for, with the Range header.
     """
 

@@ -179,7 +179,7 @@ def write_inat_json(
 
 
 def write_inat2018(root: Path, orders: int = 230, drawn: int = 1) -> dict[str, Any]:
-    """Orders of two species, later ones with fewer images; those of the first ``drawn`` orders are drawn."""
+    """Orders of two species, later ones with fewer images; those of the first `drawn` orders are drawn."""
     folder = root / "inat2018"
     folder.mkdir(parents=True, exist_ok=True)
     taxa = inat_taxa(orders)

@@ -47,7 +47,7 @@ def test_arrays_are_built_once(source: Path) -> None:
     assert [path.name for path in stored(source).parent.iterdir()] == ["things.npz"]
 
 
-def test_a_change_of_a_file_makes_them_anew(source: Path) -> None:
+def test_a_change_of_a_file_rebuilds_them(source: Path) -> None:
     build = Builder()
     cached_arrays([source], "things", build)
     source.write_text("[1, 2, 3]")
@@ -61,7 +61,7 @@ def test_a_change_of_a_file_makes_them_anew(source: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "pickle", "text"])
-def test_a_damaged_cache_is_made_anew_and_runs_nothing(
+def test_a_damaged_cache_is_rebuilt_and_runs_nothing(
     source: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     build = Builder()
@@ -73,7 +73,7 @@ def test_a_damaged_cache_is_made_anew_and_runs_nothing(
     with caplog.at_level(logging.WARNING):
         assert cached_arrays([source], "things", build)["numbers"].tolist() == [0, 1, 2, 3, 4]
     assert build.built == 2
-    assert "cannot be read and is made anew" in caplog.text
+    assert "cannot be read and is rebuilt" in caplog.text
     cached_arrays([source], "things", build)
     assert build.built == 2
 
@@ -105,7 +105,7 @@ def test_nowhere_to_write_is_no_error(source: Path, tmp_path: Path) -> None:
     assert build.built == 2
 
 
-def test_many_at_once_see_whole_files_alone(source: Path) -> None:
+def test_many_at_once_see_only_whole_files(source: Path) -> None:
     results: list[int] = []
 
     def read() -> None:

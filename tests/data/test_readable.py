@@ -80,7 +80,7 @@ def test_a_list_that_names_missing_images_is_an_error_at_once(tmp_path: Path) ->
     assert [gone.name in message for message in patient.skipped["train"]] == [True]
 
 
-def test_a_class_with_one_image_is_trained_on_alone(tmp_path: Path) -> None:
+def test_a_class_with_one_image_is_only_in_train(tmp_path: Path) -> None:
     write_image_folder(tmp_path)
     for path in list((tmp_path / "colours" / "red").iterdir())[1:]:
         path.unlink()

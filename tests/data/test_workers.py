@@ -98,7 +98,7 @@ def test_files_are_read_by_workers_and_built_in_images_are_not(photographs: Path
     assert digits.train_dataloader().num_workers == 0
 
 
-def test_batches_are_pinned_for_a_cuda_device_alone(photographs: Path) -> None:
+def test_batches_are_pinned_only_for_a_cuda_device(photographs: Path) -> None:
     assert loader_of(photographs, trainer(CUDAAccelerator)).pin_memory is True
     assert loader_of(photographs, trainer(CPUAccelerator)).pin_memory is False
     assert loader_of(photographs, trainer(CUDAAccelerator), pin_memory=False).pin_memory is False

@@ -1,7 +1,7 @@
-"""The algebra of tasks: pure functions that make one task out of others.
+"""The algebra of tasks: pure functions that make a task from others.
 
-A task is (samples, labels, names). What a sample is (a path, an array, a crop) does not matter here: the
-functions below choose samples and renumber labels, keep the samples' order, and never open an image.
+What a sample is (a path, an array, a crop) does not matter here. The functions choose samples and renumber
+labels, keep the samples in order, and never open an image.
 """
 
 from __future__ import annotations
@@ -15,31 +15,15 @@ from numpy.typing import NDArray
 from t2v_lightning.data.errors import LabelError
 from t2v_lightning.data.task import Sample, Task, take
 
-__all__ = [
-    "LabelMerge",
-    "Task",
-    "align",
-    "hold_out",
-    "intersect",
-    "join",
-    "merge_classes",
-    "merge_duplicates",
-    "one_against_rest",
-    "remap",
-    "select_classes",
-    "split_classes",
-    "take",
-]
-
 LabelMerge = Literal["disjoint", "id", "name"]
-"""Which labels of two tasks are the same: none, those of one number, or those of one name."""
+"""Which labels of two tasks are the same: none, those with the same number, or those with the same name."""
 
 
 def select_classes(task: Task[Sample], classes: Sequence[int]) -> Task[Sample]:
     """The samples of some classes, renumbered 0..len(classes)-1 in the order given.
 
     Raises:
-        LabelError: a class outside 0..K-1, or named twice, or none at all.
+        LabelError: a class is outside 0..K-1 or occurs twice, or there is none.
 
     >>> part = select_classes(Task("abcd", np.array([0, 2, 1, 2]), ("x", "y", "z")), [2, 0])
     >>> part.samples, part.labels.tolist(), part.names
@@ -55,7 +39,7 @@ def select_classes(task: Task[Sample], classes: Sequence[int]) -> Task[Sample]:
 
 
 def remap(task: Task[Sample]) -> Task[Sample]:
-    """The same samples with the classes that have none left out, so that labels are 0..K-1 without gaps.
+    """The task without the classes that have no sample, so that every label 0..K-1 occurs.
 
     >>> remap(Task("ab", np.array([3, 1]), ("w", "x", "y", "z"))).names
     ('x', 'z')
@@ -65,12 +49,12 @@ def remap(task: Task[Sample]) -> Task[Sample]:
 
 
 def merge_classes(task: Task[Sample], groups: Mapping[str, Sequence[int]]) -> Task[Sample]:
-    """Tell groups of classes apart: a sample's new label is the position of its class's group.
+    """Tell groups of classes apart: the new label of a sample is the position of the group of its class.
 
     Samples whose class is in no group are left out.
 
     Raises:
-        LabelError: a class outside 0..K-1, or in two groups, or an empty group.
+        LabelError: a class is outside 0..K-1 or in two groups, or a group is empty.
 
     >>> digits = Task("abc", np.array([0, 1, 2]), ("zero", "one", "two"))
     >>> merge_classes(digits, {"even": [0, 2], "odd": [1]}).labels.tolist()
@@ -79,16 +63,16 @@ def merge_classes(task: Task[Sample], groups: Mapping[str, Sequence[int]]) -> Ta
     selected = select_classes(task, [c for classes in groups.values() for c in classes])
     for name, classes in groups.items():
         if not classes:
-            raise LabelError(f"Group {name!r} has no classes: give it one or leave it out.")
+            raise LabelError(f"Got group {name!r} without classes: give it one or leave it out.")
     group_of_class = np.repeat(np.arange(len(groups)), [len(classes) for classes in groups.values()])
     return Task(selected.samples, group_of_class[selected.labels], tuple(groups))
 
 
 def split_classes(task: Task[Sample], groups: Mapping[str, Sequence[int]]) -> dict[str, Task[Sample]]:
-    """One task a group, each telling the classes inside that group apart.
+    """For each group a task that tells the classes inside it apart.
 
     Raises:
-        LabelError: a class outside 0..K-1, or twice in one group, or an empty group.
+        LabelError: a class is outside 0..K-1 or twice in one group, or a group is empty.
 
     >>> digits = Task("abc", np.array([0, 1, 2]), ("zero", "one", "two"))
     >>> split_classes(digits, {"even": [0, 2], "odd": [1]})["even"].names
@@ -98,10 +82,10 @@ def split_classes(task: Task[Sample], groups: Mapping[str, Sequence[int]]) -> di
 
 
 def one_against_rest(task: Task[Sample], number: int) -> Task[Sample]:
-    """Tell one class (label 1) from all others (label 0), or who carries a label of many from who does not.
+    """Tell one class (label 1) from all others (label 0); with many labels a sample, those with it from those without.
 
     Raises:
-        LabelError: ``number`` is outside 0..K-1.
+        LabelError: `number` is outside 0..K-1.
 
     >>> one_against_rest(Task("abc", np.array([0, 1, 2]), ("cat", "dog", "eel")), 1).labels.tolist()
     [0, 1, 0]
@@ -115,15 +99,15 @@ def one_against_rest(task: Task[Sample], number: int) -> Task[Sample]:
 
 
 def join(first: Task[Any], second: Task[Any], labels: LabelMerge = "disjoint") -> Task[Any]:
-    """The union: samples of the first task, then of the second; an image of both comes twice.
+    """The union: samples of the first task, then of the second; an image of both occurs twice.
 
     Args:
-        first, second: tasks of one label a sample, or both of many.
-        labels: ``"disjoint"`` keeps all K1 + K2 classes apart (names in both get " (1)" and " (2)"), ``"id"``
-            takes classes of one number, ``"name"`` classes of one name as the same.
+        first, second: tasks that both have one label a sample, or both have many.
+        labels: `"disjoint"` keeps all K1 + K2 classes apart (names that both have get " (1)" and " (2)"); with
+            `"id"` classes of the same number, with `"name"` those of the same name are one.
 
     Raises:
-        LabelError: one task has a label a sample and the other many, or, by id, a number has two names.
+        LabelError: one task has one label a sample and the other many; or, by id, a number has two names.
 
     >>> birds = Task("ab", np.array([0, 1]), ("crow", "owl"))
     >>> beasts = Task("c", np.array([0]), ("owl",))
@@ -131,7 +115,10 @@ def join(first: Task[Any], second: Task[Any], labels: LabelMerge = "disjoint") -
     (('crow', 'owl (1)', 'owl (2)'), [0, 1, 1])
     """
     if first.labels.ndim != second.labels.ndim:
-        raise LabelError("Got one task of a label a sample and one of many: make both alike first.")
+        raise LabelError(
+            "Got a task with one label a sample and one with many: allowed are two of a kind; "
+            "merge_duplicates gives a task many labels a sample."
+        )
     names, numbers = _joined_names(first, second, labels)
     samples: Any = [*first.samples, *second.samples]
     if isinstance(first.samples, np.ndarray) and isinstance(second.samples, np.ndarray):
@@ -145,9 +132,9 @@ def join(first: Task[Any], second: Task[Any], labels: LabelMerge = "disjoint") -
 
 
 def merge_duplicates(task: Task[Sample]) -> Task[Sample]:
-    """Every sample once, at its first place, with all the labels it has: float32 [N, K] of 0 and 1.
+    """Every sample once, where it first occurs, with all its labels: float32 [N, K] of 0 and 1.
 
-    Samples are the same when they are equal; arrays when their bytes are.
+    Samples are the same if they are equal; arrays, if their bytes are.
 
     >>> twice = Task(["a", "b", "a"], np.array([0, 1, 1]), ("red", "round"))
     >>> merge_duplicates(twice).samples, merge_duplicates(twice).labels.tolist()
@@ -162,10 +149,10 @@ def merge_duplicates(task: Task[Sample]) -> Task[Sample]:
 
 
 def intersect(first: Task[Any], second: Task[Any], labels: LabelMerge = "disjoint") -> Task[Any]:
-    """The images that both tasks hold, in the first's order, with the labels of both: float32 [N, K].
+    """The images that both tasks hold, in the order of the first, with the labels of both: float32 [N, K].
 
     Raises:
-        LabelError: as :func:`join`.
+        LabelError: as in `join`.
 
     >>> colours = Task(["a", "b"], np.array([0, 1]), ("red", "blue"))
     >>> shapes = Task(["b", "c"], np.array([0, 0]), ("round",))
@@ -179,12 +166,12 @@ def intersect(first: Task[Any], second: Task[Any], labels: LabelMerge = "disjoin
 
 
 def align(train: Task[Sample], test: Task[Sample]) -> Task[Sample]:
-    """The test split with the classes of the train split, numbered as there.
+    """The test split with the classes and class numbers of the train split.
 
-    Test samples of classes that train does not name are left out; of many labels a sample, those labels are.
+    Test samples of classes that train does not have are left out; with many labels a sample, only these labels are.
 
     Raises:
-        LabelError: no class is named by both, or one task has a label a sample and the other many.
+        LabelError: the splits have no class in common, or one has one label a sample and the other many.
 
     >>> train = Task("ab", np.array([0, 1]), ("cat", "dog"))
     >>> test = Task("cde", np.array([0, 1, 2]), ("dog", "eel", "cat"))
@@ -192,12 +179,15 @@ def align(train: Task[Sample], test: Task[Sample]) -> Task[Sample]:
     (['c', 'e'], [1, 0])
     """
     if train.labels.ndim != test.labels.ndim:
-        raise LabelError("Got one split of a label a sample and one of many: make both alike first.")
+        raise LabelError(
+            "Got a split with one label a sample and one with many: allowed are two of a kind; check the "
+            "column of labels."
+        )
     common = [number for number, name in enumerate(test.names) if name in set(train.names)]
     if not common:
         raise LabelError(
-            f"Train and test have no class in common: {', '.join(train.names[:5])} against "
-            f"{', '.join(test.names[:5])}. Check that both splits name their classes alike."
+            f"Train and test have no class in common: got {', '.join(train.names[:5])} and "
+            f"{', '.join(test.names[:5])}. Give the classes of both splits the same names."
         )
     numbers = np.array([train.names.index(test.names[number]) for number in common])
     if test.labels.ndim == 1:
@@ -209,20 +199,20 @@ def align(train: Task[Sample], test: Task[Sample]) -> Task[Sample]:
 
 
 def hold_out(task: Task[Sample], every: int = 5) -> tuple[Task[Sample], Task[Sample]]:
-    """Train and test split of a task that has none: each class's every-th sample is a test sample.
+    """Train and test split of a task that has none: in each class, every `every`-th sample is a test sample.
 
-    A class of fewer than ``every`` samples, but more than one, gives its last one; a class of one image is
-    in train alone. With many labels a sample, every-th samples of the whole are taken.
+    A class of fewer samples than that gives its last one, and a class of one sample none. With many labels a
+    sample, classes do not matter, and every `every`-th sample of all is a test sample.
 
     Raises:
-        ValueError: ``every`` is below 2.
+        ValueError: `every` is below 2.
 
     >>> train, test = hold_out(Task("abcdefg", np.array([0, 0, 0, 0, 0, 1, 1]), ("x", "y")))
     >>> train.samples, test.samples
     (['a', 'b', 'c', 'd', 'f'], ['e', 'g'])
     """
     if every < 2:
-        raise ValueError(f"Got every={every}: allowed are whole numbers from 2, so that train keeps images.")
+        raise ValueError(f"Got every={every}: allowed are whole numbers from 2, so that train keeps samples.")
     classes = task.labels if task.labels.ndim == 1 else np.zeros(len(task), dtype=np.int64)
     is_test = np.zeros(len(task), dtype=bool)
     for members in (np.flatnonzero(classes == number) for number in np.unique(classes)):
@@ -242,7 +232,10 @@ def _joined_names(
     if labels == "id":
         for ours_, theirs_ in zip(first.names, second.names, strict=False):
             if ours_ != theirs_:
-                raise LabelError(f"Classes of one id must have one name, but {ours_!r} meets {theirs_!r}.")
+                raise LabelError(
+                    f"Got the names {ours_!r} and {theirs_!r} for one class number: allowed is one; join by name "
+                    "or keep the classes disjoint."
+                )
         return max(first.names, second.names, key=len), np.arange(second.num_classes)
     if labels == "name":
         names = tuple(dict.fromkeys((*first.names, *second.names)))
@@ -263,7 +256,7 @@ def _vectors(task: Task[Any]) -> NDArray[np.float32]:
 
 
 def _key(sample: Any) -> Hashable:
-    """What two samples have in common when they are the same."""
+    """A key that two samples share if they are the same."""
     if isinstance(sample, np.ndarray):
         return sample.shape, sample.dtype.str, sample.tobytes()
     key: Hashable = sample
@@ -273,13 +266,14 @@ def _key(sample: Any) -> Hashable:
 def _check_single_label(task: Task[Any]) -> None:
     if task.labels.ndim != 1:
         raise LabelError(
-            "Got a task of many labels a sample: choosing and grouping classes needs one label a sample."
+            "Got a task with many labels a sample: allowed is one label a sample; one_against_rest makes such a "
+            "task of each label."
         )
 
 
 def _check_classes(task: Task[Any], classes: Sequence[int]) -> None:
     if len(classes) == 0:
-        raise LabelError(f"Got no classes: choose some of 0..{task.num_classes - 1}.")
+        raise LabelError(f"Got no classes: give some of 0..{task.num_classes - 1}.")
     for position, number in enumerate(classes):
         if not 0 <= number < task.num_classes:
             raise LabelError(f"Got class {number}: allowed are 0..{task.num_classes - 1}.")

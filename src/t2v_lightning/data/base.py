@@ -1,7 +1,7 @@
-"""The common base of all datamodules.
+"""The bases of all datamodules.
 
-A benchmark is a short subclass: it names its tasks, gives the samples of a split as a
-:class:`~t2v_lightning.data.algebra.Task`, and opens one sample. Checks, datasets and loaders are here.
+A benchmark is a short subclass: it names its tasks, gives the samples of a split as a `Task`, and opens one
+sample. Checks, datasets and loaders are here.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -20,13 +21,17 @@ from torch.utils.data import DataLoader
 
 from t2v_lightning.data.dataset import TaskDataset, collate_images
 from t2v_lightning.data.errors import MissingDataError, UnknownTaskError
+from t2v_lightning.data.images import missing_files, open_file
 from t2v_lightning.data.readable import leave_out_unreadable
 from t2v_lightning.data.task import Task
 from t2v_lightning.data.workers import default_workers
 
-__all__ = ["OnError", "Split", "TaskDataModule", "Transform"]
-
 Split = Literal["train", "test"]
+SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "test": ("test", "testing", "val", "valid", "validation"),
+}
+"""What the splits are called in other people's data, in any case; of several names the first that occurs is taken."""
 OnError = Literal["raise", "skip"]
 Transform = Callable[[Image.Image], Tensor]
 
@@ -34,47 +39,48 @@ Transform = Callable[[Image.Image], Tensor]
 class TaskDataModule(LightningDataModule):
     """One task of a benchmark as a LightningDataModule.
 
-    Subclasses define :attr:`name`, :attr:`family`, :attr:`task_names`, :meth:`load_task` and
-    :attr:`open_image`, and may set :attr:`likelihood`, :attr:`remedy` and ``prepare_data``.
+    Subclasses define `name`, `family`, `task_names`, `load_task` and `open_image`, and may set `likelihood`,
+    `remedy` and `prepare_data`.
 
     Args:
-        root: folder of the data; benchmarks that are part of the installation need none.
+        root: folder of the data; None for benchmarks that are part of the installation.
         task_id: number of the task, 0..len(task_names)-1; None is the first.
         transform: RGB PIL image -> float tensor [C, H, W], applied by the datasets. With None they yield PIL
-            images (Task2Vec then applies the probe's own transform), and the loaders make float32 in 0..1.
-        batch_size: images a batch of the loaders.
-        num_workers: processes that load images; 0 loads in the main process. None takes what suits the Trainer
-            and the CPUs, see :func:`~t2v_lightning.data.workers.default_workers`, and 0 where :attr:`in_memory`.
-        on_error: ``"raise"`` stops at an image that cannot be read, with an error that names it; ``"skip"``
-            opens every image once in :meth:`setup` and leaves out, names and counts those that cannot
-            (:attr:`skipped`). No image ever stands in for another.
-        pin_memory: put batches where a GPU copies them from quickly; None where the Trainer has a CUDA device.
-        prefetch_factor: batches that each worker reads ahead; None is PyTorch's 2. Without workers nothing is.
-        persistent_workers: keep workers from one pass over the images to the next, which saves the time of starting
-            them. Without workers it does nothing.
+            images (Task2Vec then applies the probe's own transform), which the loaders scale to float32 in 0..1.
+        batch_size: images in a batch of the loaders.
+        num_workers: processes that load images; 0 loads in the main process. None chooses by the Trainer and the
+            CPUs, see `default_workers`, and is 0 if `in_memory`.
+        on_error: `"raise"` stops at an image that cannot be read, with an error that names it. `"skip"` opens
+            every image once in `setup`, and names, counts and leaves out those that cannot be read (`skipped`). No
+            image is ever replaced by another.
+        pin_memory: put batches in memory from which a GPU copies quickly; None does so if the Trainer has a CUDA
+            device.
+        prefetch_factor: batches that each worker reads ahead; None is PyTorch's 2. No effect without workers.
+        persistent_workers: keep workers from one pass over the images to the next, which saves starting them again.
+            No effect without workers.
 
     Raises:
-        UnknownTaskError: ``task_id`` is out of range.
-        ValueError: ``batch_size`` or ``prefetch_factor`` is below 1, ``num_workers`` below 0, or ``on_error``
-            something else.
+        UnknownTaskError: `task_id` is out of range.
+        ValueError: `batch_size` or `prefetch_factor` is below 1, `num_workers` is below 0, or `on_error` is neither
+            `"raise"` nor `"skip"`.
     """
 
     name: str
     """Name in the registry."""
     open_image: Callable[[Any], Image.Image]
-    """One sample of :meth:`load_task` -> RGB PIL image. A plain function (``staticmethod`` in a class body):
-    a bound method would send the whole datamodule, and the trainer it knows, to every loader worker."""
+    """One sample of `load_task` -> RGB PIL image. A plain function (`staticmethod` in a class body), because a
+    bound method would send the whole datamodule, with its Trainer, to every loader worker."""
     in_memory: ClassVar[bool] = False
-    """Whether the images are few and in memory, so that starting workers for them would take longer than reading."""
+    """Whether the images are few and in memory, so that starting workers would take longer than reading them."""
     likelihood: str = "softmax"
-    """Output distribution that suits the labels: ``softmax``, ``bernoulli`` or ``gaussian``."""
+    """The output distribution for these labels: `softmax`, `bernoulli` or `gaussian`."""
     remedy: str = "pass root=<the folder that holds it>"
-    """How a user comes by the data, for the error that says it is missing."""
+    """How a user gets the data, for the error that says that they are missing."""
     mean: ClassVar[tuple[float, float, float]] = (0.485, 0.456, 0.406)
-    """Mean of the red, green and blue channels in 0..1, for modules that normalise by the data; here
-    ImageNet's, for benchmarks that publish none. Task2Vec normalises as the probe expects instead."""
+    """Mean of the red, green and blue channels in 0..1, for models that normalise by the data; ImageNet's where a
+    benchmark publishes none. Task2Vec does not use it and normalises as the probe expects."""
     std: ClassVar[tuple[float, float, float]] = (0.229, 0.224, 0.225)
-    """Standard deviation of the channels in 0..1; see :attr:`mean`."""
+    """Standard deviation of the channels in 0..1; see `mean`."""
 
     train_dataset: TaskDataset[Any]
     test_dataset: TaskDataset[Any]
@@ -96,7 +102,7 @@ class TaskDataModule(LightningDataModule):
             raise ValueError(f"Got batch_size={batch_size}: allowed are whole numbers from 1.")
         if num_workers is not None and num_workers < 0:
             raise ValueError(
-                f"Got num_workers={num_workers}: allowed are whole numbers from 0, and None for what suits."
+                f"Got num_workers={num_workers}: allowed are whole numbers from 0, and None to choose one."
             )
         if prefetch_factor is not None and prefetch_factor < 1:
             raise ValueError(
@@ -118,7 +124,7 @@ class TaskDataModule(LightningDataModule):
     @property
     @abstractmethod
     def task_names(self) -> list[str]:
-        """Names of all tasks of the benchmark; ``task_id`` counts along this list."""
+        """Names of all tasks of the benchmark; `task_id` is a position in this list."""
 
     @property
     @abstractmethod
@@ -127,11 +133,11 @@ class TaskDataModule(LightningDataModule):
 
     @abstractmethod
     def load_task(self, split: Split) -> Task[Any]:
-        """Samples, labels and class names of one split of the task; opens no image."""
+        """Samples, labels and class names of one split of the task, without opening an image."""
 
     @property
     def task_name(self) -> str:
-        """Name of the task at hand."""
+        """Name of this task."""
         return self.task_names[int(self.task_id)]
 
     @property
@@ -145,10 +151,10 @@ class TaskDataModule(LightningDataModule):
         return self._task("train").num_classes
 
     def check_task_id(self, task_id: Any) -> Any:
-        """The task number if the benchmark has it.
+        """The task number, if the benchmark has a task of that number.
 
         Raises:
-            UnknownTaskError: it has not.
+            UnknownTaskError: it has none.
         """
         names = self.task_names
         if isinstance(task_id, bool) or not isinstance(task_id, int) or not 0 <= task_id < len(names):
@@ -160,10 +166,10 @@ class TaskDataModule(LightningDataModule):
         return task_id
 
     def require(self, *parts: str) -> Path:
-        """The path ``root/parts`` of something that the benchmark needs to find there.
+        """The path `root/parts` of something that the benchmark needs.
 
         Raises:
-            MissingDataError: no root was given or it does not hold that path; the message names the remedy.
+            MissingDataError: `root` is None or that path does not exist; the message says how to get the data.
         """
         if self.root is None:
             raise MissingDataError(f"Dataset {self.name!r} needs a folder, but root is None: {self.remedy}.")
@@ -175,7 +181,7 @@ class TaskDataModule(LightningDataModule):
         return path
 
     def setup(self, stage: str | None = None) -> None:
-        """Make ``train_dataset`` and ``test_dataset``; any stage makes both."""
+        """Make `train_dataset` and `test_dataset`, whatever the stage."""
         if self.on_error == "skip":
             self._skip_unreadable()
         self.train_dataset = self._dataset("train")
@@ -186,7 +192,7 @@ class TaskDataModule(LightningDataModule):
         return self._dataloader(self.train_dataset, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """The test split, in order: these benchmarks have no third split."""
+        """The test split, in order, because these benchmarks have no third split."""
         return self._dataloader(self.test_dataset, shuffle=False)
 
     def test_dataloader(self) -> DataLoader[Any]:
@@ -222,3 +228,35 @@ class TaskDataModule(LightningDataModule):
             pin_memory=to_cuda if self.pin_memory is None else self.pin_memory,
             collate_fn=collate_images,
         )
+
+
+class FileDataModule(TaskDataModule):
+    """A benchmark whose samples are names of image files below one folder, bytes [N] from `pack_names`.
+
+    Args:
+        root, task_id, options: see `TaskDataModule`.
+    """
+
+    image_folder: ClassVar[str] = ""
+    """Folder below `root` that the names start from."""
+
+    def __init__(
+        self, root: str | os.PathLike[str] | None = None, task_id: Any = None, **options: Any
+    ) -> None:
+        super().__init__(root, task_id, **options)
+        self.open_image = partial(open_file, str(self.root / self.image_folder) if self.root else "")
+
+    def check_files(self, task: Task[Any], split: Split) -> Task[Any]:
+        """The task, if all its files exist; with `on_error="skip"` always, as `setup` leaves out the missing ones.
+
+        Raises:
+            MissingDataError: some files do not exist; the message counts them and names the first.
+        """
+        folder = self.require(*filter(None, [self.image_folder]))
+        missing = [] if self.on_error == "skip" else missing_files(folder, task.samples)  # type: ignore[arg-type]
+        if missing:
+            raise MissingDataError(
+                f"{len(missing)} of the {len(task)} {split} images that dataset {self.name!r} lists do not "
+                f"exist, such as {folder / missing[0]}: put them there, or pass on_error='skip' to leave them out."
+            )
+        return task

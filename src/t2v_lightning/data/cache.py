@@ -1,4 +1,4 @@
-"""Arrays that take long to make, kept on disk for as long as the files they are made of stay as they are."""
+"""Arrays that take long to make, cached on disk until the files that they are made from change."""
 
 from __future__ import annotations
 
@@ -16,17 +16,15 @@ from numpy.typing import NDArray
 
 from t2v_lightning.embedding.run_folder import whole_file
 
-__all__ = ["cached_arrays", "file_stamp"]
-
 _STAMP = "stamp"
 log = logging.getLogger(__name__)
 
 
 def file_stamp(files: Sequence[Path]) -> str:
-    """What changes when one of the files does: names, sizes, and times of the last changes.
+    """Names, sizes and times of the last changes of the files: another string once one of them changes.
 
     Raises:
-        FileNotFoundError: one of the files is not there.
+        FileNotFoundError: one of the files does not exist.
     """
     states = [(path.name, path.stat()) for path in files]
     return json.dumps([(name, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in states])
@@ -35,19 +33,19 @@ def file_stamp(files: Sequence[Path]) -> str:
 def cached_arrays(
     files: Sequence[Path], name: str, build: Callable[[], Mapping[str, NDArray[Any]]]
 ) -> dict[str, NDArray[Any]]:
-    """What ``build`` makes of the files, from the cache when none of them has changed since.
+    """What `build` makes of the files, from the cache if none of them has changed since.
 
-    The cache is ``.t2v_lightning/<name>.npz`` beside the first file or, where that cannot be written, in the
-    user's cache folder. It is written whole or not at all and read without unpickling; one that is damaged or
-    out of date is made anew.
+    The cache is `.t2v_lightning/<name>.npz` beside the first file or, where that cannot be written, in the
+    user's cache folder. It is written whole or not at all and read without unpickling. One that is damaged or
+    out of date is rebuilt.
 
     Args:
-        files: what ``build`` reads.
-        name: name of the cache; give it a version that changes with ``build``.
-        build: arrays by name, none of Python objects.
+        files: what `build` reads.
+        name: name of the cache, with a version that changes when `build` does.
+        build: gives arrays by name, none of them of Python objects.
 
     Raises:
-        FileNotFoundError: one of the files is not there.
+        FileNotFoundError: one of the files does not exist.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp(), "numbers.txt")
@@ -73,7 +71,7 @@ def cached_arrays(
             _write(place, {**arrays, _STAMP: np.array(stamp)})
             break
         except OSError as error:
-            log.info("cannot keep a cache in %s (%s)", place.parent, error)
+            log.info("cannot write a cache in %s (%s)", place.parent, error)
     return arrays
 
 
@@ -92,7 +90,7 @@ def _read(place: Path, stamp: str) -> dict[str, NDArray[Any]] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        log.warning("the cache %s cannot be read and is made anew (%s)", place, error)
+        log.warning("the cache %s cannot be read and is rebuilt (%s)", place, error)
         return None
 
 

@@ -14,18 +14,16 @@ from torchvision.transforms.functional import to_tensor
 from t2v_lightning.data.errors import ImageSizeError
 from t2v_lightning.data.task import Task
 
-__all__ = ["TaskDataset", "collate_images"]
-
 Sample = TypeVar("Sample")
 
 
 class TaskDataset(Dataset[tuple[Any, Any]], Generic[Sample]):
-    """``dataset[i]`` is (image, target); images are opened only then.
+    """`dataset[i]` is (image, target); the image is opened at that moment.
 
     Args:
         task: samples, labels and class names.
-        open_image: sample -> RGB PIL image. With loader workers it must pickle: no lambda.
-        transform: applied to the image; None leaves the PIL image.
+        open_image: sample -> RGB PIL image. Loader workers need one that pickles: no lambda.
+        transform: applied to the image; None leaves it a PIL image.
 
     >>> import numpy as np
     >>> grey = Task([10, 20], np.array([1, 0]), ("dark", "light"))
@@ -79,8 +77,8 @@ def collate_images(batch: Sequence[tuple[Image.Image | Tensor, int | Tensor]]) -
     shapes = sorted({tuple(image.shape) for image in images})
     if len(shapes) > 1:
         raise ImageSizeError(
-            f"A batch holds images of different sizes [C, H, W], such as {list(shapes[0])} and "
-            f"{list(shapes[-1])}: pass transform= to the datamodule, e.g. the probe's own, "
-            "which makes them one size."
+            f"Got a batch of images of different sizes [C, H, W], such as {list(shapes[0])} and "
+            f"{list(shapes[-1])}: allowed is one size; pass transform= to the datamodule, for example the "
+            "probe's own, which gives every image the same size."
         )
     return [torch.stack(images), default_collate([target for _, target in batch])]

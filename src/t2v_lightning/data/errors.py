@@ -1,19 +1,7 @@
-"""Errors of the data package: each says what was got, what is allowed, and what to do.
+"""Errors of the data package. Each message says what was got, what is allowed, and what to do.
 
-Every class takes one message, so that it keeps its type when a DataLoader worker passes it on.
+Every class takes one message, so that an error keeps its type when a DataLoader worker passes it on.
 """
-
-__all__ = [
-    "AnnotationError",
-    "DataError",
-    "DownloadError",
-    "ImageError",
-    "ImageSizeError",
-    "LabelError",
-    "MissingDataError",
-    "UnknownDataModuleError",
-    "UnknownTaskError",
-]
 
 
 class DataError(Exception):
@@ -29,11 +17,11 @@ class UnknownTaskError(DataError, ValueError):
 
 
 class LabelError(DataError, ValueError):
-    """Labels do not fit the samples or the class names."""
+    """Labels do not match the samples or the class names."""
 
 
 class MissingDataError(DataError, FileNotFoundError):
-    """Files of a benchmark are not where they should be."""
+    """Files of a benchmark are missing from where they are expected."""
 
 
 class ImageSizeError(DataError, ValueError):
@@ -45,8 +33,8 @@ class AnnotationError(DataError, ValueError):
 
 
 class ImageError(DataError, OSError):
-    """An image is there but cannot be read."""
+    """An image exists but cannot be read."""
 
 
 class DownloadError(DataError, OSError):
-    """A download did not come to a good end."""
+    """A download failed."""

@@ -1,4 +1,4 @@
-"""Opening image files of any kind as RGB, and saying which file is at fault when that fails."""
+"""Opening images of any kind as RGB, with errors that name the file."""
 
 from __future__ import annotations
 
@@ -16,12 +16,10 @@ from PIL import Image, ImageOps
 
 from t2v_lightning.data.errors import ImageError, MissingDataError
 
-__all__ = ["IMAGE_SUFFIXES", "missing_files", "open_bytes", "open_file", "open_rgb", "pack_names", "to_rgb"]
-
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 """Endings of the files that count as images, in any case."""
 
-_REMEDY = "mend or remove it, or pass on_error='skip' to leave out and count what cannot be read"
+_REMEDY = "repair or remove it, or pass on_error='skip' to leave out and count images that cannot be read"
 _ORIENTATION = 0x0112
 # What Pillow's decoders raise on damaged files.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
@@ -30,11 +28,11 @@ _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error,
 def to_rgb(image: Image.Image) -> Image.Image:
     """Any 8-bit or 16-bit PIL image as upright 8-bit RGB.
 
-    EXIF rotation is applied, 16-bit grey keeps its upper 8 bits, palettes and CMYK become the colours they
-    stand for, transparency is ignored.
+    EXIF rotation is applied, 16-bit grey keeps its upper 8 bits, palettes and CMYK become the colours that they
+    stand for, and transparency is ignored.
 
     Raises:
-        ValueError: the pixels are 32-bit numbers, which have no agreed range.
+        ValueError: the pixels are 32-bit numbers, whose range is not defined.
 
     >>> to_rgb(Image.fromarray(np.full((2, 2), 0x8000, dtype=np.uint16))).getpixel((0, 0))
     (128, 128, 128)
@@ -52,7 +50,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The image turned as its EXIF data say; unreadable ones say nothing, which is no reason to refuse it."""
+    """The image turned as its EXIF data say; EXIF data that cannot be read are ignored."""
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
     except _DAMAGE:
@@ -61,20 +59,20 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def open_rgb(path: str | os.PathLike[str]) -> Image.Image:
-    """An image file as upright 8-bit RGB; see :func:`to_rgb`.
+    """An image file as upright 8-bit RGB; see `to_rgb`.
 
     Raises:
         MissingDataError: there is no such file.
-        ImageError: the file is empty, truncated or no image. Both errors name the file.
+        ImageError: the file is empty, truncated or not an image. Both errors name the file.
     """
     return _open(path, os.fspath(path))
 
 
 def open_bytes(data: bytes, title: str) -> Image.Image:
-    """The content of an image file as upright 8-bit RGB; ``title`` names it in errors.
+    """The content of an image file as upright 8-bit RGB; `title` names it in errors.
 
     Raises:
-        ImageError: the content is empty, truncated or no image.
+        ImageError: the content is empty, truncated or not an image.
     """
     return _open(io.BytesIO(data), title)
 
@@ -89,13 +87,23 @@ def _open(source: Any, title: str) -> Image.Image:
         raise ImageError(f"Cannot read image {title} ({error}): {_REMEDY}.") from error
 
 
+def open_array(pixels: NDArray[np.uint8]) -> Image.Image:
+    """An array as RGB PIL image: uint8 [H, W] is grey, [H, W, 3] has colours.
+
+    >>> open_array(np.zeros((2, 3), dtype=np.uint8)).size
+    (3, 2)
+    """
+    image: Any = Image.fromarray(pixels)
+    return image.convert("RGB")  # type: ignore[no-any-return]
+
+
 def open_file(folder: str, name: bytes | str) -> Image.Image:
-    """The image ``folder/name``; with ``functools.partial`` over the folder it pickles into workers."""
+    """The image `folder/name`; a `functools.partial` over the folder pickles into workers."""
     return open_rgb(os.path.join(folder, os.fsdecode(name)))
 
 
 def pack_names(names: Iterable[str]) -> NDArray[np.bytes_]:
-    """File names as one array of bytes [N]: forked workers share its memory, unlike that of a list.
+    """File names as one array of bytes [N]. Unlike a list, its memory is shared with forked workers.
 
     >>> pack_names(["a/1.jpg", "b/20.jpg"]).dtype
     dtype('S8')
@@ -105,7 +113,7 @@ def pack_names(names: Iterable[str]) -> NDArray[np.bytes_]:
 
 
 def missing_files(folder: Path, names: NDArray[np.bytes_]) -> list[str]:
-    """Names below ``folder`` that are not there; lists each folder once, not each file."""
+    """Names that do not exist below `folder`; looks once into each folder, not for each file."""
     present: dict[str, set[str]] = {}
     missing = []
     for name in map(os.fsdecode, names):

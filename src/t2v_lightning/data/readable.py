@@ -1,4 +1,4 @@
-"""Finding the images of a task that cannot be read, for those who would rather go on without them."""
+"""Leaving out the images of a task that cannot be read."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from PIL import Image
 from t2v_lightning.data.errors import ImageError, MissingDataError
 from t2v_lightning.data.task import Sample, Task, take
 
-__all__ = ["leave_out_unreadable"]
-
 _SHOWN = 10
 log = logging.getLogger(__name__)
 
@@ -23,10 +21,10 @@ log = logging.getLogger(__name__)
 def leave_out_unreadable(
     task: Task[Sample], open_image: Callable[[Any], Image.Image], title: str = "task"
 ) -> tuple[Task[Sample], list[str]]:
-    """The task without the samples that ``open_image`` cannot open, and the error message of each of them.
+    """The task without the samples that `open_image` cannot open, and the error message for each of these.
 
-    Opens every image, in as many threads as there are processors; class names stay, even of classes that lose
-    their last image. Logs a warning that counts and names what is left out.
+    Opens every image, in as many threads as there are processors. Class names stay, even those of classes that
+    lose their last image. Logs a warning with the number and names of what is left out.
 
     >>> def open_image(level):
     ...     if level < 0:

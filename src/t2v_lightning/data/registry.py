@@ -1,4 +1,4 @@
-"""Datamodules by name."""
+"""Finding datamodules by name."""
 
 from __future__ import annotations
 
@@ -9,21 +9,25 @@ from functools import partial
 from typing import Any
 
 from t2v_lightning.data.base import TaskDataModule
-from t2v_lightning.data.benchmarks.cifar import CIFAR10, CIFAR100, SplitCIFAR
-from t2v_lightning.data.benchmarks.cifar10_mnist import CIFAR10MNIST
 from t2v_lightning.data.benchmarks.cub200 import CUB200
 from t2v_lightning.data.benchmarks.cub_inat2018 import CUBINat2018
 from t2v_lightning.data.benchmarks.imat2018_fashion import IMat2018Fashion
 from t2v_lightning.data.benchmarks.inat2018 import INat2018
-from t2v_lightning.data.benchmarks.mnist import KMNIST, MNIST, EMNISTLetters, FashionMNIST, SplitMNIST
-from t2v_lightning.data.benchmarks.stl10 import STL10
-from t2v_lightning.data.benchmarks.svhn import SVHN
+from t2v_lightning.data.benchmarks.recombined import CIFAR10MNIST, SplitCIFAR, SplitMNIST
+from t2v_lightning.data.benchmarks.small_images import (
+    CIFAR10,
+    CIFAR100,
+    KMNIST,
+    MNIST,
+    STL10,
+    SVHN,
+    EMNISTLetters,
+    FashionMNIST,
+)
 from t2v_lightning.data.builtin.datamodule import BUILTIN_TASKS, BuiltinDataModule
 from t2v_lightning.data.errors import UnknownDataModuleError
 from t2v_lightning.data.own.hf import HuggingFace
 from t2v_lightning.data.own.image_folder import ImageFolder
-
-__all__ = ["ALIASES", "get_datamodule", "list_datamodules"]
 
 _CLASSES: tuple[type[TaskDataModule], ...] = (
     MNIST,
@@ -51,11 +55,11 @@ _DATAMODULES: dict[str, Callable[..., TaskDataModule]] = {
 }
 
 ALIASES: dict[str, str] = {"letters": "emnist_letters", "imat2018fashion": "imat2018_fashion"}
-"""Other names that :func:`get_datamodule` takes, and what they stand for."""
+"""Other names that `get_datamodule` takes, with the names that they stand for."""
 
 
 def list_datamodules() -> list[str]:
-    """Names that :func:`get_datamodule` knows, families together, without :data:`ALIASES`.
+    """Names of all datamodules, grouped by family, without `ALIASES`.
 
     >>> list_datamodules()[:2]
     ['digits', 'digits_odd_even']
@@ -67,9 +71,9 @@ def get_datamodule(name: str, **options: Any) -> TaskDataModule:
     """The datamodule of that name.
 
     Args:
-        name: one of :func:`list_datamodules` or :data:`ALIASES`.
-        options: what the datamodule takes: ``root``, ``task_id``, ``transform``, ``batch_size``,
-            ``num_workers``, ``on_error``, ``pin_memory``, ``prefetch_factor``, ``persistent_workers``, and its own.
+        name: one of `list_datamodules` or `ALIASES`.
+        options: options of the datamodule: `root`, `task_id`, `transform`, `batch_size`, `num_workers`, `on_error`,
+            `pin_memory`, `prefetch_factor`, `persistent_workers`, and its own.
 
     Raises:
         UnknownDataModuleError: no datamodule has that name.

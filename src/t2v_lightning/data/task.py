@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from t2v_lightning.data.errors import LabelError
 
-__all__ = ["Sample", "Task", "take"]
-
 Sample = TypeVar("Sample")
 
 
@@ -22,11 +20,11 @@ class Task(Generic[Sample]):
 
     Args:
         samples: N samples of any kind, a sequence or an array whose first axis is the sample.
-        labels: int64 [N], each in 0..K-1; or float32 [N, K] of 0 and 1 for tasks of many labels a sample.
+        labels: int64 [N], each in 0..K-1; or float32 [N, K] of 0 and 1 where a sample has many labels.
         names: the K class names, all different.
 
     Raises:
-        LabelError: numbers of samples and labels differ, a label is outside 0..K-1, a name comes twice.
+        LabelError: there are not as many labels as samples, a label is outside 0..K-1, or a name occurs twice.
 
     >>> Task(["a.png", "b.png"], np.array([0, 1]), ("cat", "dog")).num_classes
     2
@@ -39,11 +37,13 @@ class Task(Generic[Sample]):
     def __post_init__(self) -> None:
         if len(self.samples) != len(self.labels):
             raise LabelError(
-                f"Got {len(self.samples)} samples and {len(self.labels)} labels: give one label a sample."
+                f"Got {len(self.samples)} samples and {len(self.labels)} labels: give one label for each sample."
             )
         if len(set(self.names)) != len(self.names):
             twice = sorted({name for name in self.names if self.names.count(name) > 1})
-            raise LabelError(f"Class names must differ, but these come more than once: {', '.join(twice)}.")
+            raise LabelError(
+                f"Got class names that occur more than once: {', '.join(twice)}. Make them differ."
+            )
         if self.labels.ndim == 1:
             self._check_range()
         elif self.labels.ndim != 2 or self.labels.shape[1] != len(self.names):
@@ -74,7 +74,7 @@ class Task(Generic[Sample]):
 
 
 def take(task: Task[Sample], index: NDArray[np.int64]) -> Task[Sample]:
-    """The samples at the positions ``index`` (int64 [M]), in that order; class names stay.
+    """The samples at the positions `index` (int64 [M]), in that order; class names stay.
 
     >>> take(Task("abc", np.array([0, 1, 1]), ("x", "y")), np.array([2, 0])).samples
     ['c', 'a']

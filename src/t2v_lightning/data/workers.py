@@ -1,4 +1,4 @@
-"""How many processes read images when nobody says so."""
+"""How many processes read images by default."""
 
 from __future__ import annotations
 
@@ -7,21 +7,19 @@ import os
 from pytorch_lightning import Trainer
 from pytorch_lightning.accelerators import CPUAccelerator
 
-__all__ = ["MOST_WORKERS", "default_workers"]
-
 MOST_WORKERS = 16
-"""Workers of one process of a fit, beyond which starting them costs a usual task more than they bring."""
+"""Most workers for one process of a fit; for a usual task, starting more takes longer than they save."""
 
 
 def default_workers(trainer: Trainer | None = None) -> int:
-    """Worker processes for each process of a fit, by the CPUs that this machine lets it use.
+    """Worker processes for each process of a fit, by the CPUs that it may use.
 
-    Where an accelerator computes, all CPUs of a process but one read images, and one at least. Where CPUs compute,
-    a quarter of them read: on two, reading JPEG files between batches takes 7 % of the time, and a worker that is
-    forked and competes with the arithmetic takes more than it saves (`benchmarks/pipeline.py`).
+    With an accelerator, all of a process's CPUs but one read images, and at least one. Without, a quarter of them
+    do: on two CPUs, reading JPEG files between batches takes 7 % of the time, and a forked worker that competes with
+    the arithmetic costs more than it saves (`benchmarks/pipeline.py`).
 
     Args:
-        trainer: that the images are for; None stands for one process on the CPU.
+        trainer: the Trainer that the images are for; None stands for one process on the CPU.
 
     >>> 0 <= default_workers() <= MOST_WORKERS
     True

@@ -91,13 +91,7 @@ def read_reference_pickle(path: str | os.PathLike[str]) -> dict[str, Any]:
         ValueError: the pickle is truncated, holds something else, or names anything but NumPy's array
             reconstruction and `task2vec.Embedding`.
     """
-    try:
-        with open(path, "rb") as file:
-            found = _RestrictedUnpickler(file).load()
-    except ValueError:
-        raise
-    except Exception as error:  # a malformed pickle raises almost anything
-        raise ValueError(f"truncated, or not a pickle ({type(error).__name__}: {error}).") from None
+    found = _load(path)
     if not isinstance(found, _ReferenceEmbedding) or not isinstance(found.state, dict):
         raise ValueError(f"the pickle holds a {type(found).__name__}; expected a task2vec.Embedding.")
     state = found.state
@@ -107,6 +101,30 @@ def read_reference_pickle(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(meta, dict):
         raise ValueError(f"its meta is a {type(meta).__name__}; expected a dict.")
     return {"fisher": _array(state["hessian"]), "scale": _array(state["scale"]), "meta": meta}
+
+
+def read_array_pickle(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """A pickled dict whose values are arrays of plain numbers, lists and strings, of Python 2 or 3.
+
+    Raises:
+        ValueError: the pickle is truncated, holds something other than a dict, or names anything but NumPy's array
+            reconstruction.
+    """
+    found = _load(path, encoding="latin1")
+    if not isinstance(found, dict):
+        raise ValueError(f"the pickle holds a {type(found).__name__}; expected a dict.")
+    return {key: _array(value) if isinstance(value, _Array) else value for key, value in found.items()}
+
+
+def _load(path: str | os.PathLike[str], encoding: str = "ASCII") -> Any:
+    """What the pickle holds, with stand-ins for arrays; `encoding` is that of the strings of Python 2."""
+    try:
+        with open(path, "rb") as file:
+            return _RestrictedUnpickler(file, encoding=encoding).load()
+    except ValueError:
+        raise
+    except Exception as error:  # a malformed pickle raises almost anything
+        raise ValueError(f"truncated, or not a pickle ({type(error).__name__}: {error}).") from None
 
 
 def _array(kept: object) -> NDArray[Any]:
@@ -143,6 +161,8 @@ def _bytes(kept: object) -> bytes | bytearray:
     match kept:
         case bytes() | bytearray():
             return kept
+        case str():  # bytes of Python 2, read as latin1
+            return kept.encode("latin1")
         case _Bytes(arguments=(str(text), "latin1")):
             return text.encode("latin1")
     raise ValueError("an array without its bytes.")

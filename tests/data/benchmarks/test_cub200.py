@@ -83,7 +83,7 @@ def test_another_level_has_other_tasks(root: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "old", "new", "message"),
     [
-        ("images.txt", "2 001", "1 001", r"images\.txt, line 2: id 1 comes a second time"),
+        ("images.txt", "2 001", "1 001", r"images\.txt, line 2: id 1 occurs twice"),
         ("image_class_labels.txt", "7 2\n", "", r"image_class_labels\.txt has no line for image 7"),
         (
             "train_test_split.txt",

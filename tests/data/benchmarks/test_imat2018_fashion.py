@@ -117,8 +117,8 @@ def edited(root: Path, file: str, change: Any) -> None:
     ("change", "message"),
     [
         (lambda c: c["images"].append(c["images"][0]), "lists an imageId more than once"),
-        (lambda c: c["annotations"].append(c["annotations"][0]), "annotates imageId 1 a second time"),
-        (lambda c: c["images"].pop(0), "annotates imageId 1 without listing it"),
+        (lambda c: c["annotations"].append(c["annotations"][0]), "annotates imageId 1 twice"),
+        (lambda c: c["images"].pop(0), "annotates imageId 1 but does not list it"),
         (lambda c: c.pop("annotations"), "Cannot read"),
         (lambda c: c["annotations"][0].update(labelId=["70000"]), "Cannot read"),
     ],
@@ -135,7 +135,7 @@ def test_bad_labels_are_errors_that_name_the_line(tmp_path: Path) -> None:
     path = tmp_path / FOLDER / "labels.csv"
     whole = path.read_text()
     for old, new, message in (
-        ("\n3,", "\n2,", r"labels\.csv, line 4: label id 2 comes a second time"),
+        ("\n3,", "\n2,", r"labels\.csv, line 4: label id 2 occurs twice"),
         ("\n3,", "\nthree,", r"labels\.csv, line 4: got 'three,"),
     ):
         path.write_text(whole.replace(old, new, 1))

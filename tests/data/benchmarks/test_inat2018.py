@@ -127,7 +127,7 @@ def test_a_changed_annotation_file_is_read_again(tmp_path: Path) -> None:
         ('"image_id": 0,', '"image_id": 1,', "annotates image id 1 twice"),
         ('"image_id": 0,', '"image_id": 77,', "annotation of image 77, which is not listed"),
         ('"category_id": 3', '"category_id": 99', "annotation of category 99, which is not listed"),
-        ('"annotations"', '"notes"', "no lists of images and annotations"),
+        ('"annotations"', '"notes"', "does not hold lists of images and annotations"),
         ('"categories": [', '"categories": ', r"Cannot read .*train2018\.json"),
     ],
 )
@@ -145,9 +145,7 @@ def test_annotations_that_contradict_themselves_are_errors(
 def test_obfuscated_categories_are_an_error_that_names_the_remedy(tmp_path: Path) -> None:
     root = small(tmp_path, {0: 2, 3: 1})
     (root / "inat2018/categories.json").write_text(json.dumps([{"id": 0, "name": "0", "supercategory": "?"}]))
-    with pytest.raises(
-        AnnotationError, match=r"un-obfuscated list is needed; run scripts/download_inat2018\.sh"
-    ):
+    with pytest.raises(AnnotationError, match=r"with the true names; run scripts/download_inat2018\.sh"):
         get_datamodule("inat2018", root=root).setup()
 
 

@@ -32,21 +32,46 @@ def test_damaged_idx_files_are_errors_that_name_them(tmp_path: Path) -> None:
         "plain.gz": whole,
     }.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(AnnotationError, match=f"Cannot read .*{name}: .*Fetch it again"):
+        with pytest.raises(AnnotationError, match=f"Cannot read .*{name} .*: fetch it again"):
             read_idx(tmp_path / name)
 
 
 def test_plain_files_hold_whole_items(tmp_path: Path) -> None:
     noise(6, 2, 3).tofile(tmp_path / "a.bin")
-    assert np.array_equal(read_plain(tmp_path / "a.bin", (2, 3)), noise(6, 2, 3))
-    with pytest.raises(AnnotationError, match=r"a\.bin: its 36 bytes are not whole items of 8 bytes"):
-        read_plain(tmp_path / "a.bin", (2, 4))
+    assert np.array_equal(read_plain(tmp_path / "a.bin", 2, 3), noise(6, 2, 3))
+    with pytest.raises(
+        AnnotationError, match=r"Cannot read .*a\.bin \(cannot reshape .* size 36 into shape \(2,4\)"
+    ):
+        read_plain(tmp_path / "a.bin", 2, 4)
+    (tmp_path / "a.bin").write_bytes(b"")
+    with pytest.raises(AnnotationError, match=r"Cannot read .*a\.bin \(it is empty"):
+        read_plain(tmp_path / "a.bin", 2, 3)
 
 
 def test_damaged_matlab_files_are_errors_that_name_them(tmp_path: Path) -> None:
     (tmp_path / "a.mat").write_bytes(b"nothing")
     with pytest.raises(AnnotationError, match=r"Cannot read .*a\.mat"):
         read_matlab(tmp_path / "a.mat", "X")
+
+
+def python2_string(text: bytes) -> bytes:
+    return b"U" + bytes([len(text)]) + text
+
+
+def test_a_batch_of_python_2_is_read(tmp_path: Path) -> None:
+    """Opcode by opcode what cPickle of Python 2 and the NumPy of its time wrote."""
+    pixels = bytes(range(200, 212))
+    dtype = b"cnumpy\ndtype\n" + python2_string(b"u1") + b"K\x00K\x01\x87R(K\x03" + python2_string(b"|")
+    dtype += b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+    array = (
+        b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + python2_string(b"b") + b"\x87R"
+    )
+    array += b"(K\x01K\x02K\x06\x86" + dtype + b"\x89" + python2_string(pixels) + b"tb"
+    entries = python2_string(b"data") + array + python2_string(b"labels") + b"](K\x03K\x05e"
+    (tmp_path / "batch").write_bytes(b"\x80\x02}(" + entries + b"u.")
+    read = read_python_batch(tmp_path / "batch", "data", "labels")
+    assert read["data"].tolist() == [list(pixels[:6]), list(pixels[6:])]
+    assert read["labels"] == [3, 5]
 
 
 @pytest.mark.parametrize("protocol", range(5))
@@ -70,7 +95,9 @@ class Trap:
 
 def test_a_pickle_that_names_a_function_is_refused_and_runs_nothing(tmp_path: Path) -> None:
     (tmp_path / "batch").write_bytes(pickle.dumps({"data": Trap(str(tmp_path / "sprung"))}, 2))
-    with pytest.raises(AnnotationError, match=r"it asks for posix\.mkdir"):
+    with pytest.raises(
+        AnnotationError, match=r"Cannot read .*batch \(the pickle asks for posix\.mkdir, which is refused"
+    ):
         read_python_batch(tmp_path / "batch")
     assert not (tmp_path / "sprung").exists()
     pickle.loads((tmp_path / "batch").read_bytes())
@@ -80,14 +107,21 @@ def test_a_pickle_that_names_a_function_is_refused_and_runs_nothing(tmp_path: Pa
 def test_a_batch_that_lacks_an_entry_is_an_error_that_names_both(tmp_path: Path) -> None:
     (tmp_path / "batch").write_bytes(pickle.dumps({"labels": [1]}, 2))
     assert read_python_batch(tmp_path / "batch", "labels") == {"labels": [1]}
-    with pytest.raises(AnnotationError, match=r"Cannot read .*batch: it holds no 'data'"):
+    with pytest.raises(AnnotationError, match=r"Cannot read .*batch \(it holds no 'data'"):
         read_python_batch(tmp_path / "batch", "labels", "data")
 
 
-@pytest.mark.parametrize("content", [{"data": np.zeros(3)}, ["no", "dict"], {"data": np.array([{}])}])
-def test_other_pickles_are_errors_that_name_the_file(tmp_path: Path, content: Any) -> None:
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({"data": np.zeros(3)}, "it holds an array of something other than bytes"),
+        (["no", "dict"], "the pickle holds a list; expected a dict"),
+        ({"data": np.array([{}])}, "an array without its bytes"),
+    ],
+)
+def test_other_pickles_are_errors_that_name_the_file(tmp_path: Path, content: Any, reason: str) -> None:
     (tmp_path / "batch").write_bytes(pickle.dumps(content, 2))
-    with pytest.raises(AnnotationError, match=r"Cannot read .*batch: it (holds|asks)"):
+    with pytest.raises(AnnotationError, match=rf"Cannot read .*batch \({reason}\): fetch it again\.$"):
         read_python_batch(tmp_path / "batch")
     (tmp_path / "batch").write_bytes(b"")
     with pytest.raises(AnnotationError, match=r"Cannot read .*batch"):

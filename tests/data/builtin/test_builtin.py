@@ -143,7 +143,7 @@ def test_no_network_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_missing_image_names_the_remedy() -> None:
-    with pytest.raises(MissingDataError, match=r"skimage does not bring the image nothing\.png.*reinstall"):
+    with pytest.raises(MissingDataError, match=r"skimage does not contain the image nothing\.png.*reinstall"):
         bundled_image("skimage/nothing.png")
 
 

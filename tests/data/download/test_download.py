@@ -20,10 +20,10 @@ from loopback import Loopback, serving
 from t2v_lightning.data import get_datamodule
 from t2v_lightning.data.download import fetch as fetching
 from t2v_lightning.data.download.__main__ import main
-from t2v_lightning.data.download.catalogue import CATALOGUE, Download
+from t2v_lightning.data.download.catalogue import CATALOGUE, Source
 from t2v_lightning.data.errors import DownloadError
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+SCRIPTS = Path(__file__).parents[3] / "scripts"
 
 
 def packed(root: Path, folder: str) -> bytes:
@@ -33,16 +33,15 @@ def packed(root: Path, folder: str) -> bytes:
     return buffer.getvalue()
 
 
-def publish(server: Loopback, name: str, contents: list[bytes]) -> Download:
+def publish(server: Loopback, name: str, contents: list[bytes]) -> tuple[Source, ...]:
     """The catalogue's entry with its files served from the loopback address."""
-    download = CATALOGUE[name]
     sources = []
-    for source, content in zip(download.sources, contents, strict=True):
+    for source, content in zip(CATALOGUE[name], contents, strict=True):
         server.files[f"/{source.filename}"] = content
         checksum = "sha256:" + hashlib.sha256(content).hexdigest()
         url = f"{server.url}/{source.filename}"
         sources.append(replace(source, urls=(url,), checksum=checksum, space=10_000_000))
-    return Download(tuple(sources))
+    return tuple(sources)
 
 
 @pytest.fixture
@@ -201,7 +200,7 @@ def test_small_benchmarks_are_fetched_by_prepare_data(
 ) -> None:
     replicas.write_mnist(tmp_path / "source", packed=True)  # type: ignore[call-arg]
     files = {path.name: path.read_bytes() for path in (tmp_path / "source/MNIST/raw").iterdir()}
-    contents = [files[source.filename] for source in CATALOGUE["mnist"].sources]
+    contents = [files[source.filename] for source in CATALOGUE["mnist"]]
     monkeypatch.setitem(CATALOGUE, "mnist", publish(server, "mnist", contents))
     datamodule = get_datamodule("split_mnist", root=tmp_path / "data", task_id=[3, 5])
     datamodule.prepare_data()
@@ -277,16 +276,15 @@ def test_scripts_fetch_their_benchmark(script: str, name: str, tmp_path: Path) -
 def test_the_script_fetches_from_a_server_that_drops_connections(cub: Loopback, tmp_path: Path) -> None:
     """The whole way in a process of its own, given up once in the middle and run again."""
     program = tmp_path / "python"
-    source = CATALOGUE["cub200"].sources[0]
+    source = CATALOGUE["cub200"][0]
     program.write_text(
         f"#!{sys.executable}\n"
         "import dataclasses, sys\n"
         "from t2v_lightning.data.download import __main__ as download, fetch\n"
         "fetch.PAUSE = 0.001\n"
-        "entry = download.CATALOGUE['cub200']\n"
+        "source = download.CATALOGUE['cub200'][0]\n"
         f"served = dict(urls={source.urls!r}, checksum={source.checksum!r}, space=10**7)\n"
-        "sources = (dataclasses.replace(entry.sources[0], **served),)\n"
-        "download.CATALOGUE['cub200'] = dataclasses.replace(entry, sources=sources)\n"
+        "download.CATALOGUE['cub200'] = (dataclasses.replace(source, **served),)\n"
         "assert sys.argv[1:3] == ['-m', 't2v_lightning.data.download']\n"
         "sys.exit(download.main(sys.argv[3:]))\n"
     )
@@ -304,15 +302,15 @@ def test_the_script_fetches_from_a_server_that_drops_connections(cub: Loopback, 
 
 
 def test_every_entry_has_addresses_checksums_and_space() -> None:
-    for download in CATALOGUE.values():
-        for source in download.sources:
+    for sources in CATALOGUE.values():
+        for source in sources:
             assert source.provides
             assert source.space >= 10_000_000
             algorithm, _, digest = source.checksum.partition(":")
             assert len(digest) == 2 * hashlib.new(algorithm).digest_size
             assert all(url.startswith(("https://", "http://")) for url in source.urls)
             assert "?" not in source.filename
-    assert sum(source.space for source in CATALOGUE["inat2018"].sources) == 319_000_000_000
+    assert sum(source.space for source in CATALOGUE["inat2018"]) == 319_000_000_000
 
 
 def test_a_download_error_is_a_data_error() -> None:

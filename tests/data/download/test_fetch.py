@@ -38,7 +38,7 @@ def ranges(server: Loopback) -> list[str | None]:
 
 
 @pytest.mark.parametrize("checksum", [MD5, "sha256:" + hashlib.sha256(CONTENT).hexdigest()])
-def test_a_file_comes_whole_and_alone(server: Loopback, tmp_path: Path, checksum: str) -> None:
+def test_a_file_comes_whole_and_nothing_else_stays(server: Loopback, tmp_path: Path, checksum: str) -> None:
     assert get(server, tmp_path / "deep" / "a.bin", checksum).read_bytes() == CONTENT
     assert {path.name for path in (tmp_path / "deep").iterdir()} == {"a.bin"}
     assert ranges(server) == [None]
@@ -95,13 +95,13 @@ def test_a_part_of_another_version_is_fetched_from_the_start(server: Loopback, t
 
 def test_wrong_bytes_are_deleted_and_said(server: Loopback, tmp_path: Path) -> None:
     server.plan = ["wrong bytes"]
-    with pytest.raises(DownloadError, match=rf"a\.bin gives has not the checksum {MD5}.*deleted"):
+    with pytest.raises(DownloadError, match=rf"a\.bin whose checksum is not {MD5}.*deleted"):
         get(server, tmp_path / "a.bin")
     assert not list(tmp_path.iterdir())
     assert get(server, tmp_path / "a.bin").read_bytes() == CONTENT
 
 
-def test_a_wrong_file_under_the_name_is_fetched_anew(server: Loopback, tmp_path: Path) -> None:
+def test_a_wrong_file_under_the_name_is_fetched_again(server: Loopback, tmp_path: Path) -> None:
     (tmp_path / "a.bin").write_bytes(CONTENT[:-1] + b"!")
     assert get(server, tmp_path / "a.bin").read_bytes() == CONTENT
 
@@ -125,7 +125,7 @@ def test_a_server_that_never_gives_more_is_given_up_and_the_part_kept(
     server: Loopback, tmp_path: Path
 ) -> None:
     server.plan = [70_000, *[0] * 20]
-    with pytest.raises(DownloadError, match=r"goes on from the 70,000 bytes that are there"):
+    with pytest.raises(DownloadError, match=r"resumes after the 70,000 bytes that are there"):
         get(server, tmp_path / "a.bin")
     assert len(server.requests) == 1 + fetching.ATTEMPTS
     assert (tmp_path / "a.bin.part").read_bytes() == CONTENT[:70_000]

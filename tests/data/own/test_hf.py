@@ -83,8 +83,8 @@ def test_numbers_without_names_are_classes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"label_column": "breed"}, "no column 'breed': it has image, label; pass label_column="),
-        ({"image_column": "photo"}, "no column 'photo': it has image, label; pass image_column="),
+        ({"label_column": "breed"}, "no column 'breed': allowed are image, label; pass label_column="),
+        ({"image_column": "photo"}, "no column 'photo': allowed are image, label; pass image_column="),
         ({"label_column": "image"}, "Got column 'image' of type .*allowed are classes"),
     ],
 )
@@ -102,7 +102,7 @@ def test_wrong_splits_are_errors_that_list_the_right_ones(tmp_path: Path, option
 
 
 def test_what_is_no_dataset_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(MissingDataError, match="is no folder written by save_to_disk: pass root="):
+    with pytest.raises(MissingDataError, match="was not written by save_to_disk: pass root="):
         opened(root=tmp_path)
 
 

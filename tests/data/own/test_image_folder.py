@@ -173,11 +173,11 @@ def test_lists_of_labels_are_many_labels(root: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
     [
-        ([["file", "label"], ["img/0.png", "a"]], {}, "has no column 'path': it has file, label"),
+        ([["file", "label"], ["img/0.png", "a"]], {}, "has no column 'path': allowed are file, label"),
         (
             [["path", "label"], ["img/0.png", "a"], ["img/0.png", "b"]],
             {},
-            r"image img/0\.png comes more than once",
+            r"image img/0\.png occurs more than once",
         ),
         ([["path", "label"], ["img/0.png", "a"], ["img/1.png", ""]], {}, "row 3: column 'label' is empty"),
         ([["path", "label"], ["img/0.png", "a"], ["img/1.png"]], {}, "row 3: got 1 cells for 2 columns"),
@@ -195,10 +195,10 @@ def test_lists_of_labels_are_many_labels(root: Path, kind: str) -> None:
         (
             [["path", "label", "split"], ["img/0.png", "a", "train"], ["img/0.png", "a", "test"]],
             {},
-            r"image img/0\.png comes more than once",
+            r"image img/0\.png occurs more than once",
         ),
-        ([["path", "label", "label"]], {}, "which must differ"),
-        ([], {}, "which must differ"),
+        ([["path", "label", "label"]], {}, "give each its own name"),
+        ([], {}, "give each its own name"),
         ([["path", "red"], ["img/0.png", "2"]], {"label_column": ["red"]}, "row 2: got '2' in column 'red'"),
     ],
 )

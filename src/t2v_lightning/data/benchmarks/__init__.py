@@ -1,1 +1,1 @@
-"""The benchmarks of the literature, one file each."""
+"""The benchmarks of the literature: where their files are, how they are read, which tasks they hold."""

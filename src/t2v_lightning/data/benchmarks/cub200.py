@@ -13,24 +13,21 @@ from typing import Any, Literal
 import numpy as np
 
 from t2v_lightning.data.algebra import select_classes
-from t2v_lightning.data.base import Split
+from t2v_lightning.data.base import FileDataModule, Split
 from t2v_lightning.data.benchmarks.taxonomy import TaxonGroup, group_by_rank
 from t2v_lightning.data.errors import AnnotationError
-from t2v_lightning.data.file_datamodule import FileDataModule
 from t2v_lightning.data.images import pack_names
 from t2v_lightning.data.task import Task
-
-__all__ = ["CUB200", "CUBLevel", "cub_groups"]
 
 CUBLevel = Literal["paper", "order", "family", "genus"]
 
 
 @cache
 def cub_groups(level: CUBLevel = "paper") -> list[TaxonGroup]:
-    """Groups of two or more species, each by its first class; members are class numbers 0..199.
+    """Groups of two or more species, in the order of their first classes; members are class numbers 0..199.
 
-    ``"paper"``: the 10 orders of birds other than Passeriformes, then the 15 families of that order. Another
-    level: the groups of that rank over all birds.
+    `"paper"` gives the 10 orders of birds other than Passeriformes, then the 15 families of that order; any other
+    level gives the groups of that rank over all birds.
 
     >>> [len(cub_groups(level)) for level in ("paper", "order", "family", "genus")]
     [25, 11, 28, 37]
@@ -47,14 +44,14 @@ def cub_groups(level: CUBLevel = "paper") -> list[TaxonGroup]:
 
 
 class CUB200(FileDataModule):
-    """Species of birds inside a group of related ones (Wah et al., 2011), in ``root/cub/CUB_200_2011``.
+    """Telling related species of birds apart (Wah et al., 2011), with the data in `root/cub/CUB_200_2011`.
 
     Args:
-        root, task_id, options: see :class:`TaskDataModule`.
-        level: ``"paper"`` (25 tasks), ``"order"``, ``"family"`` or ``"genus"``; see :func:`cub_groups`.
+        root, task_id, options: see `TaskDataModule`.
+        level: `"paper"` (25 tasks), `"order"`, `"family"` or `"genus"`; see `cub_groups`.
 
     Raises:
-        ValueError: another level.
+        ValueError: `level` is none of these.
         AnnotationError: a list of images or labels contradicts itself.
 
     >>> birds = CUB200("data", task_id=10)
@@ -87,7 +84,7 @@ class CUB200(FileDataModule):
 
     @property
     def taxon(self) -> dict[str, str]:
-        """The ranks that all species of the task share, such as ``{"class": "Aves", ...}``."""
+        """The ranks that all species of the task share, such as `{"class": "Aves", ...}`."""
         return cub_groups(self.level)[int(self.task_id)].taxon
 
     @property
@@ -106,7 +103,7 @@ class CUB200(FileDataModule):
             if labels[image] not in numbers:
                 raise AnnotationError(
                     f"{folder / 'image_class_labels.txt'} gives image {image} the class {labels[image]}, "
-                    "which classes.txt does not list. Fetch the data again."
+                    "which classes.txt does not list: fetch the data again."
                 )
         birds: Task[np.bytes_] = Task(
             pack_names([names[image] for image in chosen]),
@@ -120,28 +117,30 @@ class CUB200(FileDataModule):
 
 
 def _class_names(listed: Iterable[str]) -> tuple[str, ...]:
-    """``001.Black_footed_Albatross`` without its number, unless that leaves two classes of one name."""
+    """`001.Black_footed_Albatross` without its number, unless two classes then have the same name."""
     names = tuple(listed)
     plain = tuple(name.split(".", 1)[-1].replace("_", " ") for name in names)
     return plain if len(set(plain)) == len(names) else names
 
 
 def _read_list(path: Path, ids: dict[str, str] | None = None) -> dict[str, str]:
-    """Lines of an id and a value; with ``ids``, exactly those.
+    """The values in a file whose lines are an id and a value; `ids` are those that must be there, and no others.
 
     Raises:
-        AnnotationError: a line of another form, an id that comes twice, is unknown or is missing.
+        AnnotationError: a line has another form, or an id occurs twice, is unknown or is missing.
     """
     values: dict[str, str] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         identity, _, value = line.strip().partition(" ")
         if not value:
-            raise AnnotationError(f"{path}, line {number}: got {line!r}, but a line is an id and a value.")
+            raise AnnotationError(
+                f"{path}, line {number}: got {line!r}, but a line is an id and a value: fetch the data again."
+            )
         if identity in values:
-            raise AnnotationError(f"{path}, line {number}: id {identity} comes a second time.")
+            raise AnnotationError(f"{path}, line {number}: id {identity} occurs twice: fetch the data again.")
         values[identity] = value
     if ids is not None and (odd := sorted(values.keys() ^ ids.keys(), key=len)):
         lacking = "has no line for" if odd[0] in ids else "names"
         also = "images.txt lists" if odd[0] in ids else "images.txt does not list"
-        raise AnnotationError(f"{path} {lacking} image {odd[0]}, which {also}. Fetch the data again.")
+        raise AnnotationError(f"{path} {lacking} image {odd[0]}, which {also}: fetch the data again.")
     return values

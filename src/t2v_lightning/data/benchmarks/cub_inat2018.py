@@ -10,23 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from t2v_lightning.data.base import Split
+from t2v_lightning.data.base import FileDataModule, Split
 from t2v_lightning.data.benchmarks.cub200 import CUB200, cub_groups
 from t2v_lightning.data.benchmarks.inat2018 import INat2018
 from t2v_lightning.data.benchmarks.taxonomy import TaxonGroup
 from t2v_lightning.data.errors import UnknownTaskError
-from t2v_lightning.data.file_datamodule import FileDataModule
 from t2v_lightning.data.images import open_file
 from t2v_lightning.data.task import Task
-
-__all__ = ["CUBINat2018", "inat_positions"]
 
 _CUB_TASKS = 25
 
 
 @cache
 def inat_positions() -> tuple[int, ...]:
-    """For each of the 207 iNat tasks of the meta-task its number among the orders of ``inat2018``.
+    """For each of the 207 iNat tasks of the meta-task, its number among the orders of `inat2018`.
 
     >>> len(inat_positions()), inat_positions()[100:103]
     (207, (100, 102, 103))
@@ -40,13 +37,13 @@ def inat_positions() -> tuple[int, ...]:
 
 
 class CUBINat2018(FileDataModule):
-    """Tasks 0..24 are those of :class:`CUB200`, 25..231 orders of :class:`INat2018`.
+    """Tasks 0..24 are those of `CUB200`, tasks 25..231 are orders of `INat2018`.
 
-    Only the data of the task at hand are needed. A part of iNaturalist with fewer orders has fewer tasks.
+    A task needs only its own data. With a part of iNaturalist that has fewer orders there are fewer tasks.
 
     Args:
-        root: folder of ``cub/CUB_200_2011`` and ``inat2018``.
-        task_id, options: see :class:`TaskDataModule`.
+        root: folder that holds `cub/CUB_200_2011` and `inat2018`.
+        task_id, options: see `TaskDataModule`.
 
     >>> CUBINat2018("data", task_id=15).task_name
     '[CUB] Corvidae (aves)'
@@ -65,7 +62,7 @@ class CUBINat2018(FileDataModule):
 
     @property
     def part(self) -> CUB200 | INat2018:
-        """The task as one of its own benchmark."""
+        """The same task as a task of CUB-200 or of iNaturalist."""
         if self.task_id < _CUB_TASKS:
             return CUB200(self.root, self.task_id, on_error=self.on_error)
         return INat2018(self.root, inat_positions()[self.task_id - _CUB_TASKS], on_error=self.on_error)
@@ -94,7 +91,7 @@ class CUBINat2018(FileDataModule):
 
     def check_task_id(self, task_id: Any) -> Any:
         whole = isinstance(task_id, int) and not isinstance(task_id, bool)
-        # Tasks of CUB need no look at iNat, which may not be there.
+        # Tasks of CUB do not need iNat, which may be missing.
         if whole and 0 <= task_id < _CUB_TASKS:
             return task_id
         there = self.root is not None and (self.root / INat2018.image_folder / "train2018.json").exists()
@@ -107,7 +104,7 @@ class CUBINat2018(FileDataModule):
         return task_id
 
     def prepare_data(self) -> None:
-        """Read the annotations into their cache, on one process of a machine alone."""
+        """Cache the annotations; Lightning calls this in one process of each machine."""
         self.part.prepare_data()
 
     def load_task(self, split: Split) -> Task[np.bytes_]:

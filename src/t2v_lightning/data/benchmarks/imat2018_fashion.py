@@ -1,4 +1,4 @@
-"""iMaterialist Fashion 2018: attributes of clothes, one by one or by kind."""
+"""iMaterialist Fashion 2018: attributes of clothes, singly or by type."""
 
 from __future__ import annotations
 
@@ -13,23 +13,20 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from t2v_lightning.data.base import Split
+from t2v_lightning.data.base import FileDataModule, Split
 from t2v_lightning.data.cache import cached_arrays
 from t2v_lightning.data.errors import AnnotationError
-from t2v_lightning.data.file_datamodule import FileDataModule
 from t2v_lightning.data.images import pack_names
 from t2v_lightning.data.task import Task
 
-__all__ = ["IMat2018Fashion", "IMatLevel"]
-
 IMatLevel = Literal["attribute", "type", "category"]
-_SPLITS = {"train": "train", "test": "validation"}
+_FILES: dict[Split, str] = {"train": "train", "test": "validation"}
 _TYPES = (2, 3, 4, 5, 6, 8, 9)
 _CATEGORIES = ("pants", "shoes", "other")
 
 
 class _Label(NamedTuple):
-    """A line of ``labels.csv``."""
+    """A line of `labels.csv`."""
 
     number: int
     type: int
@@ -39,18 +36,18 @@ class _Label(NamedTuple):
 
 
 class IMat2018Fashion(FileDataModule):
-    """Attributes of clothes (Guo et al., 2019), in ``root/imat2018/fashion``.
+    """Attributes of clothes (Guo et al., 2019), with the data in `root/imat2018/fashion`.
 
     Args:
-        root, task_id, options: see :class:`TaskDataModule`.
-        level: what a task is. ``"attribute"``: whether a picture carries attribute ``task_id`` + 1 of
-            ``labels.csv`` (softmax of two classes). ``"type"``: which attributes of one type it carries:
-            colour, gender, material, neckline, pattern, sleeve or style (Bernoulli; pictures with none are
-            left out). ``"category"``: which pants, which shoes, or which other article it shows (softmax;
-            pictures with several are left out).
+        root, task_id, options: see `TaskDataModule`.
+        level: what a task is. `"attribute"`: whether a picture has attribute `task_id` + 1 of `labels.csv`
+            (softmax of two classes). `"type"`: which attributes of one type it has, the types being colour, gender,
+            material, neckline, pattern, sleeve and style (Bernoulli; pictures with none are left out).
+            `"category"`: which pants, which shoes, or which other article it shows (softmax; pictures with several
+            are left out).
 
     Raises:
-        ValueError: another level.
+        ValueError: `level` is none of these.
         AnnotationError: an annotation file contradicts itself.
 
     >>> shoes = IMat2018Fashion("data", task_id=1, level="category")
@@ -90,8 +87,8 @@ class IMat2018Fashion(FileDataModule):
         return _distinct([label.name for label in labels], labels)
 
     def prepare_data(self) -> None:
-        """Read the annotations into their cache, on one process of a machine alone."""
-        for split in _SPLITS:
+        """Cache the annotations; Lightning calls this in one process of each machine."""
+        for split in _FILES:
             self._annotations(split)
 
     def load_task(self, split: Split) -> Task[np.bytes_]:
@@ -117,7 +114,7 @@ class IMat2018Fashion(FileDataModule):
     def _carried(
         self, split: Split, wanted: Sequence[_Label]
     ) -> tuple[NDArray[np.bytes_], NDArray[np.bool_]]:
-        """Names [N] of all annotated pictures, and which of the wanted labels each carries: bool [N, K]."""
+        """Names [N] of all annotated pictures, and which of the wanted labels each has: bool [N, K]."""
         arrays = self._annotations(split)
         column = np.full(int(np.iinfo(np.uint16).max) + 1, -1, dtype=np.int64)
         column[[label.number for label in wanted]] = np.arange(len(wanted))
@@ -130,16 +127,16 @@ class IMat2018Fashion(FileDataModule):
     def _labels(self) -> list[_Label]:
         return _read_labels(self.require("imat2018", "fashion", "labels.csv"))
 
-    def _annotations(self, split: str) -> dict[str, NDArray[Any]]:
-        path = self.require("imat2018", "fashion", f"{_SPLITS[split]}.json")
-        return cached_arrays([path], f"{_SPLITS[split]}-1", partial(_read_annotations, path))
+    def _annotations(self, split: Split) -> dict[str, NDArray[Any]]:
+        path = self.require("imat2018", "fashion", f"{_FILES[split]}.json")
+        return cached_arrays([path], f"{_FILES[split]}-1", partial(_read_annotations, path))
 
 
 def _read_labels(path: Path) -> list[_Label]:
     """Labels by number.
 
     Raises:
-        AnnotationError: a line is no label, or a number comes twice.
+        AnnotationError: a line is not a label, or a number occurs twice.
     """
     labels: dict[int, _Label] = {}
     with path.open(newline="", encoding="utf-8") as file:
@@ -152,10 +149,12 @@ def _read_labels(path: Path) -> list[_Label]:
         except ValueError as error:
             raise AnnotationError(
                 f"{path}, line {line}: got {','.join(row)!r}, but a line is label id, task id, label name, "
-                "task name, is-pants and is-shoe."
+                "task name, is-pants and is-shoe: fetch it again."
             ) from error
         if label.number in labels:
-            raise AnnotationError(f"{path}, line {line}: label id {label.number} comes a second time.")
+            raise AnnotationError(
+                f"{path}, line {line}: label id {label.number} occurs twice: fetch it again."
+            )
         labels[label.number] = label
     return [labels[number] for number in sorted(labels)]
 
@@ -164,22 +163,22 @@ def _read_annotations(path: Path) -> Mapping[str, NDArray[Any]]:
     """Names of the annotated pictures, how many labels each has, and these: bytes [N], int32 [N], uint16 [M].
 
     Raises:
-        AnnotationError: the file cannot be read, an id comes twice, or an annotation is of a picture that is
-            not listed.
+        AnnotationError: the file cannot be read, an id occurs twice, or an annotation is of a picture that is not
+            listed.
     """
     try:
         content = json.loads(path.read_bytes(), object_hook=_shorten)
         images, annotations = content["images"], content["annotations"]
     except (ValueError, KeyError, TypeError, OverflowError) as error:
-        raise AnnotationError(f"Cannot read {path} ({error!r}). Fetch it again.") from error
+        raise AnnotationError(f"Cannot read {path} ({error!r}): fetch it again.") from error
     listed = set(images)
     if len(listed) != len(images):
-        raise AnnotationError(f"{path} lists an imageId more than once. Fetch it again.")
+        raise AnnotationError(f"{path} lists an imageId more than once: fetch it again.")
     seen: set[str] = set()
     for image, _ in annotations:
         if image not in listed or image in seen:
-            wrong = "a second time" if image in seen else "without listing it as an image"
-            raise AnnotationError(f"{path} annotates imageId {image} {wrong}. Fetch it again.")
+            wrong = "twice" if image in seen else "but does not list it as an image"
+            raise AnnotationError(f"{path} annotates imageId {image} {wrong}: fetch it again.")
         seen.add(image)
     return {
         "names": pack_names(f"{path.stem}/{image}.jpg" for image, _ in annotations),
@@ -189,14 +188,14 @@ def _read_annotations(path: Path) -> Mapping[str, NDArray[Any]]:
 
 
 def _shorten(item: dict[str, Any]) -> Any:
-    """Keep of an image or annotation what is needed, as it is read."""
+    """Keep only what is needed of an image or annotation while the file is read."""
     if "labelId" in item:
         return str(item["imageId"]), np.array([int(number) for number in item["labelId"]], dtype=np.uint16)
     return str(item["imageId"]) if "imageId" in item else item
 
 
 def _distinct(names: Sequence[str], labels: Sequence[_Label]) -> list[str]:
-    """The names, those that several labels have with their type and, should that not do, their number."""
+    """The names; one that several labels have gets its type or, if that is not enough, its number."""
     typed = [
         name if names.count(name) == 1 else f"{name} ({label.type_name})"
         for name, label in zip(names, labels, strict=True)

@@ -1,4 +1,4 @@
-"""iNaturalist 2018: species inside each order or class of living things."""
+"""iNaturalist 2018: telling the species of an order, or of a class, apart."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from t2v_lightning.data.base import Split
+from t2v_lightning.data.base import FileDataModule, Split
 from t2v_lightning.data.benchmarks.inat_annotations import (
     CATEGORIES,
     FILES,
@@ -16,19 +16,17 @@ from t2v_lightning.data.benchmarks.inat_annotations import (
     read_annotations,
 )
 from t2v_lightning.data.benchmarks.taxonomy import TaxonGroup, group_by_rank
-from t2v_lightning.data.file_datamodule import FileDataModule
 from t2v_lightning.data.task import Task
-
-__all__ = ["INat2018", "INatLevel", "inat_groups"]
 
 INatLevel = Literal["order", "class"]
 
 
 @lru_cache(maxsize=4)
 def inat_groups(annotations: INatAnnotations, level: INatLevel = "order") -> list[TaxonGroup]:
-    """Orders, or classes, with most training images first, ties by first annotation.
+    """Orders, or classes, by number of training images, the largest first; equal ones by their first annotation.
 
-    Members are the categories with training images, positions in ``annotations.taxa``, by name.
+    Members are the categories that have training images, in the order of their names, as positions in
+    `annotations.taxa`.
 
     >>> taxa = [{"order": "Fabales", "name": "Vicia faba"}, {"order": "Poales", "name": "Zea mays"}]
     >>> numbers = {"train": np.array([0, 1, 1], dtype=np.int32)}
@@ -47,18 +45,18 @@ def inat_groups(annotations: INatAnnotations, level: INatLevel = "order") -> lis
 
 
 class INat2018(FileDataModule):
-    """Species inside a group of related ones (Van Horn et al., 2018), in ``root/inat2018``.
+    """Telling related species apart (Van Horn et al., 2018), with the data in `root/inat2018`.
 
-    The training images are those of ``train2018.json``, the test images those of ``val2018.json``. Their
-    files are looked for when they are opened. An order of one species is a task too, of one class, which
-    keeps the numbers of the others; :class:`CUBINat2018` leaves those out.
+    The training images are those of `train2018.json`, the test images those of `val2018.json`; whether their files
+    exist shows only when they are opened. An order of one species is a task too, with one class, so that the
+    numbers of the others do not depend on it; `CUBINat2018` leaves such orders out.
 
     Args:
-        root, task_id, options: see :class:`TaskDataModule`.
-        level: ``"order"`` or ``"class"``.
+        root, task_id, options: see `TaskDataModule`.
+        level: `"order"` or `"class"`.
 
     Raises:
-        ValueError: another level.
+        ValueError: `level` is neither.
         AnnotationError: an annotation file contradicts itself.
 
     >>> INat2018().remedy
@@ -85,7 +83,7 @@ class INat2018(FileDataModule):
 
     @property
     def groups(self) -> list[TaxonGroup]:
-        """One group a task."""
+        """The groups of species; each is a task."""
         return inat_groups(self._annotations(), self.level)
 
     @property
@@ -94,7 +92,7 @@ class INat2018(FileDataModule):
 
     @property
     def taxon(self) -> dict[str, str]:
-        """The ranks that all species of the task share, such as ``{"class": "Insecta", ...}``."""
+        """The ranks that all species of the task share, such as `{"class": "Insecta", ...}`."""
         return self.groups[int(self.task_id)].taxon
 
     @property
@@ -102,7 +100,7 @@ class INat2018(FileDataModule):
         return self.taxon.get("class", self.name)
 
     def prepare_data(self) -> None:
-        """Read the annotations into their cache, on one process of a machine alone."""
+        """Cache the annotations; Lightning calls this in one process of each machine."""
         self._annotations()
 
     def load_task(self, split: Split) -> Task[np.bytes_]:

@@ -1,4 +1,4 @@
-"""Reading the annotations of iNaturalist 2018: once from JSON, then from a cache."""
+"""Reading the annotations of iNaturalist 2018, the first time from JSON and then from a cache."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ from t2v_lightning.data.cache import cached_arrays, file_stamp
 from t2v_lightning.data.errors import AnnotationError
 from t2v_lightning.data.images import pack_names
 
-__all__ = ["INatAnnotations", "read_annotations"]
-
 FILES = {"train": "train2018.json", "test": "val2018.json"}
 CATEGORIES = "categories.json"
 log = logging.getLogger(__name__)
@@ -31,8 +29,8 @@ class INatAnnotations:
 
     Args:
         names: file names by split, bytes [N].
-        categories: positions in ``taxa`` by split, int32 [N].
-        taxa: ranks and ``"name"`` of every category.
+        categories: positions in `taxa` by split, int32 [N].
+        taxa: the ranks and the `"name"` of every category.
     """
 
     names: Mapping[str, NDArray[np.bytes_]]
@@ -41,10 +39,10 @@ class INatAnnotations:
 
 
 def read_annotations(folder: Path) -> INatAnnotations:
-    """The annotations in ``train2018.json``, ``val2018.json`` and ``categories.json`` of a folder.
+    """The annotations in `train2018.json`, `val2018.json` and `categories.json` of a folder.
 
     Raises:
-        AnnotationError: one of them cannot be read, an id comes twice, or an annotation names an image or a
+        AnnotationError: one of them cannot be read, an id occurs twice, or an annotation is of an image or a
             category that is not listed.
     """
     return _read(folder, file_stamp(_files(folder)))
@@ -71,12 +69,12 @@ def _build(folder: Path) -> dict[str, NDArray[Any]]:
         isinstance(c, dict) and {"id", "name", "order"} <= c.keys() for c in taxa
     ):
         raise AnnotationError(
-            f"{folder / CATEGORIES} is no list of categories with id, name and taxonomy: the un-obfuscated "
-            "list is needed; run scripts/download_inat2018.sh <root>."
+            f"{folder / CATEGORIES} is not a list of categories with id, name and taxonomy: fetch the list "
+            "with the true names; run scripts/download_inat2018.sh <root>."
         )
     positions = {category["id"]: position for position, category in enumerate(taxa)}
     if len(positions) != len(taxa):
-        raise AnnotationError(f"{folder / CATEGORIES} lists a category id more than once. Fetch it again.")
+        raise AnnotationError(f"{folder / CATEGORIES} lists a category id more than once: fetch it again.")
     arrays: dict[str, NDArray[Any]] = {
         "taxa": np.array(
             json.dumps([{rank: c[rank] for rank in (*RANKS, "name") if rank in c} for c in taxa])
@@ -90,19 +88,19 @@ def _build(folder: Path) -> dict[str, NDArray[Any]]:
 def _split(path: Path, positions: Mapping[int, int]) -> tuple[NDArray[np.bytes_], NDArray[np.int32]]:
     content = _load(path, _shorten)
     if not isinstance(content, dict) or not {"images", "annotations"} <= content.keys():
-        raise AnnotationError(f"{path} has no lists of images and annotations. Fetch it again.")
+        raise AnnotationError(f"{path} does not hold lists of images and annotations: fetch it again.")
     names: dict[Any, str] = dict(content["images"])
     if len(names) != len(content["images"]):
         raise AnnotationError(
-            f"{path} lists image id {_first_twice(content['images'])} twice. Fetch it again."
+            f"{path} lists image id {_first_twice(content['images'])} twice: fetch it again."
         )
     annotations: list[tuple[Any, Any]] = content["annotations"]
     for image, category in annotations:
         if image not in names or category not in positions:
             what = f"image {image}" if image not in names else f"category {category}"
-            raise AnnotationError(f"{path} has an annotation of {what}, which is not listed. Fetch it again.")
+            raise AnnotationError(f"{path} has an annotation of {what}, which is not listed: fetch it again.")
     if len({image for image, _ in annotations}) != len(annotations):
-        raise AnnotationError(f"{path} annotates image id {_first_twice(annotations)} twice. Fetch it again.")
+        raise AnnotationError(f"{path} annotates image id {_first_twice(annotations)} twice: fetch it again.")
     if len(annotations) < len(names):
         log.warning("%s: %d images without annotation are left out", path, len(names) - len(annotations))
     categories = np.array([positions[category] for _, category in annotations], dtype=np.int32)
@@ -110,7 +108,7 @@ def _split(path: Path, positions: Mapping[int, int]) -> tuple[NDArray[np.bytes_]
 
 
 def _shorten(item: dict[str, Any]) -> Any:
-    """Keep of an image or annotation what is needed, as it is read: a tenth of the memory."""
+    """Keep only what is needed of an image or annotation while the file is read, which takes a tenth of the memory."""
     if "file_name" in item:
         return item["id"], item["file_name"]
     if "image_id" in item:
@@ -123,7 +121,7 @@ def _load(path: Path, hook: Any = None) -> Any:
         with path.open(encoding="utf-8") as file:
             return json.load(file, object_hook=hook)
     except (ValueError, KeyError) as error:
-        raise AnnotationError(f"Cannot read {path} ({error!r}). Fetch it again.") from error
+        raise AnnotationError(f"Cannot read {path} ({error!r}): fetch it again.") from error
 
 
 def _first_twice(pairs: list[tuple[Any, Any]]) -> Any:

@@ -1,4 +1,4 @@
-"""The taxonomy of the orders and families that CUB-200-2011 and iNaturalist 2018 know, by name."""
+"""The taxonomy of the orders and families in CUB-200-2011 and iNaturalist 2018."""
 
 from __future__ import annotations
 
@@ -13,18 +13,16 @@ from t2v_lightning.data.benchmarks.inat_annotations import CATEGORIES
 from t2v_lightning.data.benchmarks.taxonomy import TaxonGroup, group_by_rank
 from t2v_lightning.data.errors import AnnotationError, MissingDataError
 
-__all__ = ["known_taxa"]
-
 
 def known_taxa(root: str | os.PathLike[str] | None = None) -> dict[str, dict[str, str]]:
-    """Ranks from kingdom downwards of orders and families, by their names in lower case.
+    """The ranks, from kingdom downwards, of each order and family, by its name in lower case.
 
     Args:
-        root: folder of ``inat2018/categories.json``; without it the birds of CUB alone are known.
+        root: folder that holds `inat2018/categories.json`; None gives only the birds of CUB.
 
     Raises:
         MissingDataError: there is no such file.
-        AnnotationError: it cannot be read.
+        AnnotationError: the file cannot be read.
 
     >>> known_taxa()["corvidae"]["order"]
     'Passeriformes'
@@ -37,7 +35,7 @@ def known_taxa(root: str | os.PathLike[str] | None = None) -> dict[str, dict[str
 
 def _inat_groups(path: Path) -> list[TaxonGroup]:
     if not path.is_file():
-        raise MissingDataError(f"{path} is not there; {INat2018.remedy}.")
+        raise MissingDataError(f"{path} does not exist: {INat2018.remedy}.")
     try:
         categories = json.loads(path.read_text(encoding="utf-8"))
         taxa: dict[int, Mapping[str, str]] = dict(enumerate(categories))
@@ -47,4 +45,4 @@ def _inat_groups(path: Path) -> list[TaxonGroup]:
             for group in group_by_rank({n: taxon for n, taxon in taxa.items() if rank in taxon}, rank)
         ]
     except (ValueError, TypeError, AttributeError) as error:
-        raise AnnotationError(f"Cannot read {path} ({error}). Fetch it again.") from error
+        raise AnnotationError(f"Cannot read {path} ({error}): fetch it again.") from error

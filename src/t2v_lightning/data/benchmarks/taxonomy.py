@@ -1,11 +1,9 @@
-"""Groups of classes by a rank of their taxonomy."""
+"""Grouping classes by their taxonomy."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
-
-__all__ = ["RANKS", "TaxonGroup", "group_by_rank", "shared_ranks"]
 
 RANKS = ("kingdom", "phylum", "class", "order", "family", "genus")
 """Ranks from the widest to the narrowest."""
@@ -14,7 +12,7 @@ RANKS = ("kingdom", "phylum", "class", "order", "family", "genus")
 class TaxonGroup(NamedTuple):
     """Classes that share a taxon; telling them apart is a task.
 
-    ``members`` are class numbers, ``taxon`` names the ranks that all of them share.
+    `members` are class numbers, and `taxon` holds the ranks that all of them share, with their names.
     """
 
     name: str
@@ -23,7 +21,7 @@ class TaxonGroup(NamedTuple):
 
 
 def shared_ranks(taxa: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """The ranks, and their names, that are the same for all.
+    """The ranks at which all have the same name, with that name.
 
     >>> crow = {"class": "Aves", "order": "Passeriformes", "genus": "Corvus"}
     >>> shared_ranks([crow, {**crow, "genus": "Pica"}])
@@ -37,7 +35,7 @@ def shared_ranks(taxa: Sequence[Mapping[str, str]]) -> dict[str, str]:
 
 
 def group_by_rank(taxa: Mapping[int, Mapping[str, str]], rank: str) -> list[TaxonGroup]:
-    """Classes grouped by the name that they have at a rank, groups and members in the order given.
+    """Classes grouped by their name at a rank; groups and members keep the order of `taxa`.
 
     >>> taxa = {3: {"order": "Strigiformes"}, 1: {"order": "Anseriformes"}, 2: {"order": "Strigiformes"}}
     >>> [(group.name, group.members) for group in group_by_rank(taxa, "order")]

@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from t2v_lightning.data.algebra import Task, merge_classes, take
+from t2v_lightning.data.algebra import merge_classes
 from t2v_lightning.data.builtin.bundled import bundled_digits, bundled_faces
 from t2v_lightning.data.builtin.crop_tasks import CROP_CLASSES, open_crop
 from t2v_lightning.data.builtin.crops import Pixels
+from t2v_lightning.data.task import Task, take
 
-__all__ = ["digit_task", "face_other_task", "face_photo_task", "face_turn_task"]
-
-# The scans come in runs of one writer, so a single cut keeps most writers on one side.
+# One writer's scans follow each other, so a single cut keeps most writers on one side.
 _TRAIN_DIGITS = 1200
 _TRAIN_FACES = 70
 # Photographs without a face in them.
@@ -23,7 +22,7 @@ _FACELESS = ("coffee", "flower", "pagoda", "rocket", "motorcycle")
 def digit_task(
     groups: Mapping[str, Sequence[int]], split: str, train: int = 400, test: int = 200
 ) -> Task[Pixels]:
-    """Tell groups of digits apart: ``train`` or ``test`` images in all, as many of every digit.
+    """Tell groups of digits apart: `train` or `test` images in all, equally many of each digit.
 
     >>> digit_task({"even": [0, 2, 4, 6, 8], "odd": [1, 3, 5, 7, 9]}, "test").num_classes
     2
@@ -43,7 +42,7 @@ def face_other_task(split: str) -> Task[Pixels]:
 
 
 def face_photo_task(split: str) -> Task[Pixels]:
-    """Tell faces from patches of photographs that show none, made as small and as grey as the faces."""
+    """Tell faces from patches of photographs without faces, scaled to the same size and made grey."""
     faces = _faces_part(split, 0)
     crops = [
         crop for name in _FACELESS for crop in CROP_CLASSES[name].crops(split, len(faces) // len(_FACELESS))
@@ -53,7 +52,7 @@ def face_photo_task(split: str) -> Task[Pixels]:
 
 
 def face_turn_task(turns: Mapping[str, int], split: str) -> Task[Pixels]:
-    """Tell how far a face is turned: each class shows the same faces after some quarter turns.
+    """Tell how far a face is turned: each class shows the same faces after a number of quarter turns.
 
     >>> face_turn_task({"upright": 0, "upside down": 2}, "train").labels.shape
     (140,)

@@ -1,7 +1,6 @@
-"""The images inside the scikit-image and scikit-learn wheels, read from where pip put them.
+"""The images inside the scikit-image and scikit-learn wheels, read from the installed packages.
 
-scikit-image's own loaders may go to the network for a file whose checksum they do not know; reading the files
-themselves never does.
+scikit-image's own loaders may use the network for a file whose checksum they do not know; these never do.
 """
 
 from __future__ import annotations
@@ -16,8 +15,6 @@ from sklearn.datasets import load_digits
 from t2v_lightning.data.builtin.crops import Pixels
 from t2v_lightning.data.errors import MissingDataError
 
-__all__ = ["bundled_digits", "bundled_faces", "bundled_image"]
-
 _FOLDERS = {"skimage": "data", "sklearn": "datasets/images"}
 
 
@@ -25,7 +22,7 @@ def _bundled_file(package: str, filename: str) -> Pixels:
     resource = files(package).joinpath(_FOLDERS[package], filename)
     if not resource.is_file():
         raise MissingDataError(
-            f"The installed {package} does not bring the image {filename}: reinstall scikit-image and "
+            f"The installed {package} does not contain the image {filename}: reinstall scikit-image and "
             "scikit-learn from their wheels (pip install --force-reinstall scikit-image scikit-learn)."
         )
     with as_file(resource) as path:
@@ -38,10 +35,10 @@ def _bundled_file(package: str, filename: str) -> Pixels:
 
 @cache
 def bundled_image(source: str) -> Pixels:
-    """An image named ``"package/file"``, uint8 [H, W] when it is grey and [H, W, 3] when it has colours.
+    """The image named `"package/file"`: uint8 [H, W] if it is grey, [H, W, 3] if it has colours.
 
     Raises:
-        MissingDataError: the wheel does not hold that file.
+        MissingDataError: the installed package does not contain that file.
 
     >>> bundled_image("skimage/coffee.png").shape
     (400, 600, 3)

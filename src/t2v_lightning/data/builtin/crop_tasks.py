@@ -1,4 +1,4 @@
-"""Built-in tasks whose samples are crops of the photographs, textures and medical images in the wheels."""
+"""Built-in tasks whose samples are crops of photographs, textures and medical images."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from skimage.color import rgb2hed
 
-from t2v_lightning.data.algebra import Task
 from t2v_lightning.data.builtin.bundled import bundled_image
 from t2v_lightning.data.builtin.crops import Box, Grid, cut, spread_crops
-
-__all__ = ["CROP_CLASSES", "BundledCrop", "CropClass", "crop_task", "open_crop"]
+from t2v_lightning.data.task import Task
 
 
 class BundledCrop(NamedTuple):
-    """A part of a bundled image: all that a loader worker needs to cut it."""
+    """A part of a bundled image: everything that a loader worker needs to cut it out."""
 
     source: str
     box: Box
@@ -39,7 +37,7 @@ class CropClass:
     Args:
         source: name of the bundled image.
         size: side of a crop in pixels.
-        tile: side of the tiles that part train from test, in pixels.
+        tile: side of the tiles that separate train from test, in pixels.
         accept: which crops belong to the class.
         region: the part of the image to crop from; None is all of it.
     """
@@ -51,7 +49,7 @@ class CropClass:
     region: Box | None = None
 
     def crops(self, split: str, count: int) -> list[BundledCrop]:
-        """The first ``count`` crops of a split, ``"train"`` or ``"test"``."""
+        """The first `count` crops of a split, `"train"` or `"test"`."""
         height, width = bundled_image(self.source).shape[:2]
         grid = Grid(self.region or Box(0, 0, width, height), self.tile)
         boxes = spread_crops(
@@ -60,7 +58,7 @@ class CropClass:
         return [BundledCrop(self.source, box) for box in boxes]
 
 
-# What a crop shows is judged from maps of the whole image, made once each.
+# What a crop shows is judged by maps of the whole image, each of which is made once.
 
 
 @cache
@@ -76,13 +74,13 @@ def _brown(source: str) -> NDArray[Any]:
 
 @cache
 def _vessels(source: str) -> NDArray[Any]:
-    """Where green is darker than nearby: blood absorbs green light."""
+    """Where green is darker than in the surroundings, because blood absorbs green light."""
     green = bundled_image(source)[..., 1].astype(np.float64)
     return np.asarray(gaussian_filter(green, 2) - gaussian_filter(green, 12) < -6)
 
 
 def _has_contrast(crop: BundledCrop) -> bool:
-    """Not a plain patch of sky, wall or shadow, which could be of any photograph."""
+    """Whether it shows more than a plain patch of sky, wall or shadow, which any photograph could have."""
     return bool(cut(_brightness(crop.source), crop.box).std() > 22)
 
 
@@ -140,7 +138,7 @@ CROP_CLASSES: dict[str, CropClass] = {
 
 
 def crop_task(classes: Sequence[str], split: str, train: int = 300, test: int = 150) -> Task[BundledCrop]:
-    """Tell some of :data:`CROP_CLASSES` apart: ``train`` or ``test`` crops in all, as many of each.
+    """Tell some of `CROP_CLASSES` apart: `train` or `test` crops in all, equally many of each.
 
     >>> crop_task(["brick", "grass"], "test").labels.shape
     (150,)

@@ -1,9 +1,9 @@
 """Crops of one image in two spatially disjoint sets, train and test.
 
-The image is divided into a grid of tiles and every third tile, counted along its diagonals, is a test tile.
-A crop lies wholly inside one tile, so no pixel of a test crop is ever seen in training, and both sets cover
-the whole image. Positions follow a low-discrepancy sequence, so they spread evenly and are the same on every
-machine without a random generator.
+The image is divided into a grid of tiles, of which every third along the diagonals is a test tile. A crop lies
+inside one tile, so that no pixel of a test crop is ever seen in training, and both sets cover the whole image.
+Positions follow a low-discrepancy sequence: they spread evenly, and are the same everywhere without a random
+generator.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from t2v_lightning.data.errors import DataError
-
-__all__ = ["Box", "Grid", "Pixels", "cut", "spread_crops", "walk"]
 
 Pixels = NDArray[np.uint8]
 Value = TypeVar("Value", bound=np.generic)
@@ -38,7 +36,7 @@ class Box(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """Tiles of ``tile`` x ``tile`` pixels over a region of an image; the outermost may be cut off."""
+    """Tiles of `tile` x `tile` pixels over a region of an image; the outermost may be cut off."""
 
     region: Box
     tile: int
@@ -48,7 +46,7 @@ class Grid(NamedTuple):
         return (x - self.region.left) // self.tile, (y - self.region.top) // self.tile
 
     def split_of(self, box: Box) -> str | None:
-        """``"train"`` or ``"test"``, or None when the box lies across the edge of a tile.
+        """`"train"` or `"test"`, or None if the box crosses the edge of a tile.
 
         >>> grid = Grid(Box(0, 0, 90, 90), tile=30)
         >>> [grid.split_of(Box(left, 0, left + 20, 20)) for left in (0, 62, 20)]
@@ -61,7 +59,7 @@ class Grid(NamedTuple):
 
 
 def walk(region: Box, size: int) -> Iterator[Box]:
-    """Squares of ``size`` pixels at evenly spread positions inside ``region``, endlessly.
+    """Squares of `size` pixels at evenly spread positions inside `region`, endlessly.
 
     >>> next(walk(Box(0, 0, 100, 100), 20))
     Box(left=20, top=5, right=40, bottom=25)
@@ -76,18 +74,18 @@ def walk(region: Box, size: int) -> Iterator[Box]:
 
 
 def cut(pixels: NDArray[Value], box: Box) -> NDArray[Value]:
-    """The part of ``pixels`` ([H, W] or [H, W, C]) inside the box; a view, not a copy."""
+    """The part of `pixels` ([H, W] or [H, W, C]) inside the box; a view, not a copy."""
     return pixels[box.top : box.bottom, box.left : box.right]
 
 
 def spread_crops(
     grid: Grid, split: str, size: int, count: int, accept: Callable[[Box], bool] = lambda box: True
 ) -> list[Box]:
-    """The first ``count`` different crops of a split that ``accept`` finds worth having.
+    """The first `count` different crops of a split that `accept` keeps.
 
     Args:
-        grid: the tiles that part train from test.
-        split: ``"train"`` or ``"test"``.
+        grid: the tiles that separate train from test.
+        split: `"train"` or `"test"`.
         size: side of a crop in pixels, less than a tile's.
         count: number of crops.
         accept: whether a crop is kept.
@@ -107,7 +105,7 @@ def spread_crops(
             crops[box] = None
     if len(crops) < count:
         raise DataError(
-            f"Found {len(crops)} {split} crops of {size} pixels, but {count} are asked for: ask for fewer or "
-            "smaller ones."
+            f"Got count={count}, but the region has {len(crops)} such {split} crops of {size} pixels: ask for "
+            "fewer or smaller ones."
         )
     return list(crops)

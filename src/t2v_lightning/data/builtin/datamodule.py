@@ -1,6 +1,6 @@
 """The built-in tasks: real images that come with the installation, so that everything runs offline.
 
-The tasks of a family ask alike questions of alike images.
+The tasks of a family ask similar questions of similar images.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from t2v_lightning.data.algebra import Task
-from t2v_lightning.data.arrays import open_array
 from t2v_lightning.data.base import Split, TaskDataModule
 from t2v_lightning.data.builtin.arrays import (
     digit_task,
@@ -23,14 +21,14 @@ from t2v_lightning.data.builtin.arrays import (
 )
 from t2v_lightning.data.builtin.crop_tasks import crop_task, open_crop
 from t2v_lightning.data.errors import UnknownDataModuleError
-
-__all__ = ["BUILTIN_TASKS", "BuiltinDataModule", "BuiltinTask"]
+from t2v_lightning.data.images import open_array
+from t2v_lightning.data.task import Task
 
 
 class BuiltinTask(NamedTuple):
-    """What makes a built-in task.
+    """The definition of a built-in task.
 
-    ``load`` takes a split and gives its samples; ``open_image`` takes one of them.
+    `load` takes a split and returns its samples, labels and class names; `open_image` opens one sample.
     """
 
     family: str
@@ -72,17 +70,17 @@ BUILTIN_TASKS: dict[str, BuiltinTask] = {
     "medical_tissue": _crops("medical", "epithelium", "stroma"),
     "medical_retina": _crops("medical", "vessels", "background"),
 }
-"""Every built-in task by its name, families together."""
+"""Every built-in task by its name, grouped by family."""
 
 
 class BuiltinDataModule(TaskDataModule):
     """One of the built-in tasks as a datamodule.
 
     Args:
-        name: a key of :data:`BUILTIN_TASKS`.
+        name: a key of `BUILTIN_TASKS`.
         root: not needed; the images come with scikit-image and scikit-learn.
-        task_id: None or 0: a built-in name is one task.
-        options: see :class:`TaskDataModule`.
+        task_id: None or 0, because each name is one task.
+        options: see `TaskDataModule`.
 
     Raises:
         UnknownDataModuleError: no built-in task has that name.
@@ -94,7 +92,6 @@ class BuiltinDataModule(TaskDataModule):
     """
 
     in_memory = True
-    remedy = "use one of the built-in tasks, which need no folder"
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""``python -m t2v_lightning.data.download <name> --root R``: fetch a benchmark to where it is looked for."""
+"""`python -m t2v_lightning.data.download <name> --root R` fetches a benchmark to where its datamodule reads it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from t2v_lightning.data.download.catalogue import CATALOGUE
-
-__all__ = ["main"]
+from t2v_lightning.data.download.catalogue import CATALOGUE, fetch_all
 
 _MEMBERS: dict[str, tuple[str, ...]] = {
     "letters": ("emnist_letters",),
@@ -22,11 +20,14 @@ _MEMBERS: dict[str, tuple[str, ...]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Fetch what the command line names; 0 when all went well, 1 after an error, 2 after wrong arguments."""
+    """Fetch what the command line names.
+
+    Returns the exit status: 0 if all went well, 1 after an error, 130 after an interrupt. Wrong arguments exit with 2.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m t2v_lightning.data.download",
-        description="Fetch a benchmark: looks for free space, fetches, checks and unpacks. May be broken off "
-        "and run again at any time.",
+        description="Fetch a benchmark: check the free space, download, verify and unpack. Can be interrupted and "
+        "run again at any time.",
     )
     parser.add_argument(
         "name", choices=[*CATALOGUE, *_MEMBERS], metavar="name", help=", ".join([*CATALOGUE, *_MEMBERS])
@@ -47,13 +48,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     root = Path(chosen.root).expanduser()
     try:
         for name in _MEMBERS.get(chosen.name, (chosen.name,)):
-            CATALOGUE[name].fetch(root, progress=not chosen.quiet, keep_archives=not chosen.remove_archives)
+            fetch_all(
+                CATALOGUE[name], root, progress=not chosen.quiet, keep_archives=not chosen.remove_archives
+            )
             print(f"{name} is complete in {root}")
     except OSError as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("Broken off; the same command goes on from here.", file=sys.stderr)
+        print("Interrupted: the same command resumes from here.", file=sys.stderr)
         return 130
     return 0
 

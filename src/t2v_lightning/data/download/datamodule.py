@@ -1,4 +1,4 @@
-"""Benchmarks that ``prepare_data`` may fetch by itself, because they are free and not too large."""
+"""The base of benchmarks that `prepare_data` fetches, because they are free and not too large."""
 
 from __future__ import annotations
 
@@ -6,23 +6,21 @@ import os
 from typing import Any, ClassVar
 
 from t2v_lightning.data.base import TaskDataModule
-from t2v_lightning.data.download.catalogue import CATALOGUE
-
-__all__ = ["DownloadableDataModule"]
+from t2v_lightning.data.download.catalogue import CATALOGUE, fetch_all
 
 
 class DownloadableDataModule(TaskDataModule):
-    """A benchmark of :data:`~t2v_lightning.data.download.catalogue.CATALOGUE`, in the folders that torchvision uses.
+    """A benchmark of `CATALOGUE`, in the folders that torchvision uses.
 
     Args:
-        root: folder that holds the benchmark's own folder, or where it is made.
-        task_id: see :class:`TaskDataModule`.
-        download: whether :meth:`prepare_data` fetches what is not there yet.
-        options: see :class:`TaskDataModule`.
+        root: folder that holds the benchmark's own folder, or in which it is made.
+        task_id: see `TaskDataModule`.
+        download: whether `prepare_data` fetches what is missing.
+        options: see `TaskDataModule`.
     """
 
     sources: ClassVar[tuple[str, ...]] = ()
-    """Names in the catalogue of what the benchmark is made of; by default its own."""
+    """Names in `CATALOGUE` of what the benchmark is made of; if empty, its own name."""
 
     def __init__(
         self,
@@ -43,18 +41,19 @@ class DownloadableDataModule(TaskDataModule):
         return [self.name]
 
     def sources_of_task(self) -> tuple[str, ...]:
-        """Names in the catalogue of what the task at hand is made of."""
+        """Names in `CATALOGUE` of what this task is made of."""
         return self.sources or (self.name,)
 
     def prepare_data(self) -> None:
-        """Fetch what is missing below ``root``, checked by its checksum; on one process of a machine alone.
+        """Fetch what is missing below `root` and verify its checksum; Lightning calls this in one process of each
+        machine.
 
         Raises:
-            MissingDataError: there is no root.
-            DownloadError: no connection, no space, or a wrong checksum.
+            MissingDataError: `root` is None, or, with `download=False`, does not exist.
+            DownloadError: no connection, too little space, or a wrong checksum.
         """
         if self.root is None or not self.download:
             self.require()
             return
         for name in self.sources_of_task():
-            CATALOGUE[name].fetch(self.root)
+            fetch_all(CATALOGUE[name], self.root)

@@ -1,75 +1,77 @@
-"""Fetching one file over HTTP: resumed where it broke off, checked, and never seen half done."""
+"""Fetching one file over HTTP: resumed after interruptions, verified, and visible only when complete."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import BinaryIO
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.progress import TransferSpeedColumn as SpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 from t2v_lightning.data.errors import DownloadError
 
-__all__ = ["bytes_progress", "check_space", "fetch", "locked"]
-
 _CHUNK = 1 << 20
 ATTEMPTS = 6
-"""Tries of an address that bring no new byte before it is given up."""
+"""Attempts in a row that bring no new byte, after which an address is given up."""
 PAUSE = 1.0
-"""Seconds before the first of them; doubled each time."""
+"""Seconds before the second attempt; doubled for each one after it."""
 TIMEOUT = 60.0
-"""Seconds of silence after which a connection counts as broken."""
+"""Seconds without data after which a connection counts as broken."""
 
 
 class _BrokenError(Exception):
-    """The connection broke; what has come so far is kept."""
+    """The connection broke; the bytes received so far are kept."""
 
 
 def bytes_progress(enabled: bool = True) -> Progress:
     """A progress bar that counts bytes."""
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), SpeedColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     return Progress(*columns, TimeRemainingColumn(), disable=not enabled)
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """Make sure that the disk of ``folder``, which need not exist yet, has ``needed`` bytes free.
+    """Check that the disk of `folder`, which need not exist yet, has `needed` bytes free.
 
     Raises:
-        DownloadError: it has not.
+        DownloadError: it has fewer.
     """
     existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise DownloadError(
-            f"Got {_spoken(free)} of free space in {folder}, but {_spoken(needed)} are needed: free some, or "
-            "choose another root."
+            f"Got {_with_unit(free)} of free space in {folder}, but {_with_unit(needed)} are needed: free some, "
+            "or choose another root."
         )
 
 
 def fetch(urls: Sequence[str], path: Path, checksum: str, *, progress: bool = True) -> Path:
     """Fetch a file from the first of its addresses that gives it.
 
-    Bytes go to ``path`` + ".part", which a later call takes up where it ends; the file appears under its name
-    once it is whole and its checksum right. Processes that may fetch the same file at once must hold
-    :func:`locked`.
+    Bytes go to `path` + ".part", which a later call continues; the file appears under its own name once it is
+    complete and its checksum right. Processes that may fetch the same file at the same time need a lock.
 
     Args:
         urls: addresses of the same file.
-        path: where it goes; a right file that is there already is left alone.
-        checksum: ``"md5:<hex>"`` or ``"sha256:<hex>"``.
+        path: where it goes; a file that is there already is kept if its checksum is right.
+        checksum: `"md5:<hex>"` or `"sha256:<hex>"`.
         progress: whether to show a progress bar.
 
     Raises:
-        DownloadError: no address gives the file, or it has another checksum.
+        DownloadError: no address gives the file, or its checksum is another.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
@@ -90,30 +92,26 @@ def fetch(urls: Sequence[str], path: Path, checksum: str, *, progress: bool = Tr
     raise DownloadError("\n".join(failures))
 
 
-def _spoken(size: int) -> str:
+def _with_unit(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def _fetch_checked(url: str, part: Path, checksum: str, bar: Progress) -> None:
     resumed = part.exists() and part.stat().st_size > 0
-    _fetch_part(url, part, bar)
-    if _has_checksum(part, checksum, bar):
-        return
-    part.unlink()
-    if resumed:
-        # The first bytes may have been of another version of the file.
+    # After a resumed one a second attempt, as the first bytes may be those of another version of the file.
+    for _ in range(2 if resumed else 1):
         _fetch_part(url, part, bar)
         if _has_checksum(part, checksum, bar):
             return
         part.unlink()
     raise DownloadError(
-        f"What {url} gives has not the checksum {checksum}, and is deleted: try again later, or put the "
+        f"Got a file from {url} whose checksum is not {checksum}, and deleted it: try again later, or put the "
         f"right file at {part.with_suffix('')} yourself."
     )
 
 
 def _fetch_part(url: str, part: Path, bar: Progress) -> None:
-    """Fetch until the file is whole, going on after every broken connection."""
+    """Fetch until the file is complete, resuming after every broken connection."""
     failures = 0
     while True:
         before = part.stat().st_size if part.exists() else 0
@@ -125,14 +123,14 @@ def _fetch_part(url: str, part: Path, bar: Progress) -> None:
             failures = 0 if gained else failures + 1
             if failures >= ATTEMPTS:
                 raise DownloadError(
-                    f"Cannot fetch {url} ({error}): check the connection and run the same again, which goes "
-                    f"on from the {before:,} bytes that are there."
+                    f"Cannot fetch {url} ({error}): check the connection and run the same again, which resumes "
+                    f"after the {before:,} bytes that are there."
                 ) from error
             time.sleep(PAUSE * 2 ** max(0, failures - 1))
 
 
 def _transfer(url: str, part: Path, bar: Progress) -> None:
-    """One request for the rest of the file, appended to ``part``."""
+    """One request for the rest of the file, appended to `part`."""
     have = part.stat().st_size if part.exists() else 0
     request = Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
@@ -142,10 +140,10 @@ def _transfer(url: str, part: Path, bar: Progress) -> None:
             return
         if error.code == 416:
             part.unlink()
-            raise _BrokenError("the server has fewer bytes than are there") from error
+            raise _BrokenError("the server's file is shorter than what is there") from error
         if error.code < 500 and error.code not in (408, 429):
             raise DownloadError(
-                f"Cannot fetch {url} ({error}): the file may have moved; fetch it by other means."
+                f"Cannot fetch {url} ({error}): the file may have moved; fetch it in another way."
             ) from error
         raise _BrokenError(str(error)) from error
     except (HTTPException, OSError) as error:
@@ -155,10 +153,10 @@ def _transfer(url: str, part: Path, bar: Progress) -> None:
             f"bytes {have}-"
         )
         if not resumes:
-            # The server sent the file from its start, or a piece that does not fit on.
+            # The server sent the file from its start, or a piece that does not continue what is there.
             file.truncate(0)
             if response.status == 206:
-                raise _BrokenError("the server sent another piece than was asked for")
+                raise _BrokenError("the server sent another piece than the one asked for")
         _copy(response, file, have if resumes else 0, bar, part.with_suffix("").name)
 
 
@@ -185,7 +183,7 @@ def _copy(response: HTTPResponse, file: BinaryIO, start: int, bar: Progress, nam
 
 
 def _total(content_range: str | None) -> int | None:
-    """The length of the whole file in ``bytes */1234``."""
+    """The length of the whole file in `bytes */1234`."""
     total = (content_range or "").rpartition("/")[2]
     return int(total) if total.isdigit() else None
 
@@ -200,20 +198,3 @@ def _has_checksum(path: Path, checksum: str, bar: Progress) -> bool:
             bar.update(task, advance=len(chunk))
     bar.remove_task(task)
     return digest.hexdigest() == expected
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock ``path`` + ".lock", once no other process does; it ends with the process, however that ends.
-
-    On Windows, which has no such locks, nothing is held.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    with path.with_name(path.name + ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -1,4 +1,4 @@
-"""Tasks in a tree of folders, one folder a class."""
+"""Tasks in a tree of folders, with a folder for each class."""
 
 from __future__ import annotations
 
@@ -8,20 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
+from t2v_lightning.data.base import SPLIT_NAMES, Split
 from t2v_lightning.data.errors import MissingDataError
 from t2v_lightning.data.images import IMAGE_SUFFIXES, pack_names
 from t2v_lightning.data.task import Task
 
-__all__ = ["find_tasks", "folder_task"]
 
-_SPLIT_NAMES = {"train": ("train", "training"), "test": ("test", "testing", "val", "valid", "validation")}
+def find_tasks(root: Path) -> dict[str, dict[Split, Path]]:
+    """The folders of each task's splits; a task without a test folder has only "train".
 
-
-def find_tasks(root: Path) -> dict[str, dict[str, Path]]:
-    """For each task the folder of each of its splits; a task without a test folder has one of "train" alone.
-
-    The trees are ``class/image`` and ``task/class/image``, either with a folder ``train`` and a folder
-    ``test`` (or ``val``, ``valid``, ``validation``) on top or inside the task.
+    The trees are `class/image` and `task/class/image`, either with a folder `train` and a folder `test` (see
+    `SPLIT_NAMES`) on top or inside the task.
 
     Raises:
         MissingDataError: there is no folder of images.
@@ -38,7 +35,7 @@ def find_tasks(root: Path) -> dict[str, dict[str, Path]]:
     classes = _subfolders(splits["train"])
     if not classes:
         raise MissingDataError(
-            f"{splits['train']} holds no folder: allowed are class/image, task/class/image."
+            f"{splits['train']} holds no folder: allowed are class/image and task/class/image."
         )
     if any(_is_image(entry.name) for folder in classes for entry in os.scandir(folder)):
         return {root.resolve().name: splits}
@@ -53,7 +50,9 @@ def find_tasks(root: Path) -> dict[str, dict[str, Path]]:
 
 
 def folder_task(root: Path, folder: Path) -> Task[np.bytes_]:
-    """One folder a class, names in alphabetical order; images, at any depth, are named from ``root``.
+    """The task with a class for each folder in `folder`, in alphabetical order, and the images at any depth in it.
+
+    Names of images start from `root`.
 
     Raises:
         MissingDataError: there is no class, or a class has no image.
@@ -62,7 +61,7 @@ def folder_task(root: Path, folder: Path) -> Task[np.bytes_]:
         sub.name: [os.path.relpath(file, root) for file in _images(sub)] for sub in _subfolders(folder)
     }
     if not classes:
-        raise MissingDataError(f"{folder} holds no folder: make one a class, with the images inside.")
+        raise MissingDataError(f"{folder} holds no folder: make one for each class, with its images inside.")
     for name, files in classes.items():
         if not files:
             raise MissingDataError(
@@ -73,11 +72,11 @@ def folder_task(root: Path, folder: Path) -> Task[np.bytes_]:
     return Task(pack_names(file for files in classes.values() for file in files), labels, tuple(classes))
 
 
-def _split_folders(folder: Path) -> dict[str, Path]:
+def _split_folders(folder: Path) -> dict[Split, Path]:
     found = {sub.name.lower(): sub for sub in _subfolders(folder)}
     splits = {
         split: next(found[name] for name in names if name in found)
-        for split, names in _SPLIT_NAMES.items()
+        for split, names in SPLIT_NAMES.items()
         if found.keys() & set(names)
     }
     return splits if "train" in splits else {"train": folder}

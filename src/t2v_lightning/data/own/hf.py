@@ -1,4 +1,4 @@
-"""Image datasets of the Hugging Face ``datasets`` library."""
+"""Image datasets of the Hugging Face `datasets` library."""
 
 from __future__ import annotations
 
@@ -12,38 +12,36 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from t2v_lightning.data.algebra import align, hold_out
-from t2v_lightning.data.base import Split, TaskDataModule
+from t2v_lightning.data.base import SPLIT_NAMES, Split, TaskDataModule
 from t2v_lightning.data.errors import AnnotationError, ImageError, MissingDataError
 from t2v_lightning.data.images import open_bytes, open_rgb
+from t2v_lightning.data.own.label_table import label_array
 from t2v_lightning.data.task import Task
 
-__all__ = ["HuggingFace"]
-
-_TEST_SPLITS = ("test", "validation", "val", "valid")
 _LABEL_COLUMNS = ("label", "labels", "fine_label")
 
 
 class HuggingFace(TaskDataModule):
-    """An image dataset of the Hugging Face ``datasets`` library (extra ``hf``).
+    """An image dataset of the Hugging Face `datasets` library (extra `hf`).
 
     Args:
-        root: a folder written by ``save_to_disk``; or, with ``dataset``, the folder that holds it or the
+        root: a folder written by `save_to_disk`; or, with `dataset`, the folder that holds it or the
             cache of downloads.
         task_id: None or 0: a dataset is one task.
-        dataset: name of a dataset on the hub, or of a ``save_to_disk`` folder below ``root``.
+        dataset: name of a dataset on the hub, or of a `save_to_disk` folder below `root`.
         config: name of the hub dataset's configuration, if it has several.
-        image_column: None takes the first column of images.
+        image_column: a column of images; None takes the first.
         label_column: a column of classes or of lists of classes (Bernoulli likelihood); None takes the first
-            of type ClassLabel, else one named label or labels.
+            of type ClassLabel, or else the one named label, labels or fine_label.
         train_split: name of the training split.
-        test_split: None takes test, validation or val; where there is none, every fifth image of a class of
-            the training split is held out.
-        options: see :class:`TaskDataModule`.
+        test_split: name of the test split; None takes test or validation (see `SPLIT_NAMES`) or, where neither
+            exists, every fifth image of a class of the training split.
+        options: see `TaskDataModule`.
 
     Raises:
-        ModuleNotFoundError: ``datasets`` is not installed.
-        MissingDataError: the dataset has no such split, or there is no dataset.
-        AnnotationError: there is no such column, or labels are neither classes nor lists of classes.
+        ModuleNotFoundError: `datasets` is not installed.
+        MissingDataError: the dataset or the split does not exist.
+        AnnotationError: a column does not exist, or labels are neither classes nor lists of classes.
 
     >>> HuggingFace("cache", dataset="food101").task_names
     ['food101']
@@ -81,11 +79,11 @@ class HuggingFace(TaskDataModule):
 
     @property
     def likelihood(self) -> str:  # type: ignore[override]
-        """``"bernoulli"`` when the labels are lists of classes, else ``"softmax"``."""
+        """`"bernoulli"` if the labels are lists of classes, otherwise `"softmax"`."""
         return "bernoulli" if self._task("train").labels.ndim == 2 else "softmax"
 
     def prepare_data(self) -> None:
-        """Fetch the dataset if it is not there, on one process of a machine alone."""
+        """Fetch the dataset if it is missing; Lightning calls this in one process of each machine."""
         self._read_splits()
 
     def load_task(self, split: Split) -> Task[Any]:
@@ -96,7 +94,7 @@ class HuggingFace(TaskDataModule):
                 f"{', '.join(splits)}; pass train_split=."
             )
         parts = {"train": self._split_task(splits, self.train_split)}
-        held = self.test_split or next((name for name in _TEST_SPLITS if name in splits), None)
+        held = self.test_split or next((name for name in SPLIT_NAMES["test"] if name in splits), None)
         if held is None:
             parts["train"], parts["test"] = hold_out(parts["train"])
         elif held not in splits:
@@ -128,7 +126,7 @@ class HuggingFace(TaskDataModule):
         if (folder / "dataset_dict.json").exists() or (folder / "dataset_info.json").exists():
             return library.load_from_disk(str(folder))
         if self.dataset is None:
-            raise MissingDataError(f"{folder} is no folder written by save_to_disk: {self.remedy}.")
+            raise MissingDataError(f"{folder} was not written by save_to_disk: {self.remedy}.")
         try:
             return library.load_dataset(self.dataset, self.config, cache_dir=self.root and str(self.root))
         except (OSError, ValueError) as error:
@@ -155,9 +153,9 @@ class HuggingFace(TaskDataModule):
     def _column(self, features: Any, asked: str | None, found: list[str], option: str) -> str:
         if asked in features or (asked is None and found):
             return asked or found[0]
-        what = f"no column {asked!r}" if asked is not None else f"no column to take as {option}"
+        what = f"no column {asked!r}" if asked is not None else f"no column that could be the {option}"
         raise AnnotationError(
-            f"Dataset {self.task_name!r} has {what}: it has {', '.join(features)}; pass {option}=."
+            f"Dataset {self.task_name!r} has {what}: allowed are {', '.join(features)}; pass {option}=."
         )
 
 
@@ -166,7 +164,7 @@ def _library() -> Any:
         import datasets
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "Hugging Face datasets need the library: pip install 't2v-lightning[hf]'."
+            "Hugging Face datasets need the library datasets: pip install 't2v-lightning[hf]'."
         ) from error
     return datasets
 
@@ -181,7 +179,7 @@ def _open_row(images: list[Any], column: str, sample: NDArray[np.int64]) -> Imag
     place, row = (int(number) for number in sample)
     cell = images[place][row][column]
     if cell is None:
-        raise ImageError(f"Row {row} of split {place} has no image: mend it, or pass on_error='skip'.")
+        raise ImageError(f"Row {row} of split {place} has no image: add it, or pass on_error='skip'.")
     if cell["bytes"] is None:
         return open_rgb(cell["path"])
     return open_bytes(cell["bytes"], f"in row {row} of split {place}")
@@ -195,20 +193,14 @@ def _labels(part: Any, column: str) -> tuple[NDArray[Any], tuple[str, ...]]:
     values = [value for cell in cells for value in (cell if many else [cell])]
     if not all(isinstance(value, (int, str)) for value in values):
         raise AnnotationError(
-            f"Got column {column!r} of type {kind}: allowed are classes (whole numbers or strings) and "
-            "lists of classes, none of them empty; pass label_column=."
+            f"Got column {column!r} of type {kind}: allowed are classes (whole numbers or strings) and lists of "
+            "classes, without empty cells; pass label_column=."
         )
     names = list(getattr(_inner(kind), "names", None) or [])
     classes = list(range(len(names))) or sorted(set(values))
     if not set(values) <= set(classes):
         raise AnnotationError(
-            f"Column {column!r} holds {min(set(values) - set(classes))}, which is no class."
+            f"Got {min(set(values) - set(classes))} in column {column!r}: allowed are 0..{len(names) - 1}; relabel "
+            "or drop those rows."
         )
-    numbers = {value: number for number, value in enumerate(classes)}
-    titles = tuple(names or map(str, classes))
-    if not many:
-        return np.array([numbers[cell] for cell in cells], dtype=np.int64), titles
-    vectors = np.zeros((len(cells), len(classes)), dtype=np.float32)
-    for row, cell in enumerate(cells):
-        vectors[row, [numbers[value] for value in cell]] = 1
-    return vectors, titles
+    return label_array(cells, classes), tuple(names or map(str, classes))

@@ -1,4 +1,4 @@
-"""Your own images: a folder a class, or a table of files and labels."""
+"""Your own images: a folder for each class, or a table of files and labels."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from t2v_lightning.data.algebra import align, hold_out
-from t2v_lightning.data.base import Split
+from t2v_lightning.data.base import SPLIT_NAMES, FileDataModule, Split
 from t2v_lightning.data.errors import AnnotationError
-from t2v_lightning.data.file_datamodule import FileDataModule
 from t2v_lightning.data.images import open_file
 from t2v_lightning.data.own.folder_tree import find_tasks, folder_task
 from t2v_lightning.data.own.label_table import (
@@ -24,39 +23,29 @@ from t2v_lightning.data.own.label_table import (
 )
 from t2v_lightning.data.task import Task
 
-__all__ = ["ImageFolder"]
-
-_SPLITS = {
-    "train": "train",
-    "training": "train",
-    "test": "test",
-    "val": "test",
-    "valid": "test",
-    "validation": "test",
-}
+_SPLITS: dict[str, Split] = {name: split for split, names in SPLIT_NAMES.items() for name in names}
 
 
 class ImageFolder(FileDataModule):
     """Your own images.
 
-    Without a table, ``root`` is a tree of folders: ``class/image``, or ``task/class/image``; with folders
-    ``train`` and ``test`` (or ``val``) on top, or inside each task, those are the splits. With a table, it
-    names files and labels, and optionally splits and tasks, each in a column. Where no split is given, every
-    fifth image of a class is a test image.
+    Without a table, `root` is a tree of folders, `class/image` or `task/class/image`. Folders `train` and `test`
+    (or `val`) on top, or inside each task, are the splits. A table has a column of files and one of labels, and may
+    have columns of splits and of tasks. Where no split is given, every fifth image of a class is a test image.
 
     Args:
         root: the tree of folders, the folder that a table's file names start from, or the table itself.
         task_id: number of the task, in alphabetical order of their names.
-        table: CSV, TSV or Parquet file; a relative path starts from ``root``.
+        table: CSV, TSV or Parquet file; a relative path starts from `root`.
         image_column: its column of file names.
         label_column: its column of classes, or several columns of 0 and 1 (Bernoulli likelihood).
-        label_separator: what parts several labels in one cell (Bernoulli likelihood).
+        label_separator: what separates several labels in one cell (Bernoulli likelihood).
         split_column, task_column: its columns of splits and tasks, if it has them.
-        test_every: which images of a class are test images when no split is given.
-        options: see :class:`TaskDataModule`.
+        test_every: how many images of a class there are to one test image, where no split is given.
+        options: see `TaskDataModule`.
 
     Raises:
-        MissingDataError: a folder, table or image that is named does not exist.
+        MissingDataError: a folder, the table or an image does not exist.
         AnnotationError: the table lacks a column, has an empty cell or names an image twice.
 
     >>> import tempfile
@@ -73,7 +62,7 @@ class ImageFolder(FileDataModule):
     """
 
     name = "image_folder"
-    remedy = "pass root=<a folder with one folder a class, or a CSV, TSV or Parquet file>"
+    remedy = "pass root=<a folder with a folder for each class, or a CSV, TSV or Parquet file>"
 
     def __init__(
         self,
@@ -98,8 +87,8 @@ class ImageFolder(FileDataModule):
         self.test_every = test_every
         self._columns: dict[str, list[Any]] | None = None
         self._tasks: list[str] | None = None
-        self._parts: dict[str, Task[np.bytes_]] | None = None
-        # The base looks at the tasks, which lie below the root.
+        self._parts: dict[Split, Task[np.bytes_]] | None = None
+        # The base looks up the tasks, which are below the root.
         self.root = base
         super().__init__(base, task_id, **options)
         self.open_image = partial(open_file, str(base or ""))
@@ -131,28 +120,29 @@ class ImageFolder(FileDataModule):
         names = sorted({str(name) for name in columns.get(self.task_column, [])})
         return names or [self._table_path().stem]
 
-    def _folder_parts(self) -> dict[str, Task[np.bytes_]]:
+    def _folder_parts(self) -> dict[Split, Task[np.bytes_]]:
         folders = find_tasks(self.require())[self.task_name]
         return {split: folder_task(self.require(), folder) for split, folder in folders.items()}
 
-    def _table_parts(self) -> dict[str, Task[np.bytes_]]:
+    def _table_parts(self) -> dict[Split, Task[np.bytes_]]:
         columns, path = self._read_columns(), self._table_path()
-        rows: dict[str, list[int]] = {}
+        rows: dict[Split, list[int]] = {}
         for row in range(len(columns[self.image_column])):
             if self.task_column not in columns or str(columns[self.task_column][row]) == self.task_name:
                 rows.setdefault(self._split_of(columns, row), []).append(row)
         if "train" not in rows:
             raise AnnotationError(
-                f"{path} has no train images of task {self.task_name!r}: mark some as train."
+                f"{path} has no train images of task {self.task_name!r}: mark some as train in column "
+                f"{self.split_column!r}."
             )
-        # An image of two splits would be tested on after it was trained on.
+        # An image in both splits would be tested on after it was trained on.
         table_images(path, columns, [row for own in rows.values() for row in own], self.image_column)
         return {
             split: table_task(path, columns, own, self.image_column, self.label_column, self.label_separator)
             for split, own in rows.items()
         }
 
-    def _split_of(self, columns: dict[str, list[Any]], row: int) -> str:
+    def _split_of(self, columns: dict[str, list[Any]], row: int) -> Split:
         if self.split_column not in columns:
             return "train"
         split = str(columns[self.split_column][row]).lower()

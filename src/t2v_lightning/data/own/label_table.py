@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from t2v_lightning.data.errors import AnnotationError, MissingDataError
 from t2v_lightning.data.images import pack_names
 from t2v_lightning.data.task import Task
-
-__all__ = ["check_columns", "read_table", "table_images", "table_task"]
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 """Endings of the files that count as tables."""
@@ -25,8 +24,8 @@ def read_table(path: Path) -> dict[str, list[Any]]:
 
     Raises:
         MissingDataError: there is no such file.
-        AnnotationError: it is no table, has a column twice, or a line of another length.
-        ModuleNotFoundError: a Parquet file, and pyarrow is not installed.
+        AnnotationError: it is not a table, has two columns of one name, or a row of another length.
+        ModuleNotFoundError: it is a Parquet file, and pyarrow is not installed.
     """
     if not path.exists():
         raise MissingDataError(f"Table {path} does not exist: pass the right table= or root=.")
@@ -38,10 +37,14 @@ def read_table(path: Path) -> dict[str, list[Any]]:
         rows = [row for row in csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",") if row]
     header = rows[0] if rows else []
     if len(set(header)) != len(header) or not header:
-        raise AnnotationError(f"{path}: got the columns {', '.join(header) or '(none)'}, which must differ.")
+        raise AnnotationError(
+            f"{path}: got the columns {', '.join(header) or '(none)'}: give each its own name."
+        )
     for number, row in enumerate(rows[1:], start=2):
         if len(row) != len(header):
-            raise AnnotationError(f"{path}, row {number}: got {len(row)} cells for {len(header)} columns.")
+            raise AnnotationError(
+                f"{path}, row {number}: got {len(row)} cells for {len(header)} columns: give one for each column."
+            )
     return {name: [row[column] for row in rows[1:]] for column, name in enumerate(header)}
 
 
@@ -60,14 +63,14 @@ def _read_parquet(path: Path) -> dict[str, list[Any]]:
 
 
 def check_columns(path: Path, table: Mapping[str, Sequence[Any]], names: Sequence[str]) -> None:
-    """Make sure that the table has these columns.
+    """Check that the table has these columns.
 
     Raises:
-        AnnotationError: it lacks one; the message lists those it has.
+        AnnotationError: it lacks one; the message lists those that it has.
     """
     for name in names:
         if name not in table:
-            raise AnnotationError(f"{path} has no column {name!r}: it has {', '.join(table)}.")
+            raise AnnotationError(f"{path} has no column {name!r}: allowed are {', '.join(table)}.")
 
 
 def table_images(
@@ -76,12 +79,12 @@ def table_images(
     """The file names in some rows of a table.
 
     Raises:
-        AnnotationError: an empty cell, or a file that comes twice.
+        AnnotationError: a cell is empty, or a file occurs twice.
     """
     images = [str(_filled(path, table[image_column][row], image_column, row)) for row in rows]
     if len(set(images)) != len(images):
         twice = Counter(images).most_common(1)[0][0]
-        raise AnnotationError(f"{path}: image {twice} comes more than once. Keep one row an image.")
+        raise AnnotationError(f"{path}: image {twice} occurs more than once. Keep one row for each image.")
     return images
 
 
@@ -101,11 +104,11 @@ def table_task(
         rows: row numbers from 0.
         image_column: column of file names.
         label_column: a column of classes (names or numbers) or of lists of classes; or several columns of 0
-            and 1, each of which is a label of its own. The latter two give many labels a sample.
-        separator: what parts the classes inside a cell of ``label_column``, for many labels a sample.
+            and 1, each of them a label. Lists and several columns give many labels a sample.
+        separator: what separates the classes in a cell of `label_column`, for many labels a sample.
 
     Raises:
-        AnnotationError: an empty cell, a file that comes twice, or a column of flags with something else.
+        AnnotationError: a cell is empty, a file occurs twice, or a column of 0 and 1 holds something else.
 
     >>> table = {"file": ["a.jpg", "b.jpg"], "kind": ["red|round", "red"]}
     >>> task = table_task(Path("t.csv"), table, [0, 1], "file", "kind", separator="|")
@@ -119,25 +122,29 @@ def table_task(
     cells = [_filled(path, table[label_column][row], label_column, row) for row in rows]
     if separator is not None:
         cells = [[part.strip() for part in str(cell).split(separator) if part.strip()] for cell in cells]
-    if cells and isinstance(cells[0], list):
-        return _many_labels(names, cells)
-    classes = _sorted({str(cell) for cell in cells})
-    numbers = {name: number for number, name in enumerate(classes)}
-    labels = np.array([numbers[str(cell)] for cell in cells], dtype=np.int64)
-    return Task(names, labels, tuple(classes))
+    many = bool(cells) and isinstance(cells[0], list)
+    cells = [[str(label) for label in cell] if many else str(cell) for cell in cells]
+    classes = _sorted({label for cell in cells for label in (cell if many else [cell])})
+    return Task(names, label_array(cells, classes), tuple(classes))
 
 
-def _many_labels(names: Any, cells: Sequence[Sequence[Any]]) -> Task[np.bytes_]:
-    classes = _sorted({str(label) for cell in cells for label in cell})
+def label_array(cells: Sequence[Any], classes: Sequence[Any]) -> NDArray[Any]:
+    """Positions of the cells in `classes`: int64 [N], or float32 [N, K] of 0 and 1 if the cells are lists.
+
+    >>> label_array([["round"], []], ["red", "round"]).tolist()
+    [[0.0, 1.0], [0.0, 0.0]]
+    """
     numbers = {name: number for number, name in enumerate(classes)}
+    if not (cells and isinstance(cells[0], list)):
+        return np.array([numbers[cell] for cell in cells], dtype=np.int64)
     vectors = np.zeros((len(cells), len(classes)), dtype=np.float32)
     for row, cell in enumerate(cells):
-        vectors[row, [numbers[str(label)] for label in cell]] = 1
-    return Task(names, vectors, tuple(classes))
+        vectors[row, [numbers[label] for label in cell]] = 1
+    return vectors
 
 
 def _sorted(names: set[str]) -> list[str]:
-    """Whole numbers by size, anything else by its letters."""
+    """Whole numbers by size, anything else in alphabetical order."""
     try:
         return sorted(names, key=int)
     except ValueError:
