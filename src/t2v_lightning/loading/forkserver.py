@@ -1,9 +1,9 @@
-"""Starts the workers of a distributed fit without forking one of its processes.
+"""Starts the workers of a distributed fit without forking a process of the fit.
 
-A process of such a fit runs threads for its collectives. Up to Python 3.11 a worker hangs if it is forked while one
-of these holds the lock of the list of threads (python/cpython#112275). So workers are forked from a server of
-`multiprocessing` that runs nothing else, and get the dataset as a pickle. That pickle is made here, once:
-PyTorch's own, made for every worker anew, passes a file descriptor for each tensor, of which a server takes 250.
+These processes run threads for their collectives. Up to Python 3.11 a worker hangs if it is forked while such a thread
+holds the lock of the list of threads (python/cpython#112275). The fork server of `multiprocessing` runs no threads,
+but its workers have to be sent the dataset. It is pickled here, once. PyTorch would pickle it for each worker, with a
+file descriptor for each tensor, of which the server accepts no more than 252 at a time.
 """
 
 import ast
@@ -31,7 +31,7 @@ LARGEST_PICKLE = 2**28
 
 
 def forking_may_hang() -> bool:
-    """Whether this process takes part in collectives and would fork its workers."""
+    """Whether this process takes part in collectives, and starts processes in another way than "spawn"."""
     return (
         torch.distributed.is_available()
         and torch.distributed.is_initialized()
@@ -44,7 +44,7 @@ class CannotSend(Exception):
 
 
 class Parcel(Dataset[Any]):
-    """A dataset, its collate function and the first thing to do in a worker, as one pickle that workers open.
+    """A dataset, its collate function and the user's `worker_init_fn`, in one pickle that each worker opens.
 
     Args:
         dataset: gives an item for each position.
@@ -77,22 +77,22 @@ class Parcel(Dataset[Any]):
 
     @contextmanager
     def start(self) -> Iterator[None]:
-        """While workers are being started: they import the main module only if needed, and never see a Ctrl-C.
+        """Within it, workers start that import the main module only if the pickle refers to it, and ignore SIGINT.
 
-        The terminal sends it to all processes, while the fit goes on to the end of its batch.
+        A terminal sends that signal to all processes at once, but the fit needs its workers to the end of the batch.
         """
         multiprocessing.set_forkserver_preload([__name__])
         resource_tracker.ensure_running()  # here, as it would unblock the signal
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         main = vars(sys.modules["__main__"])
-        said: dict[str, Any] = {name: main[name] for name in ("__spec__", "__file__") if name in main}
+        kept: dict[str, Any] = {name: main[name] for name in ("__spec__", "__file__") if name in main}
         if not self.needs_main:
             main.pop("__file__", None)
             main["__spec__"] = None
         try:
             yield
         finally:
-            main.update(said)
+            main.update(kept)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
@@ -111,7 +111,7 @@ def begin_worker(number: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """PyTorch's workers look whether the process that has forked them is alive, which is the server here."""
+    """Ends this worker when the fit does: PyTorch only checks the process that forked it, which is the server here."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

@@ -118,9 +118,7 @@ def _number_classes(labels: Tensor, num_classes: int | None) -> tuple[Tensor, tu
 def check_map_style(dataset: Any) -> None:
     """Raise unless `dataset` has a length and items by number, and is not empty."""
     has_items = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
-    if not has_items or isinstance(
-        dataset, IterableDataset
-    ):  # which inherits a __getitem__ that does nothing
+    if not has_items or isinstance(dataset, IterableDataset):  # whose __getitem__ does nothing
         raise TypeError(
             f"the dataset must be map-style, with __len__ and __getitem__; got {type(dataset).__name__}. Each image "
             "must count exactly once, which an iterable dataset cannot promise: put it in a list"
@@ -146,10 +144,7 @@ def find_targets(dataset: Any) -> Any:
         "the dataset has no `targets` or `labels`, so all %d items are read once to collect them",
         len(dataset),
     )
-    targets = []
-    for i in range(len(dataset)):
-        targets.append(as_pair(dataset[i], i)[1])
-    return targets
+    return [as_pair(dataset[i], i)[1] for i in range(len(dataset))]
 
 
 def _transformed(values: Any, transform: Any) -> Any:
