@@ -2,6 +2,7 @@
 
     python benchmarks/kill_resume.py            # every phase, 0 and 2 workers, 1 and 2 processes: 28 kills
     python benchmarks/kill_resume.py --only "head" --processes 2
+    python benchmarks/kill_resume.py --kills 20 --processes 2 --workers 2    # one run, killed 20 times on its way
 
 Each kill takes down all processes of a run at once, at a random moment after the named point. The run is then
 started again with `ckpt_path="last"`, and its embedding is compared, bit for bit, with that of an uninterrupted run
@@ -165,6 +166,27 @@ def same(a: Embedding, b: Embedding) -> bool:
     )
 
 
+def kill_often(kills: int, processes: int, workers: int) -> None:
+    """Kills one run again and again, each time after more of its batches, and compares what it ends with."""
+    with tempfile.TemporaryDirectory() as alone:
+        whole = finish(Path(alone), start(Path(alone), "montecarlo", processes, workers=0))
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        for number in range(kills):
+            epoch, share = divmod(2 * number / kills, 1)
+            started = time.monotonic()
+            run = start(folder, "montecarlo", processes, workers)
+            where = kill_at(folder, run, int(epoch), share, wait=0.05)
+            (folder / "reached.txt").unlink()
+            took = time.monotonic() - started
+            print(
+                f"{processes} processes, {workers} workers: killed at {where} after {took:.1f} s", flush=True
+            )
+        if not same(finish(folder, start(folder, "montecarlo", processes, workers)), whole):
+            sys.exit(f"after {kills} kills the embedding differs")
+    print(f"{kills} kills, no run hung, the embedding the same to the last bit", flush=True)
+
+
 def main() -> None:
     """Prints one row per kill."""
     parser = argparse.ArgumentParser(
@@ -174,6 +196,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="points whose name holds this")
     parser.add_argument("--processes", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--workers", type=int, nargs="*", default=[0, 2])
+    parser.add_argument("--kills", type=int, help="kill one run so often, instead of one run in each phase")
     parser.add_argument("--seed", type=int, default=0, help="of the moments at which runs are killed")
     arguments = parser.parse_args()
     if arguments.run:
@@ -181,6 +204,10 @@ def main() -> None:
         embed(Path(folder), method, int(processes), int(workers))
         return
     random.seed(arguments.seed)
+    if arguments.kills:
+        for processes, workers in itertools.product(arguments.processes, arguments.workers):
+            kill_often(arguments.kills, processes, workers)
+        return
     different = kills = 0
     expected: dict[tuple[str, int], tuple[Embedding, int]] = {}
     print(

@@ -16,6 +16,7 @@ function                       private name (read from)                         
 `fit_source`                   ``fit_loop._data_source`` (Lightning 2.6)        ``trainer.train_dataloader``, too late
 `count_step`                   ``optim_step_progress`` (Lightning 2.6)          ``optimizer.step()`` of Lightning
 `put_counters`                 ``checkpoint["loops"]`` (Lightning 2.6)          nothing: where a fit goes on
+`inner_sampler`                ``_DatasetSamplerWrapper`` (Lightning 2.6)        nothing: the user's own sampler
 `cluster_environment`          ``_accelerator_connector`` (Lightning 2.6)       nothing: the Slurm environment
 `handlers_before`              ``_signal_connector`` (Lightning 2.6)            nothing: handlers before the fit
 `starts_processes`             ``_MultiProcessingLauncher`` (Lightning 2.6)     the names of ``ddp_spawn``, ``ddp_fork``
@@ -114,6 +115,11 @@ def put_counters(checkpoint: dict[str, Any], epoch: int, batches: int, loader: l
         "is_last_batch": False,
     }
     loop["state_dict"]["combined_loader"] = loader
+
+
+def inner_sampler(sampler: Any) -> Any:
+    """The sampler inside the one that Lightning puts around it in a distributed fit; any other sampler itself."""
+    return getattr(getattr(sampler, "dataset", None), "_sampler", sampler)
 
 
 def cluster_environment(trainer: Any) -> Any:

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
+from t2v_lightning.functional.likelihood import get_likelihood
 from t2v_lightning.loading.dataset import IndexedDataset
 from t2v_lightning.loading.selection import Selection
 from t2v_lightning.plots.style import INK
@@ -80,13 +81,9 @@ def choose_examples(strata: Tensor, count: int = 16) -> list[int]:
 
 def label_of(selection: Selection, position: int, names: Sequence[str] = ()) -> str:
     """What the image at a position is labelled with, in the names of the classes where they are known."""
-    target = selection.targets[position]
-    if selection.likelihood == "gaussian":
-        return ", ".join(f"{value:.3g}" for value in target.flatten().tolist())
-    one = selection.likelihood == "softmax"
-    classes = [selection.classes[int(target)]] if one else target.nonzero()[:, 0].tolist()
-    known = [str(names[c]) if 0 <= c < len(names) else str(c) for c in classes]
-    return ", ".join(known) or "none"
+    labels = selection.classes or range(selection.num_classes)
+    outputs = [str(names[label]) if 0 <= label < len(names) else str(label) for label in labels]
+    return get_likelihood(selection.likelihood).describe_target(selection.targets[position], outputs)
 
 
 def as_pictures(images: Sequence[Tensor], transform: Any = None) -> list[Image.Image]:

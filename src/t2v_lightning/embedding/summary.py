@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from t2v_lightning.embedding.value import Embedding
+from t2v_lightning.functional.likelihood import LIKELIHOODS
 
 _LONGEST_LIST = 160
 """Characters of the names of classes."""
@@ -47,7 +48,7 @@ def summarise(embedding: Embedding, seconds: Mapping[str, float] | None = None) 
         "likelihood": meta.get("likelihood"),
         "probe": meta.get("probe"),
         "method": _method(meta),
-        "head": _head(meta.get("head")),
+        "head": _head(meta),
         "under noise": _under_noise(meta),
         "norm": f"{embedding.norm:.4g}",
         "entries": _entries(embedding),
@@ -116,11 +117,12 @@ def _method(meta: Mapping[str, Any]) -> str:
     return f"{meta['method']}, {passes} an image with {_SAMPLING.get(sampling, sampling)} ({sampling}){stop}"
 
 
-def _head(head: Mapping[str, Any] | None) -> str:
+def _head(meta: Mapping[str, Any]) -> str:
+    head = meta.get("head")
     if not head:
         return ""
     return (
-        f"{head['method']}: accuracy {head['accuracy']:.1%}, loss {head['loss']:.4g}, "
+        f"{head['method']}: {_accuracy(meta, head)}, loss {head['loss']:.4g}, "
         f"where a constant guess has {head['constant_loss']:.4g}"
     )
 
@@ -130,10 +132,15 @@ def _under_noise(meta: Mapping[str, Any]) -> str:
     if not noise:
         return ""
     return (
-        f"accuracy {noise['accuracy']:.1%}, cross-entropy {noise['cross_entropy']:.4g}, where a constant guess has "
+        f"{_accuracy(meta, noise)}, cross-entropy {noise['cross_entropy']:.4g}, where a constant guess has "
         f"{meta['head']['constant_loss']:.4g}; with beta times KL {noise['beta'] * noise['kl']:.4g} the loss is "
         f"{noise['loss']:.4g}"
     )
+
+
+def _accuracy(meta: Mapping[str, Any], fit: Mapping[str, Any]) -> str:
+    likelihood = LIKELIHOODS.get(str(meta.get("likelihood")), LIKELIHOODS["softmax"])
+    return likelihood.describe_accuracy(fit["accuracy"])
 
 
 def _entries(embedding: Embedding) -> str:

@@ -6,25 +6,28 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import (
-    Dataset,
-)
+from torch.utils.data import Dataset
 
-Batch = tuple[Tensor, Tensor]
-"""(images [B, C, H, W], positions int64 [B]); a position at or beyond the dataset's length is padding."""
+from t2v_lightning.functional.inputs import Inputs, describe, tensors_in, transform
+from t2v_lightning.loading.fingerprint import fingerprint
+
+Batch = tuple[Inputs, Tensor]
+"""(inputs of the probe, such as images [B, C, H, W], and positions int64 [B]); a position at or beyond the
+dataset's length is padding."""
 
 
-class IndexedDataset(Dataset[tuple[Any, Any, int]]):
-    """Images of chosen items of a dataset together with their position among the chosen ones.
+class IndexedDataset(Dataset[tuple[Inputs, Any, int]]):
+    """Inputs of chosen items of a dataset together with their position among the chosen ones.
 
     Args:
-        dataset: map-style, of (image, target).
+        dataset: map-style, of (input, target). An input is a float tensor, or a dict or tuple of tensors such as
+            token ids and their mask, or whatever the transform takes, such as a PIL image.
         chosen: int64 [N], items of `dataset`.
-        transform: applied to images that are not float tensors yet (PIL images); needed for those alone.
+        transform: makes tensors of inputs that are none yet; None when there are no such inputs.
     """
 
     def __init__(
-        self, dataset: Any, chosen: Tensor, transform: Callable[[Any], Tensor] | None = None
+        self, dataset: Any, chosen: Tensor, transform: Callable[[Any], Inputs] | None = None
     ) -> None:
         self.dataset, self.chosen, self.transform = dataset, chosen, transform
 
@@ -32,34 +35,67 @@ class IndexedDataset(Dataset[tuple[Any, Any, int]]):
         return len(self.chosen)
 
     @cached_property
-    def landmarks(self) -> list[Tensor]:
-        """Four images spread over the chosen ones, by which others are told."""
+    def landmarks(self) -> list[Inputs]:
+        """Four inputs spread over the chosen ones."""
         return [self[(len(self) - 1) * k // 3][0] for k in range(4)]
 
-    def __getitem__(self, position: int) -> tuple[Any, Any, int]:
+    @property
+    def fingerprint(self) -> str:
+        """A hash of four inputs spread over the chosen ones, which another dataset would not share."""
+        return fingerprint(*self.landmarks)
+
+    def __getitem__(self, position: int) -> tuple[Inputs, Any, int]:
+        """The input, the target and the position itself.
+
+        Raises:
+            TypeError: the item is no pair, or its input is not made of tensors.
+            ValueError: its input is an image that is not ready for a probe, or holds NaN or infinite values.
+        """
         item = int(self.chosen[position % len(self.chosen)])
-        image, target = as_pair(self.dataset[item], item)
-        if not isinstance(image, Tensor):
+        inputs, target = as_pair(self.dataset[item], item)
+        if not isinstance(inputs, (Tensor, dict, tuple, list)):
             if self.transform is None:
                 raise TypeError(
-                    f"item {item} is a {type(image).__name__}; pass a transform that makes it a tensor"
+                    f"item {item} is a {type(inputs).__name__}; pass a transform that makes it a tensor"
                 )
-            image = self.transform(image)
-        if not isinstance(image, Tensor) or not image.is_floating_point():
-            got = f"{image.dtype} tensor" if isinstance(image, Tensor) else type(image).__name__
+            inputs = self.transform(inputs)
+        if isinstance(inputs, (dict, tuple, list)):
+            return _checked_tree(inputs, item), target, position
+        if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
+            got = f"{inputs.dtype} tensor" if isinstance(inputs, Tensor) else type(inputs).__name__
             raise ValueError(
                 f"image {item} of the dataset is a {got}; give float tensors that are ready for the probe, or PIL "
                 "images, to which it applies its own transform"
             )
-        if not bool(torch.isfinite(image).all()):
+        if not bool(torch.isfinite(inputs).all()):
             raise ValueError(
                 f"image {item} of the dataset holds NaN or infinite values; repair or leave it out"
             )
-        return image, target, position
+        return inputs, target, position
+
+
+def _checked_tree(inputs: Inputs, item: int) -> Inputs:
+    """A dict or tuple of tensors, lists in it as tuples; integers and masks may hold anything."""
+    try:
+        tree = transform(lambda tensor: tensor, inputs)
+        tensors = [*tensors_in(tree)]
+    except TypeError:
+        tensors = []
+    if not tensors:
+        raise TypeError(
+            f"input {item} of the dataset is a {type(inputs).__name__} of {describe(inputs) or 'nothing'}; give a "
+            "tensor, or a dict or tuple that holds tensors only"
+        )
+    for tensor in tensors:
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ValueError(
+                f"input {item} of the dataset holds NaN or infinite values; repair or leave it out"
+            )
+    return tree
 
 
 def as_pair(item: Any, number: int) -> tuple[Any, Any]:
-    """An item of a dataset as (image, target); TypeError for anything else."""
+    """An item of a dataset as (input, target); TypeError for anything else."""
     if isinstance(item, (tuple, list)) and len(item) == 2:
         return item[0], item[1]
     shape = f" of shape {tuple(item.shape)}" if isinstance(item, Tensor) else ""

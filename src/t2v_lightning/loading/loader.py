@@ -1,26 +1,27 @@
 """The loader that feeds a phase: sized, with workers of its own, resumable at any batch."""
 
-import time
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import (
-    DataLoader,
-    Dataset,
-    default_collate,
-)
+from torch.utils.data import DataLoader, Dataset, default_collate
 
+from t2v_lightning.functional.inputs import Inputs, describe, length, transform
 from t2v_lightning.internals import end_workers
 from t2v_lightning.loading.dataset import Batch
+from t2v_lightning.loading.forkserver import CannotSend, Parcel, as_it_is, begin_worker, forking_may_hang
 from t2v_lightning.loading.sampler import ShardedSampler
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
 class LoaderOptions:
-    """How batches are made, in the words of `torch.utils.data.DataLoader`; without workers none are persistent."""
+    """How batches are read, in the words of `torch.utils.data.DataLoader`; without workers none are persistent."""
 
     batch_size: int = 64
     num_workers: int = 0
@@ -50,39 +51,68 @@ class Reader:
     def read(self, sampler: ShardedSampler) -> Iterator[Batch]:
         """Begins a pass, which ends the one before."""
         self._order.sampler = sampler
-        if self._loader is None or not self._loader.persistent_workers:
-            self.close()
-            self._loader = self._new_loader()
-        self._batches = batches = iter(self._loader)
-        return batches
+        if self._loader is not None and self._loader.persistent_workers:
+            self._batches = iter(self._loader)
+            return self._batches
+        self.close()
+        o = self.options
+        if o.num_workers == 0 or o.multiprocessing_context is not None or not forking_may_hang():
+            self._loader = self._new_loader(
+                self.dataset,
+                _Collate(o.collate_fn),
+                o.num_workers,
+                o.worker_init_fn,
+                o.multiprocessing_context,
+            )
+            self._batches = iter(self._loader)
+        elif self._parcel is None:
+            self._loader = self._new_loader(self.dataset, _Collate(o.collate_fn))
+            self._batches = iter(self._loader)
+        else:
+            self._loader = self._new_loader(self._parcel, as_it_is, o.num_workers, begin_worker, "forkserver")
+            with self._parcel.start():
+                self._batches = iter(self._loader)
+        return self._batches
 
     def close(self) -> None:
-        """Ends all workers, also in the middle of a pass, whoever still holds on to it."""
+        """Ends all workers, also in the middle of a pass whose iterator is still in use."""
         end_workers(self._batches)
         self._loader = self._batches = None
 
-    def _new_loader(self) -> DataLoader[Any]:
+    @cached_property
+    def _parcel(self) -> Parcel | None:
+        """What workers get that are not forked from this process; None, said once, if it cannot be sent."""
+        try:
+            return Parcel(self.dataset, _Collate(self.options.collate_fn), self.options.worker_init_fn)
+        except CannotSend as error:
+            if torch.distributed.get_rank() == 0:
+                log.warning(
+                    "the dataset is read without workers, as those of a distributed fit need a copy of it and %s. Or "
+                    "give the DataLoader a multiprocessing_context of your own",
+                    error,
+                )
+            return None
+
+    def _new_loader(
+        self, dataset: Any, collate: Any, workers: int = 0, init: Any = None, context: Any = None
+    ) -> DataLoader[Any]:
         o = self.options
-        if o.num_workers and torch.distributed.is_available() and torch.distributed.is_initialized():
-            # Up to Python 3.11 a worker hangs if it is forked while another thread holds the lock of the list of
-            # threads (python/cpython#112275), as that of a collective does at its end. So that one goes first.
-            time.sleep(0.02)
         return DataLoader(
-            self.dataset,
+            dataset,
             batch_sampler=self._order,
-            num_workers=o.num_workers,
+            num_workers=workers,
             pin_memory=o.pin_memory,
-            prefetch_factor=o.prefetch_factor,
-            persistent_workers=o.persistent_workers and o.num_workers > 0,
-            multiprocessing_context=o.multiprocessing_context,
-            worker_init_fn=o.worker_init_fn,
-            collate_fn=_Collate(o.collate_fn),
+            prefetch_factor=o.prefetch_factor if workers else None,
+            persistent_workers=o.persistent_workers and workers > 0,
+            multiprocessing_context=context,
+            worker_init_fn=init,
+            collate_fn=collate,
             generator=torch.Generator(),  # for the workers' seeds, which would come from the global one
         )
 
 
 class _Order:
-    """The batches of the sampler at hand, as a DataLoader holds on to the one that it was made with."""
+    """The batches of the current sampler, as a DataLoader keeps the one that it was made with."""
 
     sampler: ShardedSampler
 
@@ -91,7 +121,7 @@ class _Order:
 
 
 class PhaseLoader:
-    """Batches of (images, positions) in a given order; sized, and resumable after any number of batches."""
+    """Batches of (inputs, positions) in a given order; sized, and resumable after any number of batches."""
 
     def __init__(self, reader: Reader, sampler: ShardedSampler, epoch: int = 0) -> None:
         self.reader, self.sampler, self.epoch = reader, sampler, epoch
@@ -116,7 +146,7 @@ class PhaseLoader:
 
 
 class _Collate:
-    """Stacks the images with the user's own collate function, keeping the positions beside them."""
+    """Makes batches with the user's own collate function, keeping the positions beside the inputs."""
 
     def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
         self.collate = collate
@@ -124,19 +154,34 @@ class _Collate:
     def __call__(self, items: list[tuple[Any, Any, int]]) -> Batch:
         positions = torch.tensor([position for _, _, position in items])
         if self.collate is not default_collate:
-            batch = self.collate([(image, target) for image, target, _ in items])
-            images = batch[0] if isinstance(batch, (tuple, list)) and batch else None
-            if not isinstance(images, Tensor) or len(images) != len(items) or not images.is_floating_point():
-                got = f" of {images.dtype} {list(images.shape)}" if isinstance(images, Tensor) else ""
-                raise TypeError(
-                    f"the loader's collate function makes {len(items)} items into a {type(batch).__name__}{got}; "
-                    "needed is (images, targets), a float image for each item. A dataset can go without a loader"
+            return self._by_user(items), positions
+        singles = [inputs for inputs, _, _ in items]
+        if all(isinstance(image, Tensor) for image in singles):
+            shapes = sorted({tuple(image.shape) for image in singles})
+            if len(shapes) > 1:
+                raise ValueError(
+                    f"images of a batch differ in shape, {shapes[0]} and {shapes[1]}; resize them to one size"
                 )
-            return images, positions
-        singles = [image for image, _, _ in items]
-        shapes = sorted({tuple(image.shape) for image in singles})
-        if len(shapes) > 1:
+            return default_collate(singles), positions
+        forms = sorted({describe(inputs) for inputs in singles})
+        if len(forms) > 1:
             raise ValueError(
-                f"images of a batch differ in shape, {shapes[0]} and {shapes[1]}; resize them to one size"
+                f"inputs of a batch differ in form, ({forms[0]}) and ({forms[1]}); pad them to one length, or give the "
+                "DataLoader a collate function that does"
             )
-        return default_collate(singles), positions
+        return transform(lambda tensor: tensor, default_collate(singles)), positions
+
+    def _by_user(self, items: list[tuple[Any, Any, int]]) -> Inputs:
+        batch = self.collate([(inputs, target) for inputs, target, _ in items])
+        inputs = batch[0] if isinstance(batch, (tuple, list)) and batch else None
+        try:
+            fits = length(transform(lambda tensor: tensor, inputs)) == len(items)
+        except (TypeError, ValueError):
+            fits = False
+        if not fits or (isinstance(inputs, Tensor) and not inputs.is_floating_point()):
+            raise TypeError(
+                f"the loader's collate function makes {len(items)} items into a {type(batch).__name__} of "
+                f"{describe(batch)}; needed is (inputs, targets), where inputs are a float tensor of images, or a dict "
+                "or tuple of tensors, with one sample for each item. Or give the dataset instead of the loader"
+            )
+        return inputs

@@ -1,4 +1,4 @@
-"""Transforms that change images at random, which an embedding should not see."""
+"""A warning of transforms that change images at random."""
 
 import logging
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ _RANDOM = (
 
 
 def warn_random_transforms(dataset: Any) -> None:
-    """Warns when a dataset changes its images at random: an embedding should see each image as it is."""
+    """Logs a warning if a dataset changes its images at random, as the embedding then depends on chance."""
     found = sorted({type(t).__name__ for t in _transforms(dataset)})
     random = [name for name in found if name.startswith(_RANDOM) or "Augment" in name]
     if random:
@@ -30,7 +30,7 @@ def warn_random_transforms(dataset: Any) -> None:
 
 
 def _transforms(holder: Any) -> Iterator[Any]:
-    """All transforms of a dataset, also of the datasets inside it and of the transforms inside those."""
+    """All transforms of a dataset and of the datasets inside it, and the transforms that these are composed of."""
     parts = [getattr(holder, "dataset", None), getattr(holder, "transform", None)]
     for name in ("datasets", "transforms"):
         several = getattr(holder, name, None)

@@ -5,19 +5,24 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import (
-    DistributedSampler,
-)
+from torch.utils.data import DistributedSampler
 
 
 class ShardedSampler(DistributedSampler[Any]):
     """This process's share of an order, in batches of equal number on all processes.
 
-    A subclass of `DistributedSampler`, so that Lightning leaves it alone. Positions at or beyond N are padding.
+    A subclass of `DistributedSampler`, which Lightning does not replace by its own. Positions at or beyond `padding`
+    fill up the last batches.
 
     Args:
         order: int64 [n], positions to visit.
         padding: first position that stands for no item.
+        batch_size: positions in a batch of this process.
+        rank: of this process among those that share the order.
+        world_size: number of these processes.
+
+    >>> [list(ShardedSampler(torch.tensor([3, 0, 2, 4, 1]), 5, 2, rank, world_size=2)) for rank in (0, 1)]
+    [[[3, 2], [1]], [[0, 4], [5]]]
     """
 
     def __init__(

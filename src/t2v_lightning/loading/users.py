@@ -1,4 +1,4 @@
-"""What is taken from other people's loaders: their dataset, the part of it that they draw, their settings."""
+"""What is taken from a user's loader: its dataset, the part of it that its sampler draws, and its settings."""
 
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
+from t2v_lightning.internals import inner_sampler
 from t2v_lightning.loading.loader import LoaderOptions
 
 
@@ -26,10 +27,10 @@ def one_loader(loader: Any) -> DataLoader[Any]:
 def dataset_of(loader: DataLoader[Any]) -> Any:
     """A loader's dataset, or the part of it that a sampler restricts the loader to.
 
-    Samplers that draw at random stand for the whole dataset, as every image counts once.
+    With a sampler that draws at random it is the whole dataset, as every image counts once.
     """
     sampler: Any = getattr(loader.batch_sampler, "sampler", loader.sampler)
-    sampler = getattr(getattr(sampler, "dataset", None), "_sampler", sampler)  # inside Lightning's for DDP
+    sampler = inner_sampler(sampler)
     if isinstance(sampler, SubsetRandomSampler):
         return Subset(loader.dataset, [int(index) for index in sampler.indices])
     drawn = isinstance(sampler, (RandomSampler, WeightedRandomSampler, DistributedSampler))
@@ -40,7 +41,7 @@ def dataset_of(loader: DataLoader[Any]) -> Any:
 
 
 def loader_options(loader: DataLoader[Any]) -> LoaderOptions:
-    """Batch size, workers and collate function of somebody's DataLoader."""
+    """Batch size, workers and collate function of a user's DataLoader."""
     sampler = loader.batch_sampler
     return LoaderOptions(
         batch_size=loader.batch_size or int(getattr(sampler, "batch_size", 1)),

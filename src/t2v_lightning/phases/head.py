@@ -67,7 +67,7 @@ def evaluate_head(
     head: nn.Linear, features: Features, targets: Tensor, weights: Tensor, likelihood: Likelihood
 ) -> HeadFit:
     """Loss and accuracy of a head, weighted by weights [N] that sum to 1."""
-    constant = _constant_outputs(len(head.weight), targets, weights, likelihood)
+    constant = likelihood.best_constant(targets, weights, len(head.weight))
     totals = weights.new_zeros(3)
     for block in blocks(features):
         outputs, y, w = head(features[block]), targets[block], weights[block]
@@ -84,17 +84,8 @@ def evaluate_head(
 def constant_loss(task: Selection) -> float:
     """Weighted mean loss of the best outputs that are the same for all images."""
     likelihood, targets, weights = get_likelihood(task.likelihood), task.targets, task.weights
-    constant = _constant_outputs(task.num_classes, targets, weights, likelihood)
+    constant = likelihood.best_constant(targets, weights, task.num_classes)
     return float(weights @ likelihood.loss(constant.expand(len(targets), -1), targets).to(weights.dtype))
-
-
-def _constant_outputs(classes: int, targets: Tensor, weights: Tensor, likelihood: Likelihood) -> Tensor:
-    """[C], the best outputs that are the same for all images."""
-    if likelihood.name == "softmax":
-        share = torch.zeros(classes, dtype=weights.dtype, device=weights.device)
-        return share.index_add(0, targets, weights).clamp_min(1e-300).log()
-    mean = weights @ targets.to(weights.dtype)
-    return mean.clamp(1e-12, 1 - 1e-12).logit() if likelihood.name == "bernoulli" else mean
 
 
 @torch.enable_grad()

@@ -1,0 +1,112 @@
+"""What the Fisher information and the fit of a head ask of a likelihood."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+
+class Likelihood(ABC):
+    """How network outputs f [N, C] become a distribution over targets.
+
+    Attributes:
+        name: by which options and files know it.
+        target: what each sample is labelled with, in words, as errors say it.
+        measure: what `accuracy` measures, in words.
+        has_classes: whether a target is one class out of several, so that classes can be renumbered, balanced and
+            represented equally in a subset.
+    """
+
+    name: ClassVar[str]
+    target: ClassVar[str]
+    measure: ClassVar[str]
+    has_classes: ClassVar[bool] = False
+
+    # --- the factor of the Fisher information ------------------------------------------------------------
+
+    @abstractmethod
+    def columns(self, outputs: Tensor) -> int:
+        """Number R of columns of the factor S."""
+
+    @abstractmethod
+    def factor_times(self, outputs: Tensor, coefficients: Tensor) -> Tensor:
+        """S_n c_n for every sample; outputs [N, C], coefficients [N, R], result [N, C]."""
+
+    @abstractmethod
+    def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Gradient of the log-likelihood of `targets` in the outputs, [N, C]."""
+
+    @abstractmethod
+    def sample_score(self, outputs: Tensor, seed: int, draw: int, index: Tensor) -> Tensor:
+        """`score` at targets drawn from the model's own distribution, [N, C]."""
+
+    # --- targets -----------------------------------------------------------------------------------------
+
+    def read_targets(self, raw: Any) -> Tensor:
+        """The targets of a dataset as a tensor: one vector for each sample, float [N, C].
+
+        Args:
+            raw: a tensor or array, or a sequence of numbers, tensors or arrays.
+
+        Raises:
+            TypeError: they are not numbers of one shape, or not of the form that this likelihood takes.
+            ValueError: values that it has no use for, such as NaN.
+        """
+        targets = self._stack(raw).to(torch.get_default_dtype())
+        if targets.dim() == 1:
+            targets = targets[:, None]
+        if targets.dim() != 2:
+            raise TypeError(f"{self.name} targets must be {self.target}, got shape {tuple(targets.shape)}")
+        if not bool(torch.isfinite(targets).all()):
+            raise ValueError(f"{self.name} targets must be finite numbers; some are NaN or infinite")
+        return targets
+
+    def _stack(self, raw: Any) -> Tensor:
+        """Targets as one tensor on the CPU, of whatever shape and dtype they have."""
+        if isinstance(raw, Tensor):
+            return raw.detach().cpu()
+        try:
+            return torch.stack([torch.as_tensor(target) for target in raw])
+        except (TypeError, ValueError, RuntimeError) as error:
+            first = next(iter(raw))
+            raise TypeError(
+                f"targets cannot be read as numbers of one shape; the first is {first!r} ({type(first).__name__}). "
+                f"{self.name.capitalize()} targets must be {self.target}"
+            ) from error
+
+    def check_targets(self, outputs: Tensor, targets: Tensor) -> None:
+        """Raise ValueError unless targets fit the outputs [N, C]."""
+        if targets.shape != outputs.shape:
+            raise ValueError(
+                f"{self.name} targets must have the shape of the outputs, {tuple(outputs.shape)}; got "
+                f"{tuple(targets.shape)}"
+            )
+
+    @abstractmethod
+    def describe_target(self, target: Tensor, names: Sequence[str]) -> str:
+        """One sample's target in words; names[k] is what output k stands for."""
+
+    # --- loss --------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Negative log-likelihood of each sample up to a constant, [N]."""
+
+    @abstractmethod
+    def best_constant(self, targets: Tensor, weights: Tensor, num_outputs: int) -> Tensor:
+        """The one output for all samples that has the least weighted loss, [num_outputs] in the dtype of the weights.
+
+        Args:
+            targets: as `read_targets` gives them.
+            weights: float [N], summing to 1.
+        """
+
+    @abstractmethod
+    def accuracy(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """How well each output fits its target, [N], at most 1; `measure` says what the number is."""
+
+    def describe_accuracy(self, accuracy: float) -> str:
+        """A mean of `accuracy` with its name, for a person to read."""
+        return f"{self.measure} {accuracy:.1%}"
