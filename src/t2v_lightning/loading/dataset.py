@@ -35,14 +35,9 @@ class IndexedDataset(Dataset[tuple[Inputs, Any, int]]):
         return len(self.chosen)
 
     @cached_property
-    def landmarks(self) -> list[Inputs]:
-        """Four inputs spread over the chosen ones."""
-        return [self[(len(self) - 1) * k // 3][0] for k in range(4)]
-
-    @property
     def fingerprint(self) -> str:
         """A hash of four inputs spread over the chosen ones, which another dataset would not share."""
-        return fingerprint(*self.landmarks)
+        return fingerprint(*(self[(len(self) - 1) * k // 3][0] for k in range(4)))
 
     def __getitem__(self, position: int) -> tuple[Inputs, Any, int]:
         """The input, the target and the position itself.

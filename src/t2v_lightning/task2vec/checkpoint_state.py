@@ -1,12 +1,10 @@
 """What a checkpoint of an unfinished embedding holds, and when it is refused."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from pytorch_lightning import Trainer
-from torch import Tensor
 
 from t2v_lightning.internals import put_counters
 from t2v_lightning.phases import Phase, State
@@ -18,18 +16,6 @@ FORMAT = 1
 
 START_AFRESH = "start afresh (without ckpt_path, or without resume on the command line)"
 """What always helps when a checkpoint is refused, in Python and on the command line."""
-
-
-def digest(*tensors: Tensor) -> str:
-    """A short fingerprint of the values.
-
-    >>> digest(torch.zeros(3)) == digest(torch.zeros(3)), digest(torch.zeros(3)) == digest(torch.ones(3))
-    (True, False)
-    """
-    found = hashlib.sha256()
-    for tensor in tensors:
-        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()[:16]
 
 
 class Resumable(Protocol):

@@ -11,14 +11,16 @@ from torch import Tensor
 
 from t2v_lightning._version import __version__
 from t2v_lightning.embedding import Embedding
+from t2v_lightning.functional.inputs import Inputs, describe
+from t2v_lightning.functional.likelihood import get_likelihood
 from t2v_lightning.loading.dataset import IndexedDataset
+from t2v_lightning.loading.fingerprint import fingerprint
 from t2v_lightning.loading.loader import LoaderOptions, PhaseLoader, Reader
 from t2v_lightning.loading.sampler import ShardedSampler
 from t2v_lightning.loading.selection import Selection
 from t2v_lightning.phases import METHODS, FeaturesPhase, MethodPhase, Phase, State
 from t2v_lightning.phases.base import one_process
 from t2v_lightning.probes import ProbeNetwork
-from t2v_lightning.task2vec.checkpoint_state import digest
 from t2v_lightning.task2vec.options import EmbeddingOptions
 
 
@@ -68,7 +70,7 @@ class Plan:
             options.own,
             skip_layers=options.skip_layers,
             seed=options.seed,
-            example=self._first_image(),
+            example=self._first_input(),
             learn_head=options.head.method != "keep",
             all_reduce=all_reduce,
         )
@@ -119,8 +121,8 @@ class Plan:
             "weights of the probe": self.probe_digest,
             "dataset": self.meta["dataset"],
             "number of images": len(task),
-            "labels and choice of images": digest(task.chosen, task.targets, task.weights),
-            "images": digest(*self.dataset.landmarks),
+            "labels and choice of images": fingerprint(task.chosen, task.targets, task.weights),
+            "images": self.dataset.fingerprint,
             "likelihood": task.likelihood,
             "skip_layers": options.skip_layers,
             "seed": options.seed,
@@ -145,7 +147,7 @@ class Plan:
             "probe_digest": self.probe_digest,
             "likelihood": task.likelihood,
             "skip_layers": options.skip_layers,
-            "balanced": options.balanced and task.likelihood == "softmax",
+            "balanced": options.balanced and get_likelihood(task.likelihood).has_classes,
             "seed": options.seed,
             "samples": len(task),
             "num_classes": task.num_classes,
@@ -159,19 +161,18 @@ class Plan:
         }
         return Embedding(**fields, layers=self.layers, meta=meta)
 
-    def _first_image(self) -> Tensor:
-        """The first image [C, H, W], so that a wrong shape is an error before the work starts."""
-        image: Tensor = self.dataset[0][0]
-        if self.probe.input_size is None:
-            return image
-        expected = self.probe.input_size[0]
-        if image.dim() != 3 or image.shape[0] != expected or not image.is_floating_point():
+    def _first_input(self) -> Inputs:
+        """The first input of the dataset, so that one of a wrong shape is an error before the work starts."""
+        first: Inputs = self.dataset[0][0]
+        size = self.probe.input_size
+        if size is not None and not (
+            isinstance(first, Tensor) and first.dim() == 3 and first.shape[0] == size[0]
+        ):
             raise ValueError(
-                f"image 0 of the dataset is a {image.dtype} tensor of shape {tuple(image.shape)}; the probe "
-                f"{self.probe.name!r} takes float tensors [{expected}, H, W], or PIL images, to which it applies "
-                "its own transform"
+                f"image 0 of the dataset is a tensor {describe(first)}; the probe {self.probe.name!r} takes float "
+                f"tensors [{size[0]}, H, W], or PIL images, to which it applies its own transform"
             )
-        return image
+        return first
 
 
 def describe_task(source: Any, dataset: Any) -> dict[str, Any]:
