@@ -71,9 +71,6 @@ def upward(room: str, rooms: list[str], package: str = "t2v_lightning") -> list[
     ]
 
 
-COMING = pytest.mark.xfail(strict=True, reason="not moved yet")
-
-
 # --- rooms ---------------------------------------------------------------------------------------------------
 
 
@@ -143,7 +140,6 @@ def foreign(room: str) -> dict[str, set[str]]:
     return {m: {name.split(".")[0] for name in IMPORTS[m]} for m in inside(f"t2v_lightning.{room}")}
 
 
-@COMING
 def test_the_mathematics_knows_no_trainer_no_terminal_and_no_log() -> None:
     unknown = LIGHTNING | {"rich", "logging"}
     assert {m: known & unknown for m, known in foreign("functional").items() if known & unknown} == {}
@@ -194,7 +190,6 @@ def private_uses(tree: ast.AST) -> Iterator[str]:
                 yield ast.unparse(node)
 
 
-@COMING
 def test_private_names_of_torch_and_lightning_stand_in_one_file() -> None:
     adapter = "t2v_lightning.internals"
     found = {module: sorted(set(private_uses(tree))) for module, tree in TREES.items() if module != adapter}
