@@ -1,6 +1,8 @@
 """What a fit leaves in TensorBoard, read as TensorBoard reads it."""
 
+import functools
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +59,24 @@ def logger_in(folder: Path) -> TensorBoardLogger:
     return TensorBoardLogger(str(folder), name="", version="")
 
 
-def test_curves_of_head_and_fisher(tmp_path: Path) -> None:
-    embedding = fit(logger_in(tmp_path))
-    events = log_of(tmp_path)
+METHODS: dict[str, dict[str, Any]] = {"montecarlo": {}, "variational": VARIATIONAL}
+Logged = Callable[[str], tuple[Embedding, EventAccumulator]]
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory: pytest.TempPathFactory) -> Logged:
+    """The embedding and the log of an uninterrupted fit by each method, made once."""
+
+    @functools.cache
+    def made(method: str) -> tuple[Embedding, EventAccumulator]:
+        folder = tmp_path_factory.mktemp(method)
+        return fit(logger_in(folder), **METHODS[method]), log_of(folder)
+
+    return made
+
+
+def test_curves_of_head_and_fisher(logged: Logged) -> None:
+    embedding, events = logged("montecarlo")
     assert steps(events, "head/loss") == steps(events, "head/accuracy") == [300, 600, 900]
     assert steps(events, "fisher/norm") == steps(events, "fisher/relative_stderr") == [5, 10, 15, 20, 24]
     assert events.Scalars("fisher/norm")[-1].value == pytest.approx(embedding.norm, rel=1e-5)
@@ -78,9 +95,8 @@ def test_the_curve_of_lbfgs_ends_at_the_fitted_head(tmp_path: Path) -> None:
     assert events.Scalars("head/accuracy")[-1].value == pytest.approx(head["accuracy"], rel=1e-6)
 
 
-def test_curves_of_the_variational_method_go_by_draws(tmp_path: Path) -> None:
-    embedding = fit(logger_in(tmp_path), **VARIATIONAL)
-    events = log_of(tmp_path)
+def test_curves_of_the_variational_method_go_by_draws(logged: Logged) -> None:
+    embedding, events = logged("variational")
     names = ("loss", "cross_entropy", "beta_kl", "accuracy", "log_variance_mean", "log_variance_std")
     for name in names:
         assert steps(events, f"variational/{name}") == list(range(5, 61, 5))
@@ -106,9 +122,9 @@ def rows_of(events: EventAccumulator) -> dict[str, str]:
     return dict(line.strip("| ").split(" | ", 1) for line in text_of(events).splitlines()[2:])  # type: ignore[misc]
 
 
-def test_the_summary_is_a_table_of_what_happened(tmp_path: Path) -> None:
-    embedding = fit(logger_in(tmp_path))
-    rows = rows_of(log_of(tmp_path))
+def test_the_summary_is_a_table_of_what_happened(logged: Logged) -> None:
+    embedding, events = logged("montecarlo")
+    rows = rows_of(events)
     assert rows["classes"] == "3: 0, 1, 2"
     assert rows["images"] == "24, every class counts the same"
     assert rows["probe"] == "small"
@@ -120,9 +136,8 @@ def test_the_summary_is_a_table_of_what_happened(tmp_path: Path) -> None:
     assert f"torch {torch.__version__}" in rows["versions"]
 
 
-def test_histograms_are_one_a_stage_in_the_order_of_the_network(tmp_path: Path) -> None:
-    embedding = fit(logger_in(tmp_path))
-    events = log_of(tmp_path)
+def test_histograms_are_one_a_stage_in_the_order_of_the_network(logged: Logged) -> None:
+    embedding, events = logged("montecarlo")
     by_name = ["log10_fisher/0 0", "log10_fisher/1 3"]
     assert sorted(events.Tags()["histograms"]) == ["log10_fisher", *by_name]
     assert [event.step for event in events.Histograms("log10_fisher")] == [0, 1]
@@ -151,9 +166,8 @@ def test_an_embedding_without_layers_has_no_stages() -> None:
     assert by_stage(Embedding([1, 10], [1, 1])) == {}
 
 
-def test_images_of_the_task_and_the_profile_are_there(tmp_path: Path) -> None:
-    fit(logger_in(tmp_path))
-    events = log_of(tmp_path)
+def test_images_of_the_task_and_the_profile_are_there(logged: Logged) -> None:
+    _, events = logged("montecarlo")
     assert sorted(events.Tags()["images"]) == ["examples", "profile"]
     for tag in ("examples", "profile"):
         (event,) = events.Images(tag)
@@ -187,18 +201,17 @@ def test_looking_on_changes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*there is no last checkpoint available")
 @pytest.mark.parametrize(("every", "kills"), [(1, [2, 6]), (3, [9, 1])], ids=str)
-@pytest.mark.parametrize("options", [{}, VARIATIONAL], ids=["montecarlo", "variational"])
+@pytest.mark.parametrize("method", METHODS)
 def test_a_resumed_fit_has_the_log_of_an_uninterrupted_one(
-    every: int, kills: list[int], options: dict[str, Any], tmp_path: Path
+    every: int, kills: list[int], method: str, tmp_path: Path, logged: Logged
 ) -> None:
     """With a checkpoint every third batch, batches are done again that the log has already."""
-    whole = fit(logger_in(tmp_path / "whole"), **options)
-    folder = tmp_path / "broken"
+    (whole, expected), folder, options = logged(method), tmp_path / "broken", METHODS[method]
     for kill in kills:
         with pytest.raises(Killed):
             fit(logger_in(folder), KillAfter(kill), BatchCheckpoint(folder, every), resume="last", **options)
     assert fit(logger_in(folder), BatchCheckpoint(folder, every), resume="last", **options) == whole
-    expected, found = log_of(tmp_path / "whole"), log_of(folder)
+    found = log_of(folder)
     # sorted, as files that are begun in one second are read in no order
     for kind in ("scalars", "images", "histograms", "tensors"):
         assert sorted(found.Tags()[kind]) == sorted(expected.Tags()[kind])
