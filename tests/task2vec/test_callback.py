@@ -224,7 +224,7 @@ def test_what_cannot_be_embedded_is_said_before_the_first_step(
     [
         ({"every_n_epochs": 0}, "every_n_epochs=0; it must be a whole number above 0"),
         ({"distance": "asymmetric"}, "unknown distance 'asymmetric' of a drift; allowed are cosine"),
-        ({"sample": 3}, "unexpected keyword argument 'sample'"),
+        ({"sample": 3}, "unknown option 'sample'"),
     ],
 )
 def test_options_out_of_range(options: dict[str, Any], message: str) -> None:

@@ -17,7 +17,7 @@ def test_hooks_that_make_weights_are_copied_and_others_are_not() -> None:
     assert torch.equal(copied(x), nn.functional.linear(x, layer.weight, layer.bias))
     with torch.no_grad():
         copied.get_parameter("weight_orig").mul_(2)
-    assert not torch.equal(copied(x), nn.functional.linear(x, layer.weight, layer.bias))  # computed anew
+    assert not torch.equal(copied(x), nn.functional.linear(x, layer.weight, layer.bias))  # computed again
 
 
 @pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.spectral_norm])

@@ -41,7 +41,7 @@ def resume_with(path: Path, **options: Any) -> Embedding:
     ids=str,
 )
 def test_other_settings_are_named(checkpoint: Path, options: dict[str, Any], text: str) -> None:
-    with pytest.raises(ValueError, match=f"made with other settings.*{text}.*or start anew"):
+    with pytest.raises(ValueError, match=f"made with other settings.*{text}.*or start afresh"):
         resume_with(checkpoint, **options)
 
 
@@ -104,7 +104,7 @@ def test_a_checkpoint_of_something_else(tmp_path: Path) -> None:
     )
     trainer.fit(Other(), DataLoader([(torch.ones(2), 0)] * 4))
     trainer.save_checkpoint(tmp_path / "other.ckpt")
-    with pytest.raises(ValueError, match=r"not made by Task2Vec.*state_dict.*start anew"):
+    with pytest.raises(ValueError, match=r"not made by Task2Vec.*state_dict.*start afresh"):
         resume_with(tmp_path / "other.ckpt")
 
 
@@ -144,7 +144,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_in_plain_words(
     case: str, checkpoint: Path, tmp_path: Path
 ) -> None:
     change, text = DAMAGED[case]
-    with pytest.raises(ValueError, match=rf"{text}.*start anew \(without ckpt_path, or without resume"):
+    with pytest.raises(ValueError, match=rf"{text}.*start afresh \(without ckpt_path, or without resume"):
         resume_with(changed(checkpoint, tmp_path, change))
 
 
