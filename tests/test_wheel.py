@@ -12,12 +12,8 @@ SETUP.read(ROOT / "setup.cfg")
 
 
 def test_every_package_is_in_the_wheel() -> None:
-    folders = {
-        ".".join(path.parent.relative_to(PACKAGE.parent).parts)
-        for path in PACKAGE.parent.rglob(
-            "__init__.py"
-        )  # hydra_plugins is a namespace and has none of its own
-    }
+    inits = PACKAGE.parent.rglob("__init__.py")  # hydra_plugins is a namespace and has none of its own
+    folders = {".".join(path.parent.relative_to(PACKAGE.parent).parts) for path in inits}
     listed = set(SETUP["options"]["packages"].split())
     assert listed == {*folders, "t2v_lightning.configs"}
 
