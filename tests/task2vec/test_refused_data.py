@@ -51,7 +51,11 @@ BAD_DATA: dict[str, tuple[Any, type[Exception], str]] = {
     "no labels": ([X, X], TypeError, r"not a pair \(image, target\)"),
     "no targets": ([(X, None), (X, None)], TypeError, "cannot be read as numbers"),
     "NaN": ([(X, 0), (X / 0, 1)], ValueError, "image 1 of the dataset holds NaN"),
-    "channels": ([(X.expand(3, 8, 8), 0), (X, 1)], ValueError, r"shape \(3, 8, 8\); the probe 'small' takes"),
+    "channels": (
+        [(X.expand(3, 8, 8), 0), (X, 1)],
+        ValueError,
+        r"float32 \[3, 8, 8\]; the probe 'small' takes",
+    ),
     "a dict an image": (
         Labelled(lambda x: {"image": x, "label": 0}),
         TypeError,
@@ -106,10 +110,13 @@ def test_a_fit_without_data_is_refused() -> None:
 
 
 COLLATED: dict[str, tuple[Callable[[Tensor, Tensor], Any], str]] = {
-    "a dict": (lambda x, y: {"image": x, "label": y}, "6 items into a dict;"),
-    "images alone": (lambda x, y: x, "6 items into a Tensor;"),
-    "targets first": (lambda x, y: (y, x), r"6 items into a tuple of torch\.int64 \[6\];"),
-    "fewer images": (lambda x, y: (x[:2], y[:2]), r"6 items into a tuple of torch\.float32 \[2, 1, 8, 8\];"),
+    "a dict": (lambda x, y: {"image": x, "label": y}, "6 items into a dict of image: float32"),
+    "images alone": (lambda x, y: x, r"6 items into a Tensor of float32 \[6, 1, 8, 8\];"),
+    "targets first": (lambda x, y: (y, x), r"6 items into a tuple of \(int64 \[6\], float32"),
+    "fewer images": (
+        lambda x, y: (x[:2], y[:2]),
+        r"6 items into a tuple of \(float32 \[2, 1, 8, 8\], int64 \[2\]\);",
+    ),
 }
 
 
