@@ -8,7 +8,6 @@ from typing import Any
 import hydra
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -161,8 +160,9 @@ def test_the_meta_task_sweeps_its_first_fifty_tasks() -> None:
     overrides = OverridesParser.create().parse_overrides(
         [f"{key}={value}" for key, value in config.hydra.sweeper.params.items()]
     )
-    (jobs,) = BasicSweeper.split_arguments(overrides, None)
-    assert jobs == [[f"dataset.task_id={number}"] for number in range(50)]
+    (override,) = overrides
+    assert override.key_or_group == "dataset.task_id"
+    assert list(override.sweep_string_iterator()) == [str(number) for number in range(50)]
 
 
 def test_the_tour_visits_every_built_in_task_without_being_told_to_sweep() -> None:

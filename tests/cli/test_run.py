@@ -85,7 +85,7 @@ def tiny(*overrides: str) -> DictConfig:
 @pytest.mark.parametrize(
     ("override", "text"),
     [
-        ("report.distance=euclidean", r"unknown report.distance 'euclidean'; allowed are cosine, kl"),
+        ("report.distance=euclidean", r"Got report.distance='euclidean': allowed are cosine, kl"),
         ("dataset.name=digit", r"allowed are digits, digits_odd_even.*Did you mean 'digits'"),
         ("probe.name=resnet35", r"unknown probe 'resnet35'.*resnet34"),
         ("task2vec.method=fisher", r"unknown method 'fisher'; allowed are montecarlo"),

@@ -12,26 +12,29 @@ import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
-from rich.console import Console
 from rich.logging import RichHandler
 
 from t2v_lightning.callbacks.checkpoint import BatchCheckpoint
 from t2v_lightning.callbacks.progress import PhaseProgressBar
 from t2v_lightning.cli.allocation import keep_freed_memory
-from t2v_lightning.cli.processes import command_of, needs_own_process, run_apart
-from t2v_lightning.cli.run_checkpoints import (
+from t2v_lightning.cli.processes import command_of, is_first_rank, needs_own_process, run_apart
+from t2v_lightning.cli.run_folder import (
+    begin,
     checkpoint_to_resume,
     checkpoints_of,
+    fail,
+    is_finished,
+    note_settings,
+    reason_of,
     remove_checkpoints,
     remove_logs,
 )
-from t2v_lightning.cli.run_folder import begin, fail, is_finished, is_first_rank, note_settings, reason_of
-from t2v_lightning.cli.signals import StoppedEarly, leaving_early
-from t2v_lightning.cli.sweep import SweepReport
+from t2v_lightning.cli.signals import Stopped, stopping_on_signals
+from t2v_lightning.cli.sweep import SweepReport, say
+from t2v_lightning.cli.sweep_checks import unknown_distance
 from t2v_lightning.data import get_datamodule
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.embedding.run_folder import CHECKPOINTS, EMBEDDING_FILE
-from t2v_lightning.functional.distances import DISTANCES
 from t2v_lightning.phases import HeadOptions
 from t2v_lightning.probes import get_probe
 from t2v_lightning.task2vec.module import Task2Vec
@@ -47,15 +50,14 @@ CONFIGS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[3] / "conf
 """The folder of configurations: inside the package once installed, at the top of a checkout."""
 
 
-def _words(task_id: Any) -> list[str]:
-    """The parts of a task's number in the name of its folder: none, one, or those of a list."""
-    if task_id is None:
-        return []
-    return [str(part) for part in task_id] if isinstance(task_id, (list, ListConfig)) else [str(task_id)]
-
-
 def _job_name(name: Any, task_id: Any) -> str:
-    return "-".join([str(name), *_words(task_id)])
+    """What a task's folder is called.
+
+    >>> _job_name("digits", None), _job_name("cub200", 3), _job_name("split_mnist", [0, 1])
+    ('digits', 'cub200-3', 'split_mnist-0-1')
+    """
+    parts = task_id if isinstance(task_id, (list, ListConfig)) else [] if task_id is None else [task_id]
+    return "-".join(map(str, [name, *parts]))
 
 
 OmegaConf.register_new_resolver("job_name", _job_name, replace=True)
@@ -73,7 +75,8 @@ def build(config: DictConfig) -> tuple[pl.LightningDataModule, Task2Vec]:
 
 def run(config: DictConfig, folder: Path) -> Embedding:
     """Embeds one task and writes `embedding.safetensors` and the logs into `folder`."""
-    _check_distance(config)
+    if reason := unknown_distance(config.report.distance):
+        raise ValueError(reason)
     _quiet()
     datamodule, module = build(config)
     logger = hydra.utils.instantiate(config.logger) if config.get("logger") else False
@@ -93,7 +96,7 @@ def run(config: DictConfig, folder: Path) -> Embedding:
             remove_logs(folder)
     try:
         trainer.fit(module, datamodule=datamodule, ckpt_path=resume)
-    except StoppedEarly:
+    except Stopped:
         kill_started(trainer)
         raise
     embedding = module.embedding
@@ -113,13 +116,6 @@ def run(config: DictConfig, folder: Path) -> Embedding:
             "" if stderr is None else f", stderr {100 * stderr:.1f} %",
         )
     return embedding
-
-
-def _check_distance(config: DictConfig) -> None:
-    if config.report.distance not in DISTANCES:
-        raise ValueError(
-            f"unknown report.distance {config.report.distance!r}; allowed are {', '.join(DISTANCES)}"
-        )
 
 
 def _quiet() -> None:
@@ -166,7 +162,7 @@ def job(config: DictConfig) -> None:
             run_apart(command_of(hydra_config, config), folder, hydra_config.runtime.cwd)
         else:
             run(config, folder)
-    except StoppedEarly as stopped:
+    except Stopped as stopped:
         if is_first_rank():
             log.warning("stopped by %s; %s", stopped.signal.name, _what_is_left(folder))
         raise
@@ -182,7 +178,7 @@ def job(config: DictConfig) -> None:
             sys.exit(1)
     else:
         if is_first_rank() and OmegaConf.is_missing(hydra_config.job, "num"):  # jobs of a sweep have a number
-            Console().print(f"the embedding and its logs are in {folder}", soft_wrap=True, highlight=False)
+            say(f"the embedding and its logs are in {folder}")
 
 
 def _what_is_left(folder: Path) -> str:
@@ -210,7 +206,7 @@ def main() -> None:
     SweepReport.current = None
     keep_freed_memory()
     sys.argv[1:] = _with_presets(sys.argv[1:])
-    with leaving_early():
+    with stopping_on_signals():
         try:
             _run_with_hydra()
         except SystemExit as leaving:
