@@ -50,6 +50,13 @@ def test_which_jobs_get_a_process_of_their_own(
     assert needs_own_process(settings(devices, own), launcher) is expected
 
 
+def test_one_process_of_ddp_does_not_make_the_next_job_its_rank() -> None:
+    """A Trainer of DDP writes the environment of its ranks into the process that it runs in."""
+    config = settings()
+    config.trainer.strategy = "ddp"
+    assert needs_own_process(config, "basic")
+
+
 def test_ranks_of_torchrun_start_no_further_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert needs_own_process(settings(2, own=True), "basic") is False

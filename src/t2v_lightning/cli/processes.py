@@ -37,29 +37,29 @@ def is_first_rank() -> bool:
 def needs_own_process(config: DictConfig, launcher: str) -> bool:
     """Whether a job of a sweep gets a process of its own.
 
-    It must where a Trainer would start further processes: those would run the whole sweep again, and an error
-    in one of them ends the process that started it. In a joblib pool, a job that dies takes all others with it.
+    It must where a Trainer would start processes: those would run the whole sweep again, an error in one of them ends
+    the process that started it, and what it sets in the environment makes the next job one of its ranks. In a
+    joblib pool, a job that dies takes all others with it.
     """
     if started_outside():
         return False
     wanted = launcher == "joblib" if config.own_process is None else config.own_process
-    return bool(wanted) or _processes(config.trainer) > 1
+    return bool(wanted) or _starts_processes(config.trainer)
 
 
-def _processes(trainer: DictConfig) -> int:
-    """The number of processes of a fit; only a Trainer knows what "auto" means here."""
-    if (trainer.get("devices", "auto"), trainer.get("num_nodes", 1)) == (1, 1):
-        return 1
+def _starts_processes(trainer: DictConfig) -> bool:
+    """Whether a Trainer starts its own processes, be it one; only a Trainer knows what "auto" means on this machine."""
     options = {
         key: trainer[key] for key in ("accelerator", "devices", "num_nodes", "strategy") if key in trainer
     }
-    return pl.Trainer(
+    made = pl.Trainer(
         **options,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-    ).world_size
+    )
+    return made.strategy.launcher is not None
 
 
 def command_of(hydra_config: HydraConf, config: DictConfig) -> list[str]:

@@ -42,12 +42,12 @@ from t2v_lightning.task2vec.signals import kill_started
 
 log = logging.getLogger(__name__)
 
-# The launchers' options are written out in configs/hydra/launcher; that their packages check them is welcome.
+# configs/hydra/launcher lists the options of launchers; that an installed launcher checks them too is welcome.
 warnings.filterwarnings("ignore", message="\\s*'hydra/launcher/.*' is validated against ConfigStore schema")
 
 _PACKAGED = Path(__file__).parents[1] / "configs"
 CONFIGS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[3] / "configs"
-"""The folder of configurations: inside the package once installed, at the top of a checkout."""
+"""The folder of configurations: in the package once installed, at the top of a checkout."""
 
 
 def _job_name(name: Any, task_id: Any) -> str:
@@ -90,7 +90,7 @@ def run(config: DictConfig, folder: Path) -> Embedding:
         max_epochs=-1,  # Task2Vec sets the real number, which depends on its phases
     )
     resume = checkpoint_to_resume(config.resume, folder)
-    if is_first_rank():  # not before: a mistyped command leaves what is there
+    if is_first_rank():  # only now, so that a mistyped command leaves the folder as it was
         begin(folder, config)
         if resume is None:
             remove_logs(folder)
@@ -102,7 +102,7 @@ def run(config: DictConfig, folder: Path) -> Embedding:
     embedding = module.embedding
     assert embedding is not None
     if trainer.is_global_zero:
-        note_settings(folder, config)  # again: another run may have come by
+        note_settings(folder, config)  # again, as another run may have written its own
         embedding.save(folder / EMBEDDING_FILE)
         remove_checkpoints(folder)
         stderr, noise = embedding.relative_stderr, embedding.meta.get("variational")
@@ -119,9 +119,9 @@ def run(config: DictConfig, folder: Path) -> Embedding:
 
 
 def _quiet() -> None:
-    """Keeps Lightning's remarks on what is meant to be so off the terminal."""
+    """Keeps Lightning's remarks on what is intended here off the terminal."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    if not is_first_rank():  # the others would say the same
+    if not is_first_rank():  # it would repeat what the first one says
         for handler in logging.getLogger().handlers:
             if isinstance(handler, RichHandler):
                 handler.setLevel(logging.ERROR)
@@ -137,7 +137,7 @@ def _quiet() -> None:
 
 
 def job(config: DictConfig) -> None:
-    """One run, or one job of a sweep, in the folder that Hydra has made for it; every launcher calls this."""
+    """One run, or one job of a sweep, in the folder that Hydra has made for it; what every launcher calls."""
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     sweep = hydra_config.mode == RunMode.MULTIRUN
@@ -147,15 +147,15 @@ def job(config: DictConfig) -> None:
         log.info("kept: %s holds an embedding made with these settings", folder)
         return
     try:
-        if sweep:  # so that what is said on the way has a name
+        if sweep:  # so that the lines which follow can be told apart
             log.info(
                 "job %s: %s",
                 hydra_config.job.num,
                 _job_name(config.dataset.name, config.dataset.get("task_id")),
             )
-        if is_first_rank() and sweep:  # whose report must not take an old embedding for this job's
+        if is_first_rank() and sweep:  # so that the report takes no old embedding for this job's
             begin(folder, config)
-        if sweep and launcher != "basic":  # bars of jobs side by side overwrite each other
+        if sweep and launcher != "basic":  # progress bars of jobs side by side overwrite each other
             with open_dict(config):
                 config.trainer.setdefault("enable_progress_bar", False)
         if sweep and needs_own_process(config, launcher):
@@ -188,7 +188,7 @@ def _what_is_left(folder: Path) -> str:
 
 
 def _with_presets(arguments: list[str]) -> list[str]:
-    """`task2vec.method=<name>` chooses the preset of that name, whose options can then be set.
+    """Reads `task2vec.method=<name>` as the choice of the preset of that name, whose options can then be set.
 
     >>> _with_presets(["task2vec.method=variational", "task2vec.epochs=3"])
     ['task2vec=variational', 'task2vec.epochs=3']
@@ -202,7 +202,7 @@ _run_with_hydra = hydra.main(version_base="1.3", config_path=str(CONFIGS), confi
 
 
 def main() -> None:
-    """Embeds one task, or every task of a sweep (`-m`); exits with 1 where one failed, with 128 + a signal to stop."""
+    """Embeds one task, or every task of a sweep (`-m`); exits with 1 if one fails, 128 + signal if told to stop."""
     SweepReport.current = None
     keep_freed_memory()
     sys.argv[1:] = _with_presets(sys.argv[1:])
@@ -211,7 +211,7 @@ def main() -> None:
             _run_with_hydra()
         except SystemExit as leaving:
             sweep = SweepReport.current
-            if sweep and not sweep.ended:  # 1: the launcher itself broke down
+            if sweep and not sweep.ended:  # with 1, the launcher itself has failed
                 sweep.report() if leaving.code == 1 else sweep.stopped()
             raise
     if SweepReport.current and SweepReport.current.failures:
