@@ -107,13 +107,13 @@ def run(config: DictConfig, folder: Path) -> Embedding:
         remove_checkpoints(folder)
         stderr, noise = embedding.relative_stderr, embedding.meta.get("variational")
         log.info(
-            "%s: %d images, head accuracy %.1f %%%s, norm %.3g%s",
+            "%s: %d images, accuracy %.1f%%%s, norm %.3g%s",
             embedding.task_name,
             embedding.meta["samples"],
             100 * embedding.meta["head"]["accuracy"],
-            "" if noise is None else f", under noise {100 * noise['accuracy']:.1f} %",
+            "" if noise is None else f", under noise {100 * noise['accuracy']:.1f}%",
             embedding.norm,
-            "" if stderr is None else f", stderr {100 * stderr:.1f} %",
+            "" if stderr is None else f", stderr {100 * stderr:.1f}%",
         )
     return embedding
 
