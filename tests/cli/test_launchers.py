@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,8 @@ from hydra.core.global_hydra import GlobalHydra
 
 from t2v_lightning import Embedding
 from t2v_lightning.cli.run import CONFIGS
-from t2v_lightning.cli.sweep import _EXTRAS
+from t2v_lightning.cli.sweep import register_launchers
+from t2v_lightning.cli.sweep_checks import LAUNCHERS, is_installed
 
 TESTS = Path(__file__).parents[1]
 SWEEP = [
@@ -46,9 +46,8 @@ def by_the_basic_launcher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def missing(launcher: str) -> str:
     """Why a launcher cannot be tried here, or nothing."""
-    module, extra = _EXTRAS[launcher]
-    if find_spec(module.split(".")[0]) is None or (module.count(".") and find_spec(module) is None):
-        return f"needs the extra {extra}"
+    if not is_installed(LAUNCHERS[launcher]):
+        return f"needs {LAUNCHERS[launcher]}"
     if launcher == "submitit_slurm":
         sinfo = shutil.which("sinfo")
         if sinfo is None or subprocess.run([sinfo], capture_output=True, check=False).returncode:
@@ -57,7 +56,7 @@ def missing(launcher: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", sorted(_EXTRAS))
+@pytest.mark.parametrize("launcher", sorted(LAUNCHERS))
 def test_a_launcher_gives_the_files_of_the_basic_one_and_outlives_a_killed_job(
     launcher: str, by_the_basic_launcher: Path, tmp_path: Path
 ) -> None:
@@ -127,7 +126,7 @@ def test_ranks_in_a_launchers_worker(by_the_basic_launcher: Path, tmp_path: Path
 # --- without processes ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("launcher", sorted(_EXTRAS))
+@pytest.mark.parametrize("launcher", sorted(LAUNCHERS))
 def test_the_settings_of_a_launcher_are_those_that_it_takes(launcher: str) -> None:
     if reason := missing(launcher.replace("slurm", "local")):
         pytest.skip(reason)
@@ -140,6 +139,8 @@ def test_the_settings_of_a_launcher_are_those_that_it_takes(launcher: str) -> No
             "config", [f"hydra/launcher={launcher}", "trainer.devices=3"], return_hydra_config=True
         )
     made = instantiate(config.hydra.launcher, _target_=config.hydra.launcher._target_)
+    register_launchers()
     assert config.hydra.launcher._target_ in Plugins.instance().class_name_to_class
     if launcher == "submitit_slurm":
-        assert made.params["tasks_per_node"] == 3
+        assert made.options["tasks_per_node"] == 3
+        assert made.options["slurm_array_parallelism"] == 256

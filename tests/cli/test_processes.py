@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from t2v_lightning.cli.processes import command_of, needs_own_process, run_apart
 from t2v_lightning.cli.run import CONFIGS
-from t2v_lightning.cli.signals import leaving_early
+from t2v_lightning.cli.signals import stopping_on_signals
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +48,13 @@ def test_which_jobs_get_a_process_of_their_own(
     devices: Any, own: bool | None, launcher: str, expected: bool
 ) -> None:
     assert needs_own_process(settings(devices, own), launcher) is expected
+
+
+def test_one_process_of_ddp_does_not_make_the_next_job_its_rank() -> None:
+    """A Trainer of DDP writes the environment of its ranks into the process that it runs in."""
+    config = settings()
+    config.trainer.strategy = "ddp"
+    assert needs_own_process(config, "basic")
 
 
 def test_ranks_of_torchrun_start_no_further_processes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +153,7 @@ def test_a_signal_while_the_job_is_being_started_leaves_no_job_behind(
         return started[0]
 
     monkeypatch.setattr(subprocess, "Popen", told_meanwhile)
-    with leaving_early(), pytest.raises(SystemExit) as leaving:
+    with stopping_on_signals(), pytest.raises(SystemExit) as leaving:
         run("import time; time.sleep(60)", tmp_path)
     assert leaving.value.code == 128 + signal.SIGTERM
     (job,) = started

@@ -142,8 +142,8 @@ def test_processes_that_it_has_started_go_with_it(whole_group: bool, tmp_path: P
 
 CLINGS = """
 import os, signal, time
-from t2v_lightning.cli.signals import leaving_early
-with leaving_early():
+from t2v_lightning.cli.signals import stopping_on_signals
+with stopping_on_signals():
     try:
         os.kill(os.getpid(), signal.SIGINT)
     finally:

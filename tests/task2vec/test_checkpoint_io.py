@@ -10,7 +10,7 @@ import pytest
 import torch
 from pytorch_lightning import Trainer
 
-from t2v_lightning.cli.run_checkpoints import checkpoints_of, remove_checkpoints
+from t2v_lightning.cli.run_folder import checkpoints_of, remove_checkpoints
 from t2v_lightning.task2vec.checkpoint_io import SafeCheckpointIO
 
 

@@ -1,1 +1,1 @@
-"""Hydra finds launchers in this namespace alone. Every Hydra program imports it, so nothing here is slow to import."""
+"""Launchers of `cli`, here because Hydra takes launchers from this namespace only."""

@@ -1,5 +1,1 @@
-"""The command line: one task, sweeps of many, the processes of both."""
-
-from t2v_lightning.cli.run import main
-
-__all__ = ["main"]
+"""The command line: one task, sweeps of many, and the processes of both."""

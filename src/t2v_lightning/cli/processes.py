@@ -1,49 +1,69 @@
-"""A job of a sweep in a process of its own: several devices, and crashes that must not reach the other jobs."""
+"""Processes of a run: which one this is, and a job of a sweep in a process of its own."""
 
+import os
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytorch_lightning as pl
 from hydra.conf import HydraConf
 from hydra.core.override_parser.types import Quote, QuotedString
+from lightning_fabric.plugins.environments.lsf import LSFEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning_utilities.core.rank_zero import rank_zero_only
 from omegaconf import DictConfig
 
-from t2v_lightning.cli.run_folder import fail, started_outside
+from t2v_lightning.cli.run_folder import fail
 from t2v_lightning.cli.signals import handled_by
+
+
+def started_outside() -> bool:
+    """Whether torchrun, srun or a Trainer has started this process as one rank of several."""
+    environments = (TorchElasticEnvironment, SLURMEnvironment, LSFEnvironment)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's advice to use srun, where Slurm is installed
+        return "LOCAL_RANK" in os.environ or any(environment.detect() for environment in environments)
+
+
+def is_first_rank() -> bool:
+    """Whether this process is the one that writes: rank 0 of all nodes, or the only one."""
+    on_first_node = "RANK" in os.environ or os.environ.get("NODE_RANK", "0") == "0"
+    return on_first_node and not getattr(rank_zero_only, "rank", 0)
 
 
 def needs_own_process(config: DictConfig, launcher: str) -> bool:
     """Whether a job of a sweep gets a process of its own.
 
-    It must where a Trainer would start further processes: those would run the whole sweep again, and an error
-    in one of them ends the process that started it. Jobs of one joblib pool would all go down with one of them.
+    It must where a Trainer would start processes: those would run the whole sweep again, an error in one of them ends
+    the process that started it, and what it sets in the environment makes the next job one of its ranks. In a
+    joblib pool, a job that dies takes all others with it.
     """
     if started_outside():
         return False
-    if config.own_process is not None:
-        return bool(config.own_process) or _processes(config.trainer) > 1
-    return launcher == "joblib" or _processes(config.trainer) > 1
+    wanted = launcher == "joblib" if config.own_process is None else config.own_process
+    return bool(wanted) or _starts_processes(config.trainer)
 
 
-def _processes(trainer: DictConfig) -> int:
-    if (trainer.get("devices", "auto"), trainer.get("num_nodes", 1)) == (1, 1):
-        return 1
+def _starts_processes(trainer: DictConfig) -> bool:
+    """Whether a Trainer starts its own processes, be it one; only a Trainer knows what "auto" means on this machine."""
     options = {
         key: trainer[key] for key in ("accelerator", "devices", "num_nodes", "strategy") if key in trainer
     }
-    return pl.Trainer(
+    made = pl.Trainer(
         **options,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-    ).world_size
+    )
+    return made.strategy.launcher is not None
 
 
 def command_of(hydra_config: HydraConf, config: DictConfig) -> list[str]:
-    """The command that runs a job of a sweep by itself, in the same folder."""
+    """The command that runs one job of a sweep on its own, in the same folder."""
     command = [sys.executable, "-m", "t2v_lightning"]
     for source in hydra_config.runtime.config_sources:
         if source.provider == "command-line":
@@ -78,7 +98,7 @@ def _quoted(text: str) -> str:
 
 
 def run_apart(command: list[str], folder: Path, cwd: str) -> None:
-    """Runs a job's command; a signal to stop goes on to it, and then ends this process too.
+    """Runs a job's command and notes how it failed; a signal to stop is passed on to it, and then ends this process.
 
     Raises:
         SystemExit: 128 + signal, after the job has ended on a signal to stop.
@@ -91,7 +111,7 @@ def run_apart(command: list[str], folder: Path, cwd: str) -> None:
         for process in started:
             process.send_signal(number)
 
-    with handled_by(forward):  # before there is a job that a signal could leave behind
+    with handled_by(forward):  # set first, so that no signal leaves a job behind
         process = subprocess.Popen(command, cwd=cwd, start_new_session=True)
         started.append(process)
         for number in received[:1]:  # it came while the job was being started

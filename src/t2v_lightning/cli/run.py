@@ -12,26 +12,29 @@ import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
-from rich.console import Console
 from rich.logging import RichHandler
 
 from t2v_lightning.callbacks.checkpoint import BatchCheckpoint
 from t2v_lightning.callbacks.progress import PhaseProgressBar
 from t2v_lightning.cli.allocation import keep_freed_memory
-from t2v_lightning.cli.processes import command_of, needs_own_process, run_apart
-from t2v_lightning.cli.run_checkpoints import (
+from t2v_lightning.cli.processes import command_of, is_first_rank, needs_own_process, run_apart
+from t2v_lightning.cli.run_folder import (
+    begin,
     checkpoint_to_resume,
     checkpoints_of,
+    fail,
+    is_finished,
+    note_settings,
+    reason_of,
     remove_checkpoints,
     remove_logs,
 )
-from t2v_lightning.cli.run_folder import begin, fail, is_finished, is_first_rank, note_settings, reason_of
-from t2v_lightning.cli.signals import StoppedEarly, leaving_early
-from t2v_lightning.cli.sweep import SweepReport
+from t2v_lightning.cli.signals import Stopped, stopping_on_signals
+from t2v_lightning.cli.sweep import SweepReport, say
+from t2v_lightning.cli.sweep_checks import unknown_distance
 from t2v_lightning.data import get_datamodule
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.embedding.run_folder import CHECKPOINTS, EMBEDDING_FILE
-from t2v_lightning.functional.distances import DISTANCES
 from t2v_lightning.phases import HeadOptions
 from t2v_lightning.probes import get_probe
 from t2v_lightning.task2vec.module import Task2Vec
@@ -39,23 +42,22 @@ from t2v_lightning.task2vec.signals import kill_started
 
 log = logging.getLogger(__name__)
 
-# The launchers' options are written out in configs/hydra/launcher; that their packages check them is welcome.
+# configs/hydra/launcher lists the options of launchers; that an installed launcher checks them too is welcome.
 warnings.filterwarnings("ignore", message="\\s*'hydra/launcher/.*' is validated against ConfigStore schema")
 
 _PACKAGED = Path(__file__).parents[1] / "configs"
 CONFIGS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[3] / "configs"
-"""The folder of configurations: inside the package once installed, at the top of a checkout."""
-
-
-def _words(task_id: Any) -> list[str]:
-    """The parts of a task's number in the name of its folder: none, one, or those of a list."""
-    if task_id is None:
-        return []
-    return [str(part) for part in task_id] if isinstance(task_id, (list, ListConfig)) else [str(task_id)]
+"""The folder of configurations: in the package once installed, at the top of a checkout."""
 
 
 def _job_name(name: Any, task_id: Any) -> str:
-    return "-".join([str(name), *_words(task_id)])
+    """What a task's folder is called.
+
+    >>> _job_name("digits", None), _job_name("cub200", 3), _job_name("split_mnist", [0, 1])
+    ('digits', 'cub200-3', 'split_mnist-0-1')
+    """
+    parts = task_id if isinstance(task_id, (list, ListConfig)) else [] if task_id is None else [task_id]
+    return "-".join(map(str, [name, *parts]))
 
 
 OmegaConf.register_new_resolver("job_name", _job_name, replace=True)
@@ -73,7 +75,8 @@ def build(config: DictConfig) -> tuple[pl.LightningDataModule, Task2Vec]:
 
 def run(config: DictConfig, folder: Path) -> Embedding:
     """Embeds one task and writes `embedding.safetensors` and the logs into `folder`."""
-    _check_distance(config)
+    if reason := unknown_distance(config.report.distance):
+        raise ValueError(reason)
     _quiet()
     datamodule, module = build(config)
     logger = hydra.utils.instantiate(config.logger) if config.get("logger") else False
@@ -87,45 +90,38 @@ def run(config: DictConfig, folder: Path) -> Embedding:
         max_epochs=-1,  # Task2Vec sets the real number, which depends on its phases
     )
     resume = checkpoint_to_resume(config.resume, folder)
-    if is_first_rank():  # not before: a mistyped command leaves what is there
+    if is_first_rank():  # only now, so that a mistyped command leaves the folder as it was
         begin(folder, config)
         if resume is None:
             remove_logs(folder)
     try:
         trainer.fit(module, datamodule=datamodule, ckpt_path=resume)
-    except StoppedEarly:
+    except Stopped:
         kill_started(trainer)
         raise
     embedding = module.embedding
     assert embedding is not None
     if trainer.is_global_zero:
-        note_settings(folder, config)  # again: another run may have come by
+        note_settings(folder, config)  # again, as another run may have written its own
         embedding.save(folder / EMBEDDING_FILE)
         remove_checkpoints(folder)
         stderr, noise = embedding.relative_stderr, embedding.meta.get("variational")
         log.info(
-            "%s: %d images, head accuracy %.1f %%%s, norm %.3g%s",
+            "%s: %d images, accuracy %.1f%%%s, norm %.3g%s",
             embedding.task_name,
             embedding.meta["samples"],
             100 * embedding.meta["head"]["accuracy"],
-            "" if noise is None else f", under noise {100 * noise['accuracy']:.1f} %",
+            "" if noise is None else f", under noise {100 * noise['accuracy']:.1f}%",
             embedding.norm,
-            "" if stderr is None else f", stderr {100 * stderr:.1f} %",
+            "" if stderr is None else f", stderr {100 * stderr:.1f}%",
         )
     return embedding
 
 
-def _check_distance(config: DictConfig) -> None:
-    if config.report.distance not in DISTANCES:
-        raise ValueError(
-            f"unknown report.distance {config.report.distance!r}; allowed are {', '.join(DISTANCES)}"
-        )
-
-
 def _quiet() -> None:
-    """Keeps Lightning's remarks on what is meant to be so off the terminal."""
+    """Keeps Lightning's remarks on what is intended here off the terminal."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    if not is_first_rank():  # the others would say the same
+    if not is_first_rank():  # it would repeat what the first one says
         for handler in logging.getLogger().handlers:
             if isinstance(handler, RichHandler):
                 handler.setLevel(logging.ERROR)
@@ -141,7 +137,7 @@ def _quiet() -> None:
 
 
 def job(config: DictConfig) -> None:
-    """One run, or one job of a sweep, in the folder that Hydra has made for it; every launcher calls this."""
+    """One run, or one job of a sweep, in the folder that Hydra has made for it; what every launcher calls."""
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     sweep = hydra_config.mode == RunMode.MULTIRUN
@@ -151,22 +147,22 @@ def job(config: DictConfig) -> None:
         log.info("kept: %s holds an embedding made with these settings", folder)
         return
     try:
-        if sweep:  # so that what is said on the way has a name
+        if sweep:  # so that the lines which follow can be told apart
             log.info(
                 "job %s: %s",
                 hydra_config.job.num,
                 _job_name(config.dataset.name, config.dataset.get("task_id")),
             )
-        if is_first_rank() and sweep:  # whose report must not take an old embedding for this job's
+        if is_first_rank() and sweep:  # so that the report takes no old embedding for this job's
             begin(folder, config)
-        if sweep and launcher != "basic":  # bars of jobs side by side overwrite each other
+        if sweep and launcher != "basic":  # progress bars of jobs side by side overwrite each other
             with open_dict(config):
                 config.trainer.setdefault("enable_progress_bar", False)
         if sweep and needs_own_process(config, launcher):
             run_apart(command_of(hydra_config, config), folder, hydra_config.runtime.cwd)
         else:
             run(config, folder)
-    except StoppedEarly as stopped:
+    except Stopped as stopped:
         if is_first_rank():
             log.warning("stopped by %s; %s", stopped.signal.name, _what_is_left(folder))
         raise
@@ -182,7 +178,7 @@ def job(config: DictConfig) -> None:
             sys.exit(1)
     else:
         if is_first_rank() and OmegaConf.is_missing(hydra_config.job, "num"):  # jobs of a sweep have a number
-            Console().print(f"the embedding and its logs are in {folder}", soft_wrap=True, highlight=False)
+            say(f"the embedding and its logs are in {folder}")
 
 
 def _what_is_left(folder: Path) -> str:
@@ -192,7 +188,7 @@ def _what_is_left(folder: Path) -> str:
 
 
 def _with_presets(arguments: list[str]) -> list[str]:
-    """`task2vec.method=<name>` chooses the preset of that name, whose options can then be set.
+    """Reads `task2vec.method=<name>` as the choice of the preset of that name, whose options can then be set.
 
     >>> _with_presets(["task2vec.method=variational", "task2vec.epochs=3"])
     ['task2vec=variational', 'task2vec.epochs=3']
@@ -206,16 +202,16 @@ _run_with_hydra = hydra.main(version_base="1.3", config_path=str(CONFIGS), confi
 
 
 def main() -> None:
-    """Embeds one task, or every task of a sweep (`-m`); exits with 1 where one failed, with 128 + a signal to stop."""
+    """Embeds one task, or every task of a sweep (`-m`); exits with 1 if one fails, 128 + signal if told to stop."""
     SweepReport.current = None
     keep_freed_memory()
     sys.argv[1:] = _with_presets(sys.argv[1:])
-    with leaving_early():
+    with stopping_on_signals():
         try:
             _run_with_hydra()
         except SystemExit as leaving:
             sweep = SweepReport.current
-            if sweep and not sweep.ended:  # 1: the launcher itself broke down
+            if sweep and not sweep.ended:  # with 1, the launcher itself has failed
                 sweep.report() if leaving.code == 1 else sweep.stopped()
             raise
     if SweepReport.current and SweepReport.current.failures:

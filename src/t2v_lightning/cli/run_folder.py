@@ -1,18 +1,25 @@
-"""A job's folder: what an earlier run left in it, and how the job failed."""
+"""The folder of a run: what an earlier run has left in it, and how this one ended."""
 
-import os
-import warnings
+import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
-from lightning_fabric.plugins.environments.lsf import LSFEnvironment
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning_utilities.core.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from t2v_lightning.embedding import Embedding
-from t2v_lightning.embedding.run_folder import EMBEDDING_FILE, FAILURE_FILE, SETTINGS_FILE, whole_file
+from t2v_lightning.embedding.run_folder import (
+    CHECKPOINTS,
+    EMBEDDING_FILE,
+    FAILURE_FILE,
+    LOGS,
+    SETTINGS_FILE,
+    THUMBNAIL_FILE,
+    UNFINISHED,
+    whole_file,
+)
+
+log = logging.getLogger(__name__)
 
 _ONLY_SPEED = (
     "batch_size",
@@ -22,24 +29,14 @@ _ONLY_SPEED = (
     "persistent_workers",
     "download",
 )
+"""Options of a dataset that do not change the embedding."""
 
 
-def started_outside() -> bool:
-    """Whether torchrun, srun or a Trainer has started this process as one rank of several."""
-    environments = (TorchElasticEnvironment, SLURMEnvironment, LSFEnvironment)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Lightning's advice to use srun, where Slurm is installed
-        return "LOCAL_RANK" in os.environ or any(environment.detect() for environment in environments)
-
-
-def is_first_rank() -> bool:
-    """Whether this process is the one that writes: rank 0 of all nodes, or alone."""
-    on_first_node = "RANK" in os.environ or os.environ.get("NODE_RANK", "0") == "0"
-    return on_first_node and not getattr(rank_zero_only, "rank", 0)
+# --- settings ------------------------------------------------------------------------------------------------
 
 
 def deciding_settings(config: DictConfig) -> dict[str, Any]:
-    """The settings that decide the embedding, without those that only make it faster.
+    """The settings that decide the embedding, without those that only change how fast it is computed.
 
     The images of a step, over all processes, decide what the variational method learns and where `target_stderr` stops.
 
@@ -52,21 +49,19 @@ def deciding_settings(config: DictConfig) -> dict[str, Any]:
         for name in ("dataset", "probe", "task2vec")
         if name in config
     }
-    together = ("batch_size",) if _goes_by_batches(settings.get("task2vec", {})) else ()
+    task2vec = settings.get("task2vec", {})
+    by_steps = task2vec.get("method") == "variational" or task2vec.get("target_stderr") is not None
+    together = ("batch_size",) if by_steps else ()
     settings["dataset"] = {
         key: value for key, value in settings["dataset"].items() if key in together or key not in _ONLY_SPEED
     }
-    if together:
+    if by_steps:
         settings["trainer"] = {name: str(config.trainer.get(name, 1)) for name in ("devices", "num_nodes")}
     return {**settings, "precision": str(config.trainer.get("precision", "32-true"))}
 
 
-def _goes_by_batches(task2vec: dict[str, Any]) -> bool:
-    return task2vec.get("method") == "variational" or task2vec.get("target_stderr") is not None
-
-
 def is_finished(folder: Path, config: DictConfig) -> bool:
-    """Whether the folder holds a whole embedding that was made with the same deciding settings."""
+    """Whether the folder holds a complete embedding that was made with the same deciding settings."""
     try:
         Embedding.load(folder / EMBEDDING_FILE)
         made_with = OmegaConf.to_container(OmegaConf.load(folder / SETTINGS_FILE))
@@ -75,8 +70,11 @@ def is_finished(folder: Path, config: DictConfig) -> bool:
     return made_with == deciding_settings(config)
 
 
+# --- beginning and end ---------------------------------------------------------------------------------------
+
+
 def begin(folder: Path, config: DictConfig) -> None:
-    """Clears the folder of an earlier run's embedding and failure, and notes the settings of this one."""
+    """Removes the embedding and the failure of an earlier run, and writes the settings of this one."""
     for name in (EMBEDDING_FILE, FAILURE_FILE):  # before its settings: never a wrong pair
         (folder / name).unlink(missing_ok=True)
     note_settings(folder, config)
@@ -89,14 +87,14 @@ def note_settings(folder: Path, config: DictConfig) -> None:
 
 
 def fail(folder: Path, reason: str) -> None:
-    """Notes why a job failed, unless one of its processes has said so before."""
+    """Writes why a run failed, unless one of its processes has done so before."""
     if not (folder / FAILURE_FILE).exists():
         with whole_file(folder / FAILURE_FILE) as part:
             part.write_text(reason)
 
 
 def reason_of_failure(folder: Path) -> str:
-    """One line on a job without an embedding."""
+    """Why a run has no embedding, on one line."""
     try:
         return " ".join((folder / FAILURE_FILE).read_text().split())
     except OSError:
@@ -104,5 +102,56 @@ def reason_of_failure(folder: Path) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """What an error says; a KeyError shows its text in quotes otherwise."""
+    """The text of an error; a `KeyError` would show it in quotes."""
     return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error) or repr(error)
+
+
+# --- checkpoints and logs ------------------------------------------------------------------------------------
+
+
+def checkpoints_of(folder: Path) -> list[Path]:
+    """The checkpoints of a run, the newest first, those that Lightning writes when Slurm requeues it among them.
+
+    >>> checkpoints_of(Path("no such folder"))
+    []
+    """
+    found = [*(folder / CHECKPOINTS).glob("*.ckpt"), *folder.glob("hpc_ckpt_*.ckpt")]
+    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+
+
+def checkpoint_to_resume(resume: str | None, folder: Path) -> Path | None:
+    """The checkpoint that the setting `resume` means: None for none, "auto" for the newest of the run, or a path.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    if resume is None:
+        return None
+    if resume == "auto":
+        found = checkpoints_of(folder)
+        if not found:
+            log.info("no checkpoint in %s: starting from the beginning", folder)
+            return None
+        log.info("resuming from %s", found[0])
+        return found[0]
+    path = Path(resume)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Got resume={resume}, which is not a file: allowed are the path of a checkpoint, and auto for the "
+            f"newest checkpoint in {folder}."
+        )
+    return path
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Removes the checkpoints of a finished run, and those that a kill has left unfinished."""
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    for path in [*checkpoints_of(folder), *folder.glob(UNFINISHED.format("*"))]:
+        path.unlink(missing_ok=True)
+
+
+def remove_logs(folder: Path) -> None:
+    """Removes the TensorBoard log of an earlier run, whose curves would mix with those of a new one."""
+    for name in ("events.out.tfevents.*", THUMBNAIL_FILE):
+        for path in (folder / LOGS).glob(f"**/{name}"):
+            path.unlink(missing_ok=True)
