@@ -35,6 +35,7 @@ from t2v_lightning.cli.sweep_checks import unknown_distance
 from t2v_lightning.data import get_datamodule
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.embedding.run_folder import CHECKPOINTS, EMBEDDING_FILE
+from t2v_lightning.functional.likelihood import get_likelihood
 from t2v_lightning.phases import HeadOptions
 from t2v_lightning.probes import get_probe
 from t2v_lightning.task2vec.module import Task2Vec
@@ -106,12 +107,13 @@ def run(config: DictConfig, folder: Path) -> Embedding:
         embedding.save(folder / EMBEDDING_FILE)
         remove_checkpoints(folder)
         stderr, noise = embedding.relative_stderr, embedding.meta.get("variational")
+        likelihood = get_likelihood(embedding.meta["likelihood"])
         log.info(
-            "%s: %d images, accuracy %.1f%%%s, norm %.3g%s",
+            "%s: %d images, %s%s, norm %.3g%s",
             embedding.task_name,
             embedding.meta["samples"],
-            100 * embedding.meta["head"]["accuracy"],
-            "" if noise is None else f", under noise {100 * noise['accuracy']:.1f}%",
+            likelihood.describe_accuracy(embedding.meta["head"]["accuracy"]),
+            "" if noise is None else f", under noise {noise['accuracy']:.1%}",
             embedding.norm,
             "" if stderr is None else f", stderr {100 * stderr:.1f}%",
         )

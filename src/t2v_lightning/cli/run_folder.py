@@ -18,6 +18,7 @@ from t2v_lightning.embedding.run_folder import (
     UNFINISHED,
     whole_file,
 )
+from t2v_lightning.phases import METHODS
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,8 @@ def deciding_settings(config: DictConfig) -> dict[str, Any]:
         if name in config
     }
     task2vec = settings.get("task2vec", {})
-    by_steps = task2vec.get("method") == "variational" or task2vec.get("target_stderr") is not None
+    method = METHODS.get(task2vec.get("method"))
+    by_steps = (method is not None and method.options.learns) or task2vec.get("target_stderr") is not None
     together = ("batch_size",) if by_steps else ()
     settings["dataset"] = {
         key: value for key, value in settings["dataset"].items() if key in together or key not in _ONLY_SPEED
