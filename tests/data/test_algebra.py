@@ -100,7 +100,7 @@ def test_many_labels_a_sample() -> None:
     labels = np.array([[0, 1], [1, 1], [0, 0]], dtype=np.float32)
     task = Task("abc", labels, ("red", "round"))
     assert task.num_classes == 2
-    with pytest.raises(LabelError, match="allowed is one label a sample"):
+    with pytest.raises(LabelError, match="allowed is one label per sample"):
         select_classes(task, [0])
 
 

@@ -140,7 +140,7 @@ def test_a_failed_save_leaves_the_old_file(
 
 @pytest.mark.parametrize("suffix", [".npz", ".p", ".pickle"])
 def test_formats_for_reading_are_not_written(embedding: Embedding, tmp_path: Path, suffix: str) -> None:
-    with pytest.raises(ValueError, match=r"only read; save as \.safetensors"):
+    with pytest.raises(ValueError, match=r"only be read; save as \.safetensors"):
         embedding.save(tmp_path / f"digits{suffix}")
 
 

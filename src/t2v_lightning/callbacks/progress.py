@@ -42,7 +42,7 @@ class EmbedProgress(Progress):
 
 
 def progress_note(images_per_second: float, metrics: dict[str, float]) -> str:
-    """What stands behind a bar.
+    """The text behind a bar.
 
     >>> progress_note(31.4, {"fisher/relative_stderr": 0.0412})
     '31 images/s, relative stderr 0.041'
@@ -65,7 +65,7 @@ class PhaseProgressBar(RichProgressBar):
         self._images, self._since = 0, 0.0
 
     def configure_columns(self, trainer: Trainer) -> list[Any]:
-        """A short bar, and no batches a second, as images a second say more: fits 80 characters."""
+        """A short bar without batches per second, as images per second say more; fits into 80 characters."""
         description, _, batches, time_column, _ = super().configure_columns(trainer)
         return [description, BarColumn(bar_width=8), batches, time_column]
 

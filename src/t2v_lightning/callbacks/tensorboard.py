@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a fit beside its curves."""
+"""What TensorBoard shows of a fit besides its curves."""
 
 import io
 import time
@@ -24,24 +24,24 @@ from t2v_lightning.plots.style import new_axes
 _DPI = 100
 
 _PROFILE = (4.6, 3.4)
-"""Inches of the profile: as small as its text allows, as TensorBoard shrinks what is larger than its card."""
+"""Width and height of the profile in inches: as small as its text allows, as TensorBoard shrinks larger figures."""
 
 _BINS = 30
-"""Of equal width, as many as TensorBoard draws; its own are as wide as a tenth of where they are, for logs too much."""
+"""Bins of equal width, as many as TensorBoard draws; its own are a tenth of their position wide, too much for logs."""
 
 
 class TensorBoardSummary(Callback):
     """Writes images of the task with their labels, and at the end a summary and the embedding stage by stage.
 
-    For a module with a `plan`, an `embedding` and `logged`, as `Task2Vec` is.
+    For a module with `plan`, `embedding` and `logged`, such as `Task2Vec`.
 
-    Each stage has a histogram of log10 Fisher, and all of them stand one behind another in ``log10_fisher``, whose
+    Each stage has a histogram of log10 Fisher, and all of them are one behind another in `log10_fisher`, whose
     step is the number of the stage. Only the first process writes, and only to a `TensorBoardLogger`; a resumed fit
-    does not write what its log has already. The log is on disk before a checkpoint is, so that a fit that is killed and
+    does not write what its log already has. The log is on disk before a checkpoint is, so that a fit that is killed and
     resumed has no gap in its curves.
 
     Attributes:
-        seconds: what each part of the work has taken so far, those before the fit was resumed included.
+        seconds: how long each part of the work has taken so far, before the fit was resumed included.
     """
 
     def __init__(self) -> None:
@@ -134,32 +134,32 @@ def pixels(figure: Figure) -> NDArray[np.uint8]:
 
 
 def last_steps(logger: object) -> dict[str, int]:
-    """The last step of everything that a log of TensorBoard has; nothing of other loggers' or of a new log."""
+    """The last step of everything in a TensorBoard log; empty for other loggers and for a new log."""
     if not isinstance(logger, TensorBoardLogger) or not any(Path(logger.log_dir).glob("events.out.*")):
         return {}
-    from tensorboard.backend.event_processing import event_accumulator as reading  # slow, and seldom needed
+    from tensorboard.backend.event_processing import event_accumulator as reading  # slow, and rarely needed
 
     sizes = {
         **dict.fromkeys(reading.DEFAULT_SIZE_GUIDANCE, 1),
         reading.SCALARS: 0,
-    }  # all scalars, one of others
+    }  # all scalars, one event of anything else
     log = reading.EventAccumulator(logger.log_dir, sizes, purge_orphaned_data=False)
     log.Reload()
     tags = log.Tags()
     others = (tag for kind in ("images", "histograms", "tensors") for tag in tags[kind])
-    # files of one second come in no order
+    # files of the same second come in no particular order
     last = {tag: max(event.step for event in log.Scalars(tag)) for tag in tags["scalars"]}
     return dict.fromkeys(others, 0) | last
 
 
 def _save_thumbnail(picture: Image.Image, folder: str) -> None:
-    if "://" not in folder:  # the log of a store elsewhere has no projector that looks for it
+    if "://" not in folder:  # no projector looks for it in a remote log
         with whole_file(Path(folder) / THUMBNAIL_FILE) as part:
             picture.save(part, format="PNG")
 
 
 def _loggers_without(tag: str, trainer: Trainer, module: LightningModule) -> list[TensorBoardLogger]:
-    """Those of this process whose logs lack something."""
+    """The loggers of this process whose logs lack a tag."""
     logged: Any = module.logged
     return [
         logger

@@ -1,4 +1,4 @@
-"""The folder of a run: what an earlier run has left in it, and how this one ended."""
+"""The folder of a run: what an earlier run left in it, and how this one ended."""
 
 import logging
 import shutil

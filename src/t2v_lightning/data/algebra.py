@@ -49,7 +49,7 @@ def remap(task: Task[Sample]) -> Task[Sample]:
 
 
 def merge_classes(task: Task[Sample], groups: Mapping[str, Sequence[int]]) -> Task[Sample]:
-    """Tell groups of classes apart: the new label of a sample is the position of the group of its class.
+    """Tells groups of classes apart: the new label of a sample is the position of the group of its class.
 
     Samples whose class is in no group are left out.
 
@@ -82,7 +82,7 @@ def split_classes(task: Task[Sample], groups: Mapping[str, Sequence[int]]) -> di
 
 
 def one_against_rest(task: Task[Sample], number: int) -> Task[Sample]:
-    """Tell one class (label 1) from all others (label 0); with many labels a sample, those with it from those without.
+    """Tells one class (label 1) from all others (label 0); with many labels per sample, those with it from the rest.
 
     Raises:
         LabelError: `number` is outside 0..K-1.
@@ -102,12 +102,12 @@ def join(first: Task[Any], second: Task[Any], labels: LabelMerge = "disjoint") -
     """The union: samples of the first task, then of the second; an image of both occurs twice.
 
     Args:
-        first, second: tasks that both have one label a sample, or both have many.
+        first, second: tasks that both have one label per sample, or both have many.
         labels: `"disjoint"` keeps all K1 + K2 classes apart (names that both have get " (1)" and " (2)"); with
             `"id"` classes of the same number, with `"name"` those of the same name are one.
 
     Raises:
-        LabelError: one task has one label a sample and the other many; or, by id, a number has two names.
+        LabelError: one task has one label per sample and the other many; or, by id, a number has two names.
 
     >>> birds = Task("ab", np.array([0, 1]), ("crow", "owl"))
     >>> beasts = Task("c", np.array([0]), ("owl",))
@@ -116,8 +116,8 @@ def join(first: Task[Any], second: Task[Any], labels: LabelMerge = "disjoint") -
     """
     if first.labels.ndim != second.labels.ndim:
         raise LabelError(
-            "Got a task with one label a sample and one with many: allowed are two of a kind; "
-            "merge_duplicates gives a task many labels a sample."
+            "Got a task with one label per sample and one with many: allowed are two of a kind; "
+            "merge_duplicates gives a task many labels per sample."
         )
     names, numbers = _joined_names(first, second, labels)
     samples: Any = [*first.samples, *second.samples]
@@ -168,10 +168,10 @@ def intersect(first: Task[Any], second: Task[Any], labels: LabelMerge = "disjoin
 def align(train: Task[Sample], test: Task[Sample]) -> Task[Sample]:
     """The test split with the classes and class numbers of the train split.
 
-    Test samples of classes that train does not have are left out; with many labels a sample, only these labels are.
+    Test samples of classes that train does not have are left out; with many labels per sample, only these labels are.
 
     Raises:
-        LabelError: the splits have no class in common, or one has one label a sample and the other many.
+        LabelError: the splits have no class in common, or one has one label per sample and the other many.
 
     >>> train = Task("ab", np.array([0, 1]), ("cat", "dog"))
     >>> test = Task("cde", np.array([0, 1, 2]), ("dog", "eel", "cat"))
@@ -180,7 +180,7 @@ def align(train: Task[Sample], test: Task[Sample]) -> Task[Sample]:
     """
     if train.labels.ndim != test.labels.ndim:
         raise LabelError(
-            "Got a split with one label a sample and one with many: allowed are two of a kind; check the "
+            "Got a split with one label per sample and one with many: allowed are two of a kind; check the "
             "column of labels."
         )
     common = [number for number, name in enumerate(test.names) if name in set(train.names)]
@@ -201,8 +201,8 @@ def align(train: Task[Sample], test: Task[Sample]) -> Task[Sample]:
 def hold_out(task: Task[Sample], every: int = 5) -> tuple[Task[Sample], Task[Sample]]:
     """Train and test split of a task that has none: in each class, every `every`-th sample is a test sample.
 
-    A class of fewer samples than that gives its last one, and a class of one sample none. With many labels a
-    sample, classes do not matter, and every `every`-th sample of all is a test sample.
+    A class of fewer samples than that gives its last one, and a class of one sample none. With many labels per
+    sample, classes do not matter, and every `every`-th of all samples is a test sample.
 
     Raises:
         ValueError: `every` is below 2.
@@ -266,8 +266,8 @@ def _key(sample: Any) -> Hashable:
 def _check_single_label(task: Task[Any]) -> None:
     if task.labels.ndim != 1:
         raise LabelError(
-            "Got a task with many labels a sample: allowed is one label a sample; one_against_rest makes such a "
-            "task of each label."
+            "Got a task with many labels per sample: allowed is one label per sample; one_against_rest makes such "
+            "a task of each label."
         )
 
 

@@ -31,7 +31,7 @@ SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
     "train": ("train", "training"),
     "test": ("test", "testing", "val", "valid", "validation"),
 }
-"""What the splits are called in other people's data, in any case; of several names the first that occurs is taken."""
+"""Names of the splits in other people's data, in upper or lower case; the first name that occurs is used."""
 OnError = Literal["raise", "skip"]
 Transform = Callable[[Image.Image], Tensor]
 
@@ -181,7 +181,7 @@ class TaskDataModule(LightningDataModule):
         return path
 
     def setup(self, stage: str | None = None) -> None:
-        """Make `train_dataset` and `test_dataset`, whatever the stage."""
+        """Makes `train_dataset` and `test_dataset`, whatever the stage."""
         if self.on_error == "skip":
             self._skip_unreadable()
         self.train_dataset = self._dataset("train")
@@ -238,7 +238,7 @@ class FileDataModule(TaskDataModule):
     """
 
     image_folder: ClassVar[str] = ""
-    """Folder below `root` that the names start from."""
+    """Folder below `root` that file names are relative to."""
 
     def __init__(
         self, root: str | os.PathLike[str] | None = None, task_id: Any = None, **options: Any

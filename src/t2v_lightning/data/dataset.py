@@ -18,7 +18,7 @@ Sample = TypeVar("Sample")
 
 
 class TaskDataset(Dataset[tuple[Any, Any]], Generic[Sample]):
-    """`dataset[i]` is (image, target); the image is opened at that moment.
+    """`dataset[i]` is (image, target); the image is opened on access.
 
     Args:
         task: samples, labels and class names.

@@ -40,15 +40,15 @@ def write_fields(
     layers: Mapping[str, slice],
     meta: Mapping[str, Any],
 ) -> None:
-    """Write a safetensors file: the arrays, with format version, layout and `meta` as JSON in its header.
+    """Writes a safetensors file: the arrays, with format version, layout and `meta` as JSON in its header.
 
     Raises:
-        ValueError: the suffix of `path` is that of a format that is only read.
+        ValueError: the suffix of `path` belongs to a format that can only be read.
     """
     path = Path(path)
     if path.suffix.lower() in _READERS:
         raise ValueError(
-            f"{path.name} ends in {path.suffix}, a format that is only read; save as .safetensors."
+            f"{path.name} ends in {path.suffix}, a format that can only be read; save as .safetensors."
         )
     header = {
         "format": FORMAT,
@@ -62,7 +62,7 @@ def write_fields(
 
 
 def read_fields(path: str | os.PathLike[str]) -> Fields:
-    """The arguments of `Embedding` that a file holds; the suffix tells the format.
+    """The arguments of `Embedding` that a file holds; the suffix determines the format.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -102,7 +102,7 @@ def _read_safetensors(path: Path) -> Fields:
         raise ValueError(f"it lacks {', '.join(missing)}.")
     for name, array in fields.items():
         if name not in DTYPES:
-            raise ValueError(f"it holds {name!r}, which is no part of an embedding.")
+            raise ValueError(f"it holds {name!r}, which is not part of an embedding.")
         if array.dtype != DTYPES[name]:
             raise ValueError(f"{name} is {array.dtype}; expected {DTYPES[name]}.")
     return fields | _read_header(header)
@@ -135,7 +135,7 @@ def _read_header(header: Mapping[str, str]) -> Fields:
         meta = json.loads(header.get("meta", "{}"))
         layers = {str(name): slice(start, stop) for name, start, stop in layout}
     except (ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f"its layers or meta are not the JSON text expected ({error}).") from None
+        raise ValueError(f"its layers or meta are not the expected JSON text ({error}).") from None
     if len(layers) != len(layout):
         raise ValueError("a layer name occurs twice in its layout.")
     if not isinstance(meta, dict):

@@ -1,7 +1,7 @@
 """Reading the reference implementation's `embedding.p` without running anything that is in it.
 
 A pickle is a program that may call any function it can name. Here every name is refused or stands for a class that
-only keeps what the program gives it, so that NumPy never sees the program. The arrays are built afterwards, from the
+only stores what the program gives it, so that NumPy never sees the program. The arrays are built afterwards, from the
 bytes, shapes and dtypes that were kept.
 """
 

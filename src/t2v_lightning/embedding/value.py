@@ -173,18 +173,18 @@ class Embedding:
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a safetensors file, whole or not at all; missing folders are made.
+        """Writes a safetensors file, whole or not at all; missing folders are created.
 
         Raises:
-            ValueError: the suffix is that of a format that is only read (`.npz`, `.p`, `.pkl`, `.pickle`).
+            ValueError: the suffix belongs to a format that can only be read (`.npz`, `.p`, `.pkl`, `.pickle`).
         """
         write_fields(path, self.arrays(), self.layers, self.meta)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Embedding:
-        """Read an embedding; nothing in the file is executed.
+        """Reads an embedding; nothing in the file is executed.
 
-        The suffix tells the format: `.npz` is read by NumPy without pickles (`fisher` or `hessian`; where
+        The suffix determines the format: `.npz` is read by NumPy without pickles (`fisher` or `hessian`; where
         present `scale`, `stderr`, `group_sums`, `group_weights`; `layers` and `meta` as JSON text), `.p`,
         `.pkl` and `.pickle` are the reference implementation's `embedding.p`, read by a restricted
         unpickler, and anything else is what `save` writes.

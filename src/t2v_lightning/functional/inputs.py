@@ -1,4 +1,4 @@
-"""What a network takes for a batch of samples: a tensor, or tuples and dicts of tensors, sample by sample.
+"""The batches that a network takes: a tensor, or tuples and dicts of tensors, sample by sample.
 
 Everything that would otherwise assume one float tensor [N, C, H, W] goes through these functions. The first
 dimension of every tensor counts the samples. A batch of images costs no more than one method call; token ids and
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 Inputs: TypeAlias = Any
-"""A tensor [N, ...], or a tuple, list or dict of inputs, nested at will."""
+"""A tensor [N, ...], or a tuple, list or dict of inputs, nested to any depth."""
 
 
 def tensors_in(inputs: Inputs) -> Iterator[Tensor]:
@@ -32,7 +32,7 @@ def tensors_in(inputs: Inputs) -> Iterator[Tensor]:
 
 
 def transform(function: Callable[[Tensor], Any], inputs: Inputs) -> Inputs:
-    """The same structure with `function(tensor)` in the place of every tensor.
+    """The same structure with `function(tensor)` in place of every tensor.
 
     >>> transform(len, {"ids": torch.zeros(2, 5), "mask": torch.zeros(2)})
     {'ids': 2, 'mask': 2}
@@ -68,7 +68,7 @@ def length(inputs: Inputs) -> int:
 
 
 def take(inputs: Inputs, index: int | slice | Tensor | Sequence[int]) -> Inputs:
-    """The samples of a slice, a mask bool [N] or positions int64 [n]; one sample, without batch dimension, of an int.
+    """The samples of a slice, a mask bool [N] or positions int64 [n]; for an int, one sample without batch dimension.
 
     >>> take({"ids": torch.tensor([[1, 2], [3, 4]])}, slice(1, 2))
     {'ids': tensor([[3, 4]])}

@@ -23,7 +23,7 @@ class IndexedDataset(Dataset[tuple[Inputs, Any, int]]):
         dataset: map-style, of (input, target). An input is a float tensor, or a dict or tuple of tensors such as
             token ids and their mask, or whatever the transform takes, such as a PIL image.
         chosen: int64 [N], items of `dataset`.
-        transform: makes tensors of inputs that are none yet; None when there are no such inputs.
+        transform: makes tensors of inputs that are not tensors yet; None when all are.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class IndexedDataset(Dataset[tuple[Inputs, Any, int]]):
         """The input, the target and the position itself.
 
         Raises:
-            TypeError: the item is no pair, or its input is not made of tensors.
+            TypeError: the item is not a pair, or its input is not made of tensors.
             ValueError: its input is an image that is not ready for a probe, or holds NaN or infinite values.
         """
         item = int(self.chosen[position % len(self.chosen)])
@@ -70,7 +70,7 @@ class IndexedDataset(Dataset[tuple[Inputs, Any, int]]):
 
 
 def _checked_tree(inputs: Inputs, item: int) -> Inputs:
-    """A dict or tuple of tensors, lists in it as tuples; integers and masks may hold anything."""
+    """A dict or tuple of tensors, with lists turned into tuples; integers and masks may hold anything."""
     try:
         tree = transform(lambda tensor: tensor, inputs)
         tensors = [*tensors_in(tree)]
@@ -97,5 +97,5 @@ def as_pair(item: Any, number: int) -> tuple[Any, Any]:
     length = f" of {len(item)}" if isinstance(item, (tuple, list)) else ""
     raise TypeError(
         f"item {number} of the dataset is a {type(item).__name__}{shape}{length}, not a pair (image, target); a task "
-        "is a labelled dataset: return the label beside the image"
+        "is a labelled dataset: return the label along with the image"
     )

@@ -1,4 +1,4 @@
-"""What every phase of an embedding is: a number of epochs over positions, a step a batch, and an end."""
+"""The interface of a phase of an embedding: epochs over positions, a step for each batch, and an end."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ def no_log(metrics: Metrics, step: int) -> None:
 
 
 def one_process(sums: Tensor) -> None:
-    """The sum over a single process is what it holds."""
+    """The sum over a single process is what that process holds."""
 
 
 class Phase(ABC):
@@ -39,7 +39,7 @@ class Phase(ABC):
     done: bool = False
     """Whether the rest of the epoch may be left out."""
     seen: int = 0
-    """Images or draws behind the numbers that `step` has returned last."""
+    """Images or draws behind the numbers that `step` returned last."""
     task: Selection
 
     def name_of(self, epoch: int) -> str:
@@ -75,28 +75,28 @@ class Phase(ABC):
     # --- for resuming; only tensors and plain values, so that reading a checkpoint runs no code ---------------
 
     resumable: bool = True
-    """Whether the state holds everything that the batches so far have given; else an epoch starts again."""
+    """Whether the state holds everything that the batches so far have given; otherwise the epoch starts again."""
 
     @abstractmethod
     def shared_state(self) -> State:
-        """What all processes hold alike."""
+        """The part of the state that is the same in all processes."""
 
     def own_state(self) -> State:
-        """What only this process holds."""
+        """The part of the state that differs between processes."""
         return {}
 
     @abstractmethod
     def load_state(self, shared: State, own: State) -> None:
-        """Takes on what a phase of the same task and options had, once everything is on its device."""
+        """Restores the state of a phase of the same task and options, once everything is on its device."""
 
 
 class MethodPhase(Phase):
-    """The last phase, which is what makes a method.
+    """The last phase, which is what defines a method.
 
     Attributes:
         layers: name -> slice of the embedding.
         features: the probe's features, in the form that this phase computes fastest.
-        learned: parameters that the phase learns beside the head, for a module to move and to share; or None.
+        learned: parameters that the phase learns besides the head, for a module to move and to share; or None.
     """
 
     layers: Mapping[str, slice]

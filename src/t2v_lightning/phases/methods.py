@@ -30,7 +30,7 @@ def method_options(method: str, given: Mapping[str, Any]) -> Options:
     """The options of a method; those left out have their defaults.
 
     Raises:
-        ValueError: there is no such method, an option is out of range, or it is one of another method and would
+        ValueError: there is no such method, an option is out of range, or belongs to another method and would
             have no effect.
         TypeError: no method has such an option.
 
@@ -47,7 +47,7 @@ def method_options(method: str, given: Mapping[str, Any]) -> Options:
         owners = [owner for owner, options in defaults.items() if name in options]
         if not owners:
             raise TypeError(
-                f"unknown option {name!r}; method={method!r} takes {', '.join(defaults[method])} beside those of "
+                f"unknown option {name!r}; method={method!r} takes {', '.join(defaults[method])} besides those of "
                 "every method"
             )
         if method not in owners and value != defaults[owners[0]][name]:

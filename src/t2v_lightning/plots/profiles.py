@@ -23,7 +23,7 @@ from t2v_lightning.plots.style import (
 )
 
 _FEW_PROFILES = 12
-"""Up to so many profiles have a name each; more have the colours of their families."""
+"""Up to this many profiles have a name each; more have the colours of their families."""
 
 _MOST_LAYERS = 0.75
 """Share of the layers above which a stage is split into its parts: its name would not say where a layer is."""

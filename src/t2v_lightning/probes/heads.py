@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 @dataclass
 class _Call:
-    """One call of one layer; the output is kept only of a Linear with [N, K], to save memory."""
+    """One call of one layer; the output is kept only for a Linear layer with [N, K], to save memory."""
 
     name: str
     layer: nn.Module
@@ -33,7 +33,7 @@ def trial_input(module: nn.Module, input_size: tuple[int, int, int]) -> Tensor:
 
 
 def split_head(module: nn.Module, images: Tensor) -> tuple[nn.Module, nn.Linear, str]:
-    """Take the final Linear layer out of a network, in place.
+    """Takes the final Linear layer out of a network, in place.
 
     The head is the Linear layer whose output is the network's output in a forward pass in eval mode without
     gradients. It is replaced by `nn.Identity`; a second pass makes sure that `head(backbone(images))` equals the
@@ -48,7 +48,7 @@ def split_head(module: nn.Module, images: Tensor) -> tuple[nn.Module, nn.Linear,
 
     Raises:
         ValueError: the network fails on these images, or its output does not come straight from one call of a
-            Linear layer on [N, P]; the text says what was found.
+            Linear layer on [N, P]; the message says what was found.
     """
     module.eval()
     kind = type(module).__name__
@@ -128,7 +128,7 @@ def _find_head(kind: str, output: Any, calls: list[_Call]) -> _Call:
     if len(head.input_shape) != 2:
         raise ValueError(
             f"the head {head.name!r} of {kind} takes {list(head.input_shape)}; it must take one feature "
-            "vector an image, [N, features]; pool before it"
+            "vector per image, [N, features]; pool before it"
         )
     return head
 

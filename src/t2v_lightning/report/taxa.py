@@ -45,7 +45,7 @@ def with_taxa(embeddings: Sequence[Embedding], root: Path | None = None) -> list
 
 
 def task_order(embeddings: Sequence[Embedding]) -> list[int]:
-    """Positions of the embeddings, sorted by the number of their task; as they are where one has no number."""
+    """Positions of the embeddings, sorted by the number of their task; unsorted if one has no number."""
     numbers = [_task_id(e) for e in embeddings]
     known = [number for number in numbers if number is not None]
     return (

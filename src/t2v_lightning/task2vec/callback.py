@@ -33,10 +33,10 @@ log = logging.getLogger(__name__)
 class Task2VecCallback(Callback):
     """Embeds the data of any training run every few epochs, with the run's own network as the probe.
 
-    Logs ``task2vec/norm`` and, from the second embedding on, ``task2vec/drift``: the distance to the embedding
-    before. A drift that falls to nothing says that the features have settled. Everything happens on a copy of the
-    network with random numbers of its own, so training is unaffected. Processes of a DDP run
-    share the images; the networks' buffers are those of the first. A checkpoint carries the last embedding.
+    Logs `task2vec/norm` and, from the second embedding on, `task2vec/drift`: the distance to the previous
+    embedding. A drift that falls to nothing says that the features have settled. Everything happens on a copy of the
+    network with its own random numbers, so training is unaffected. Processes of a DDP run
+    share the images; the networks' buffers are those of the first process. A checkpoint carries the last embedding.
 
     Args:
         every_n_epochs: epochs from one embedding to the next.
@@ -46,8 +46,8 @@ class Task2VecCallback(Callback):
             them; None takes the run's training data as its collate function makes them. Give one where
             training images are augmented or normalised on the way.
         distance: of `functional.distances.DISTANCES`, for the drift.
-        max_samples: at most so many images; None for all.
-        options: further options of `Task2Vec`. With the same ``seed`` (0) every embedding takes the same images
+        max_samples: at most this many images; None for all.
+        options: further options of `Task2Vec`. With the same `seed` (0) every embedding takes the same images
             and signs, so that what drifts is the network.
 
     Attributes:
@@ -101,7 +101,7 @@ class Task2VecCallback(Callback):
             warn_random_transforms(self._images.source)
             layers = self._plan(trainer, pl_module).layers
         if self.embedding is not None and self.embedding.layers != layers:
-            log.warning("the checkpoint's embedding has other layers than this run's: drift starts anew")
+            log.warning("the checkpoint's embedding has other layers than this run's: the drift starts again")
             self.embedding = None
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

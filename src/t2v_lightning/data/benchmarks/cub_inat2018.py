@@ -104,7 +104,7 @@ class CUBINat2018(FileDataModule):
         return task_id
 
     def prepare_data(self) -> None:
-        """Cache the annotations; Lightning calls this in one process of each machine."""
+        """Caches the annotations; Lightning calls this in one process of each machine."""
         self.part.prepare_data()
 
     def load_task(self, split: Split) -> Task[np.bytes_]:

@@ -87,7 +87,7 @@ class IMat2018Fashion(FileDataModule):
         return _distinct([label.name for label in labels], labels)
 
     def prepare_data(self) -> None:
-        """Cache the annotations; Lightning calls this in one process of each machine."""
+        """Caches the annotations; Lightning calls this in one process of each machine."""
         for split in _FILES:
             self._annotations(split)
 
@@ -188,7 +188,7 @@ def _read_annotations(path: Path) -> Mapping[str, NDArray[Any]]:
 
 
 def _shorten(item: dict[str, Any]) -> Any:
-    """Keep only what is needed of an image or annotation while the file is read."""
+    """Keeps only what is needed of an image or annotation while the file is read."""
     if "labelId" in item:
         return str(item["imageId"]), np.array([int(number) for number in item["labelId"]], dtype=np.uint16)
     return str(item["imageId"]) if "imageId" in item else item

@@ -108,7 +108,7 @@ def _split(path: Path, positions: Mapping[int, int]) -> tuple[NDArray[np.bytes_]
 
 
 def _shorten(item: dict[str, Any]) -> Any:
-    """Keep only what is needed of an image or annotation while the file is read, which takes a tenth of the memory."""
+    """Keeps only what is needed of an image or annotation while the file is read, which takes a tenth of the memory."""
     if "file_name" in item:
         return item["id"], item["file_name"]
     if "image_id" in item:

@@ -18,7 +18,7 @@ from t2v_lightning.embedding.reference_pickle import read_array_pickle
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn whatever a reader raises into an `AnnotationError` that names the file."""
+    """Turns whatever a reader raises into an `AnnotationError` that names the file."""
     try:
         yield
     except Exception as error:  # on damaged files readers raise errors of many kinds

@@ -21,14 +21,14 @@ from t2v_lightning.data.errors import DownloadError
 def unpack(
     archive: Path, folder: Path, pattern: str = "*", *, flat: bool = False, progress: bool = True
 ) -> int:
-    """Unpack a tar (of any compression) or zip file; returns the number of files that match the pattern.
+    """Unpacks a tar (of any compression) or zip file; returns the number of files that match the pattern.
 
     Files appear whole or not at all, and those that are there in their full size are left alone, so that
     unpacking can be interrupted and resumed. A leading `/` in a name is dropped.
 
     Args:
         archive: the file to unpack.
-        folder: where it goes; made when it is not there.
+        folder: where it goes; created if it is missing.
         pattern: shell pattern of the names to unpack.
         flat: leave out the folders inside the archive.
         progress: whether to show a progress bar.

@@ -83,7 +83,7 @@ class HuggingFace(TaskDataModule):
         return "bernoulli" if self._task("train").labels.ndim == 2 else "softmax"
 
     def prepare_data(self) -> None:
-        """Fetch the dataset if it is missing; Lightning calls this in one process of each machine."""
+        """Fetches the dataset if it is missing; Lightning calls this in one process of each machine."""
         self._read_splits()
 
     def load_task(self, split: Split) -> Task[Any]:

@@ -41,7 +41,7 @@ class ImageFolder(FileDataModule):
         label_column: its column of classes, or several columns of 0 and 1 (Bernoulli likelihood).
         label_separator: what separates several labels in one cell (Bernoulli likelihood).
         split_column, task_column: its columns of splits and tasks, if it has them.
-        test_every: how many images of a class there are to one test image, where no split is given.
+        test_every: one of this many images of a class is a test image, where no split is given.
         options: see `TaskDataModule`.
 
     Raises:

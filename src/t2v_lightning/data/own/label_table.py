@@ -63,7 +63,7 @@ def _read_parquet(path: Path) -> dict[str, list[Any]]:
 
 
 def check_columns(path: Path, table: Mapping[str, Sequence[Any]], names: Sequence[str]) -> None:
-    """Check that the table has these columns.
+    """Checks that the table has these columns.
 
     Raises:
         AnnotationError: it lacks one; the message lists those that it has.
@@ -104,8 +104,8 @@ def table_task(
         rows: row numbers from 0.
         image_column: column of file names.
         label_column: a column of classes (names or numbers) or of lists of classes; or several columns of 0
-            and 1, each of them a label. Lists and several columns give many labels a sample.
-        separator: what separates the classes in a cell of `label_column`, for many labels a sample.
+            and 1, each of them a label. Lists and several columns give many labels per sample.
+        separator: what separates the classes in a cell of `label_column`, for many labels per sample.
 
     Raises:
         AnnotationError: a cell is empty, a file occurs twice, or a column of 0 and 1 holds something else.

@@ -69,8 +69,8 @@ def pdist(
             embeddings apart. The diagonal is 0. The variance-based distances turn on filters that few
             images excite, and their errors are then too small.
         out: array [n, n] that takes the distances, such as a `numpy.memmap` for many embeddings.
-        progress: a function that is called with the number of finished pairs and of all pairs as the work
-            goes on, or True to print the share to stderr. Pairs with a group deleted count too.
+        progress: a function, called with the number of finished pairs and of all pairs during the work, or
+            True to print the percentage to stderr. Pairs with a group deleted count too.
         alpha: weight of the second term of `asymmetric`, 0.15 by default.
         trivial: the embedding t0 of `asymmetric`. Variational embeddings have their own,
             fisher = scale; Monte Carlo embeddings have no such unit, so for them it must be given.
@@ -133,16 +133,16 @@ def noise_floor(embeddings: Embeddings, distance: str = "cosine") -> Matrix:
     """How far apart two independent halves of one task lie; distances below it mean little.
 
     The groups of images of an embedding are halved by each bit of their number (16 groups: four
-    ways), and the floor is the mean distance between the halves. A half has half of the images, so
-    two embeddings of all of them lie closer still. For `asymmetric` it is the floor of its first
+    ways), and the floor is the mean distance between the halves. A half has only half of the images,
+    so two embeddings of all images lie closer still. For `asymmetric` it is the floor of its first
     term, `cosine`.
 
     Returns:
         float64 [n], one floor for each embedding.
 
     Raises:
-        ValueError: an unknown distance, embeddings that carry no sums over groups, or one of which a single
-            group holds everything.
+        ValueError: an unknown distance, embeddings that carry no sums over groups, or an embedding that
+            has all its information in one group.
     """
     kind = _kind("cosine" if distance == "asymmetric" else distance)
     rows = gather(embeddings)

@@ -1,4 +1,4 @@
-"""How far a long computation of distances has come."""
+"""Progress of a long computation of distances."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Callable
 from threading import Lock
 
 Progress = Callable[[int, int], object]
-"""Is given the number of finished pairs and that of all pairs."""
+"""Called with the number of finished pairs and that of all pairs."""
 
 
 def pair_counter(progress: Progress | bool | None, pairs: int) -> Callable[[int], None]:
-    """A function that adds up finished pairs, of several threads, and tells `progress` of it.
+    """A function that adds up the pairs finished by several threads, and calls `progress` with the sum.
 
     Args:
-        progress: is told; True prints the share to stderr, False and None do nothing.
-        pairs: how many there will be.
+        progress: True prints the percentage to stderr, False and None do nothing.
+        pairs: number of all pairs.
 
     >>> advance = pair_counter(lambda done, pairs: print(f"{done} of {pairs}"), 5)
     >>> advance(2), advance(3)

@@ -1,4 +1,4 @@
-"""From what callers pass as embeddings to rows of numbers, checked so that a distance means something."""
+"""Turns what callers pass as embeddings into rows of numbers, checked so that a distance means something."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def gather(embeddings: Embeddings, name: str = "embeddings") -> Rows:
 
 
 def check_comparable(embeddings: Iterable[Any]) -> None:
-    """An error unless all embeddings agree in what they are `comparable_by`; what one of them does not record passes.
+    """Raises unless all embeddings agree in what they are `comparable_by`; what one of them does not record is ignored.
 
     Args:
         embeddings: objects that may have a mapping `comparable_by`, such as that of `Embedding`, and a `task_name`.
@@ -86,7 +86,7 @@ def groups_of(embedding: Any, label: str) -> Groups:
     """`group_sums` [G, D] and `group_weights` [G] of an embedding.
 
     Raises:
-        ValueError: it carries none.
+        ValueError: the embedding carries none.
     """
     sums, weights = getattr(embedding, "group_sums", None), getattr(embedding, "group_weights", None)
     if sums is None or weights is None:
@@ -98,7 +98,7 @@ def groups_of(embedding: Any, label: str) -> Groups:
 
 
 def warn_about_dead(rows: Sequence[Rows], distance: str) -> None:
-    """Say once how many entries a variance-based distance leaves out."""
+    """Warns once how many entries a variance-based distance leaves out."""
     counts = [int(is_dead(part.fisher).sum()) for part in rows]
     if sum(counts):
         total = sum(part.fisher.size for part in rows)
