@@ -139,8 +139,8 @@ def checkpoint_to_resume(resume: str | None, folder: Path) -> Path | None:
     path = Path(resume)
     if not path.is_file():
         raise FileNotFoundError(
-            f"Got resume={resume}, which is not a file: allowed are the path of a checkpoint, and auto for the "
-            f"newest checkpoint in {folder}."
+            f"got resume={resume}, which is not a file; allowed are the path of a checkpoint, and auto for the "
+            f"newest checkpoint in {folder}"
         )
     return path
 

@@ -77,8 +77,8 @@ def collate_images(batch: Sequence[tuple[Image.Image | Tensor, int | Tensor]]) -
     shapes = sorted({tuple(image.shape) for image in images})
     if len(shapes) > 1:
         raise ImageSizeError(
-            f"Got a batch of images of different sizes [C, H, W], such as {list(shapes[0])} and "
-            f"{list(shapes[-1])}: allowed is one size; pass transform= to the datamodule, for example the "
-            "probe's own, which gives every image the same size."
+            f"got a batch of images of different sizes [C, H, W], such as {list(shapes[0])} and "
+            f"{list(shapes[-1])}; allowed is one size; pass transform= to the datamodule, for example the "
+            "probe's own, which gives every image the same size"
         )
     return [torch.stack(images), default_collate([target for _, target in batch])]

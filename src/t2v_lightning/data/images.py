@@ -82,9 +82,9 @@ def _open(source: Any, title: str) -> Image.Image:
         with Image.open(source) as image:
             return to_rgb(image)
     except FileNotFoundError as error:
-        raise MissingDataError(f"Image {title} does not exist: {_REMEDY}.") from error
+        raise MissingDataError(f"image {title} does not exist: {_REMEDY}") from error
     except _DAMAGE as error:
-        raise ImageError(f"Cannot read image {title} ({error}): {_REMEDY}.") from error
+        raise ImageError(f"cannot read image {title} ({error}): {_REMEDY}") from error
 
 
 def open_array(pixels: NDArray[np.uint8]) -> Image.Image:

@@ -143,9 +143,9 @@ def _draw_stages(ax: Axes, labels: Sequence[str]) -> None:
 def _common_layers(embeddings: Sequence[Any]) -> dict[str, slice]:
     layers = [dict(embedding.layers) for embedding in embeddings]
     if not layers or not layers[0]:
-        raise ValueError("a profile needs embeddings that know their layers; got none.")
+        raise ValueError("a profile needs embeddings that know their layers; got none")
     if any(other != layers[0] for other in layers):
-        raise ValueError("a profile needs embeddings of one layout; these differ in their layers.")
+        raise ValueError("a profile needs embeddings of one layout; these differ in their layers")
     return layers[0]
 
 

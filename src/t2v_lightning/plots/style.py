@@ -24,10 +24,10 @@ def square_matrix(matrix: ArrayLike) -> Matrix:
     """A copy of the matrix of distances, checked."""
     distances = np.array(matrix, dtype=np.float64)
     if distances.ndim != 2 or len(distances) != distances.shape[1] or not len(distances):
-        raise ValueError(f"matrix has shape {list(distances.shape)}; expected distances [n, n].")
+        raise ValueError(f"matrix has shape {list(distances.shape)}; expected distances [n, n]")
     if not np.isfinite(distances).all():
         raise ValueError(
-            f"matrix has {np.count_nonzero(~np.isfinite(distances))} entries that are not finite."
+            f"matrix has {np.count_nonzero(~np.isfinite(distances))} entries that are not finite"
         )
     return distances
 
@@ -36,7 +36,7 @@ def check_lengths(count: int, **given: Sequence[Any] | None) -> None:
     """Raises unless each of the sequences given has one item for each task."""
     for name, values in given.items():
         if values is not None and len(values) != count:
-            raise ValueError(f"{name} has {len(values)} items; expected one for each of {count} tasks.")
+            raise ValueError(f"{name} has {len(values)} items; expected one for each of {count} tasks")
 
 
 def font_size(count: int) -> float:
@@ -59,7 +59,7 @@ def figure_of(ax: Axes) -> Figure:
     """The figure, not a part of it, that an axis belongs to."""
     figure = ax.get_figure(root=True)
     if figure is None:
-        raise ValueError("ax belongs to no figure; pass an axis of a figure, or none.")
+        raise ValueError("ax belongs to no figure; pass an axis of a figure, or none")
     return figure
 
 

@@ -66,7 +66,7 @@ def find_icons(
     """
     if folder is not None and not folder.is_dir():
         raise FileNotFoundError(
-            f"{folder} does not exist; --icons takes a folder of pictures <taxon>-200px.png."
+            f"{folder} does not exist; --icons takes a folder of pictures <taxon>-200px.png"
         )
     usual = [*([root / "iconic_taxa"] if root else []), Path("static/iconic_taxa"), Path("iconic_taxa")]
     found = folder or next((path for path in usual if path.is_dir()), None)

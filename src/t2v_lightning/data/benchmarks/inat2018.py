@@ -77,7 +77,7 @@ class INat2018(FileDataModule):
         **options: Any,
     ) -> None:
         if level not in ("order", "class"):
-            raise ValueError(f"Got level={level!r}: allowed are order and class.")
+            raise ValueError(f"got level={level!r}; allowed are order and class")
         self.level: INatLevel = level
         super().__init__(root, task_id, **options)
 

@@ -22,7 +22,7 @@ def reading(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # on damaged files readers raise errors of many kinds
-        raise AnnotationError(f"Cannot read {path} ({str(error).rstrip('.')}): fetch it again.") from error
+        raise AnnotationError(f"cannot read {path} ({str(error).rstrip('.')}): fetch it again") from error
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:

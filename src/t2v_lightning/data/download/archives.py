@@ -46,7 +46,7 @@ def unpack(
     """
     if not hasattr(tarfile, "data_filter"):
         raise DownloadError(
-            f"Cannot unpack {archive} safely with this version of Python: use 3.10.12, 3.11.4, 3.12 or later."
+            f"cannot unpack {archive} safely with this version of Python: use 3.10.12, 3.11.4, 3.12 or later"
         )
     folder.mkdir(parents=True, exist_ok=True)
     count = 0
@@ -65,10 +65,10 @@ def unpack(
                 elif not (member.isfile() or member.isdir()):
                     raise tarfile.SpecialFileError(member)
     except (tarfile.FilterError, IsADirectoryError) as error:
-        raise DownloadError(f"Archive {archive} is refused: {error}. Fetch it from elsewhere.") from error
+        raise DownloadError(f"archive {archive} is refused: {error}. Fetch it from elsewhere") from error
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError) as error:
         raise DownloadError(
-            f"Archive {archive} is damaged ({error}): delete it and fetch it again."
+            f"archive {archive} is damaged ({error}): delete it and fetch it again"
         ) from error
     return count
 

@@ -53,8 +53,8 @@ def check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise DownloadError(
-            f"Got {_with_unit(free)} of free space in {folder}, but {_with_unit(needed)} are needed: free some, "
-            "or choose another root."
+            f"got {_with_unit(free)} of free space in {folder}, but {_with_unit(needed)} are needed: free some, "
+            "or choose another root"
         )
 
 
@@ -105,8 +105,8 @@ def _fetch_checked(url: str, part: Path, checksum: str, bar: Progress) -> None:
             return
         part.unlink()
     raise DownloadError(
-        f"Got a file from {url} whose checksum is not {checksum}, and deleted it: try again later, or put the "
-        f"right file at {part.with_suffix('')} yourself."
+        f"got a file from {url} whose checksum is not {checksum}, and deleted it: try again later, or put the "
+        f"right file at {part.with_suffix('')} yourself"
     )
 
 
@@ -123,8 +123,8 @@ def _fetch_part(url: str, part: Path, bar: Progress) -> None:
             failures = 0 if gained else failures + 1
             if failures >= ATTEMPTS:
                 raise DownloadError(
-                    f"Cannot fetch {url} ({error}): check the connection and try again, which resumes "
-                    f"after the {before:,} bytes that are there."
+                    f"cannot fetch {url} ({error}): check the connection and try again, which resumes "
+                    f"after the {before:,} bytes that are there"
                 ) from error
             time.sleep(PAUSE * 2 ** max(0, failures - 1))
 
@@ -143,7 +143,7 @@ def _transfer(url: str, part: Path, bar: Progress) -> None:
             raise _BrokenError("the server's file is shorter than what is there") from error
         if error.code < 500 and error.code not in (408, 429):
             raise DownloadError(
-                f"Cannot fetch {url} ({error}): the file may have moved; fetch it in another way."
+                f"cannot fetch {url} ({error}): the file may have moved; fetch it in another way"
             ) from error
         raise _BrokenError(str(error)) from error
     except (HTTPException, OSError) as error:

@@ -186,7 +186,7 @@ def _correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
     x, y = x - x.mean(), y - y.mean()
     norms = math.sqrt((x @ x) * (y @ y))
     if norms <= 1e-14 * len(x):
-        raise ValueError("a correlation is not defined where all entries in common are equal. Use 'cosine'.")
+        raise ValueError("a correlation is not defined where all entries in common are equal. Use 'cosine'")
     return float(x @ y) / norms
 
 
@@ -272,7 +272,7 @@ def _common(k0: Mask, k1: Mask) -> Matrix:
     if not count.all():
         raise ValueError(
             "two embeddings have no entry in common that is above zero: a variance-based distance between"
-            " them is not defined. Use 'cosine'."
+            " them is not defined. Use 'cosine'"
         )
     return count
 

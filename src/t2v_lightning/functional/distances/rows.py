@@ -30,9 +30,9 @@ def gather(embeddings: Embeddings, name: str = "embeddings") -> Rows:
             embedding of zeros, which has no direction and no variance.
     """
     if hasattr(embeddings, "fisher"):
-        raise TypeError(f"{name} is one embedding; pass a list of them.")
+        raise TypeError(f"{name} is one embedding; pass a list of them")
     if len(embeddings) == 0:
-        raise ValueError(f"{name} is empty; pass at least one embedding.")
+        raise ValueError(f"{name} is empty; pass at least one embedding")
     if isinstance(embeddings, np.ndarray) and embeddings.ndim == 2 and embeddings.dtype == np.float64:
         fisher = embeddings
     else:
@@ -41,7 +41,7 @@ def gather(embeddings: Embeddings, name: str = "embeddings") -> Rows:
         )
     if fisher.size and not (fisher.min() >= 0 and np.isfinite(fisher.max())):
         i = int((~np.isfinite(fisher) | (fisher < 0)).any(1).argmax())
-        raise ValueError(f"{name}[{i}] has Fisher entries that are negative or not finite.")
+        raise ValueError(f"{name}[{i}] has Fisher entries that are negative or not finite")
     peaks = fisher.max(1) if fisher.shape[1] else np.zeros(len(fisher))
     if is_dead(peaks).any():
         i = int(is_dead(peaks).argmax())
@@ -50,7 +50,7 @@ def gather(embeddings: Embeddings, name: str = "embeddings") -> Rows:
         i = int(((peaks > _LARGEST) | (peaks < 1 / _LARGEST)).argmax())
         raise ValueError(
             f"the largest Fisher entry of {name}[{i}] is {peaks[i]:.3g}; it must lie between {1 / _LARGEST:g} and "
-            f"{_LARGEST:g}, so that its square is a number."
+            f"{_LARGEST:g}, so that its square is a number"
         )
     scales = [getattr(e, "scale", None) for e in embeddings]
     if all(scale is None for scale in scales):
@@ -78,7 +78,7 @@ def check_comparable(embeddings: Iterable[Any]) -> None:
                 shown = f" ({first!r} and {value!r})" if isinstance(value, str) else ""
                 raise ValueError(
                     f"embeddings {first_label} and {label} cannot be compared: their {what} differs{shown}."
-                    " Compare embeddings of one probe, method and choice of layers."
+                    " Compare embeddings of one probe, method and choice of layers"
                 )
 
 
@@ -92,7 +92,7 @@ def groups_of(embedding: Any, label: str) -> Groups:
     if sums is None or weights is None:
         raise ValueError(
             f"{label} carries no sums over groups of images, from which its uncertainty is computed. Monte Carlo"
-            " embeddings of this package carry them; variational ones and those of other programs do not."
+            " embeddings of this package carry them; variational ones and those of other programs do not"
         )
     return np.asarray(sums), np.asarray(weights)
 
@@ -115,7 +115,7 @@ def _stack(vectors: list[NDArray[np.float64]], name: str) -> NDArray[np.float64]
         if len(vector) != size:
             raise ValueError(
                 f"{name}[{i}] has {len(vector)} entries and {name}[0] has {size}: embeddings of different"
-                " probes or layers cannot be compared."
+                " probes or layers cannot be compared"
             )
     return np.stack(vectors)
 
@@ -127,10 +127,10 @@ def _vector(value: Any, name: str) -> NDArray[np.float64]:
         vector = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
         raise TypeError(
-            f"{name} is a {type(value).__name__}; expected an embedding or a vector of numbers."
+            f"{name} is a {type(value).__name__}; expected an embedding or a vector of numbers"
         ) from None
     if vector.ndim != 1 or vector.size == 0:
         raise ValueError(
-            f"{name} has shape {list(vector.shape)}; expected [D]. An array of embeddings is [n, D]."
+            f"{name} has shape {list(vector.shape)}; expected [D]. An array of embeddings is [n, D]"
         )
     return vector

@@ -105,7 +105,7 @@ def _deletions(
         if not deleted.fisher.any(1).all():
             raise ValueError(
                 "one group of an embedding's images holds all its information, so its uncertainty is not known. "
-                "Use more images."
+                "Use more images"
             )
         values = np.empty((len(deleted), len(columns)))
         fill_distances(values, kind, deleted, columns, advance)
