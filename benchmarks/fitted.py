@@ -1,4 +1,4 @@
-"""A real task and a probe with a head fitted to it, for the benchmarks beside this file."""
+"""A real task and a probe with a head fitted to it, for the benchmarks in this folder."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Have the features settled? `Task2VecCallback` embeds the training data every other epoch by the current network.
+"""Have the features settled? `Task2VecCallback` embeds the training data every other epoch with the current network.
 
 The norm says how much the predictions depend on the filters, and the drift how far the embedding has moved since the
 previous one. The training itself is unaffected, to the last digit.

@@ -1,4 +1,4 @@
-"""A fit in a process of its own: ``python fit_script.py FOLDER SETTINGS``, SETTINGS being JSON.
+"""A fit in a process of its own: `python fit_script.py FOLDER SETTINGS`, SETTINGS being JSON.
 
 Every rank writes its embedding to FOLDER/rank<r>of<n>.safetensors, and the positions that it was given, epoch by
 epoch, to FOLDER/visits<r>.json; FOLDER/reached.txt grows by a line a batch.

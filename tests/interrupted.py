@@ -1,4 +1,4 @@
-"""Fits of a small task that are killed, again and again, and go on from their checkpoints."""
+"""Fits of a small task that are killed, again and again, and resume from their checkpoints."""
 
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ def same(found: Embedding, expected: Embedding) -> None:
 
 
 def interrupted(folder: Path, make: Any, kills: list[int], **options: Any) -> Embedding:
-    """A fit that is killed after so many batches, again and again, and goes on each time."""
+    """A fit that is killed after a number of batches, again and again, and resumes each time."""
     for kill in kills:
         with pytest.raises(Killed):
             fit(KillAfter(kill), make(folder), resume="last", **options)

@@ -1,4 +1,4 @@
-"""Rooms in one order, no circle of imports, private names of others in one file; read off the code."""
+"""Rooms in one order, no import cycle, private names of other packages in one file; read off the code."""
 
 import ast
 import re

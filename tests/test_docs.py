@@ -1,4 +1,4 @@
-"""The site builds without a warning, needs nothing from elsewhere, and its pages say what holds."""
+"""The site builds without a warning, needs nothing from elsewhere, and its pages are true."""
 
 import importlib
 import re

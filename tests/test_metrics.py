@@ -1,4 +1,4 @@
-"""FilterwiseFisher: sums, standard errors and groups against NumPy, and the manners of a torchmetrics metric."""
+"""FilterwiseFisher: sums, standard errors and groups against NumPy, and the behaviour of a torchmetrics metric."""
 
 import copy
 import pickle
@@ -174,7 +174,7 @@ def test_reset_forgets_everything() -> None:
 
 
 def test_it_may_be_reset_in_inference_mode_and_go_on_outside() -> None:
-    """As a metric of somebody's module is after the Trainer's validation."""
+    """As a metric of a user's module is after the Trainer's validation."""
     values, weights, index = samples()
     metric = filled(values, weights, index)
     with torch.inference_mode():

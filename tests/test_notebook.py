@@ -1,4 +1,4 @@
-"""The notebook is stored as it ran, without a trace of the machine, and still runs."""
+"""The notebook is stored with its output, without a trace of the machine, and still runs."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""The README's Python runs, and what it points at is there."""
+"""The README's Python runs, and what it links to exists."""
 
 import re
 import shlex

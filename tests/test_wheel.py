@@ -1,4 +1,4 @@
-"""Everything under src, and what README and licence promise, is in the wheel or the repository."""
+"""Everything under src, and what README and licence mention, is in the wheel or the repository."""
 
 import configparser
 from fnmatch import fnmatch

@@ -1,4 +1,4 @@
-"""Somebody's training run, with all that a passer-by could disturb, and the traces that it leaves."""
+"""A user's training run, with everything that a callback could disturb, and the traces that it leaves."""
 
 import random
 from typing import Any

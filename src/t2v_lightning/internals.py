@@ -15,7 +15,7 @@ function                       private name (read from)                         
 `end_workers`                  `_MultiProcessingDataLoaderIter` (torch 2.14)    nothing: closing a DataLoader
 `fit_source`                   `fit_loop._data_source` (Lightning 2.6)          `trainer.train_dataloader`, too late
 `count_step`                   `optim_step_progress` (Lightning 2.6)            `optimizer.step()` of Lightning
-`put_counters`                 `checkpoint["loops"]` (Lightning 2.6)            nothing: where a fit goes on
+`put_counters`                 `checkpoint["loops"]` (Lightning 2.6)            nothing: where a fit resumes
 `inner_sampler`                `_DatasetSamplerWrapper` (Lightning 2.6)          nothing: the user's own sampler
 `cluster_environment`          `_accelerator_connector` (Lightning 2.6)         nothing: the Slurm environment
 `handlers_before`              `_signal_connector` (Lightning 2.6)              nothing: handlers before the fit

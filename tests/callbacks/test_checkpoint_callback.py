@@ -1,4 +1,4 @@
-"""The callback that saves, beside those of the Trainer and of other people."""
+"""The callback that saves checkpoints, together with those of the Trainer and of users."""
 
 from pathlib import Path
 

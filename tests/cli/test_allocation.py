@@ -1,4 +1,4 @@
-"""Freed memory is kept by the program, and by nobody else."""
+"""Freed memory is kept by the command line only, not by the library."""
 
 import ctypes
 import os

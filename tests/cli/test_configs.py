@@ -1,4 +1,4 @@
-"""Every file in configs/ composes, and makes what it describes."""
+"""Every file in configs/ composes, and builds what it describes."""
 
 import inspect
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Every launcher gives what the basic one gives, and outlives a job that is killed. Each starts real processes."""
+"""Every launcher gives what the basic one gives, and survives a job that is killed. Each starts real processes."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM on the command line before there is anything to save, and where SIGINT is to be ignored."""
+"""Ctrl-C and SIGTERM on the command line before there is anything to save, and where SIGINT must be ignored."""
 
 import os
 import signal
@@ -176,7 +176,7 @@ def test_a_command_whose_sigint_is_ignored_goes_on(tmp_path: Path) -> None:
     process = ignoring_sigint(lambda: start(tmp_path, "setup"))
     waiting(tmp_path, process)
     process.send_signal(signal.SIGINT)
-    process.send_signal(signal.SIGTERM)  # which alone ends it
+    process.send_signal(signal.SIGTERM)  # the only thing that ends it
     code, shown = end(process)
     assert code == 128 + signal.SIGTERM
     assert "stopped by SIGTERM" in shown

@@ -1,4 +1,4 @@
-"""Sweeps, from outside: what is refused, what a failed job leaves of the others, what is done again."""
+"""Sweeps, from outside: what is refused, what a failed job means for the others, what is done again."""
 
 import csv
 import os

@@ -1,4 +1,4 @@
-"""An HTTP server on the loopback address that misbehaves as it is told."""
+"""An HTTP server on the loopback address that misbehaves on request."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""What every datamodule keeps, whatever benchmark it is of."""
+"""What every datamodule guarantees, whatever its benchmark."""
 
 import functools
 import importlib.util

@@ -1,4 +1,4 @@
-"""What becomes of a benchmark some of whose images cannot be read."""
+"""A benchmark some of whose images cannot be read."""
 
 import logging
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How many workers read, where their batches lie, and that none of it changes an embedding."""
+"""How many workers read, where their batches are, and that none of it changes an embedding."""
 
 import multiprocessing
 from collections.abc import Callable

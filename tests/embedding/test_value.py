@@ -1,4 +1,4 @@
-"""Embedding: checks, conveniences, and files that come back as they went."""
+"""Embedding: checks, conveniences, and files that are read as they were written."""
 
 from __future__ import annotations
 

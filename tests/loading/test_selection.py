@@ -49,7 +49,7 @@ def test_a_subset_is_stratified(counts: list[int], seed: int, extra: int, balanc
     assert float(task.weights.sum()) == pytest.approx(1, abs=1e-12)
     taken = task.targets.bincount(minlength=k)
     assert int(taken.min()) >= 1
-    if balanced:  # equal numbers, but for classes that have no more
+    if balanced:  # equal numbers, except for classes that have no more
         full = taken == torch.tensor(counts)
         most = int(taken.max())
         assert bool((full | (taken >= most - 1)).all())

@@ -180,7 +180,7 @@ def test_the_fingerprint_of_a_dataset_depends_on_all_tensors_of_its_items() -> N
 
 
 def test_the_fingerprint_of_images_is_what_it_was() -> None:
-    """Checkpoints of earlier versions go on."""
+    """Checkpoints of earlier versions can be resumed."""
     images = [(torch.full((1, 2, 2), i / 7, dtype=torch.float64), i % 2) for i in range(9)]
     assert IndexedDataset(images, torch.arange(1, 9)).fingerprint == "eb0f6eb22ffe9996"
     assert fingerprint(torch.tensor([1, 2, 3])) == "e2e2033ae7e19d68"

@@ -1,4 +1,4 @@
-"""Features in a file: like a tensor to whoever uses them, and gone afterwards."""
+"""Features in a file: used like a tensor, and removed afterwards."""
 
 import errno
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A batch that runs out of memory goes through in parts, in every phase, with the same result."""
+"""A batch that runs out of memory is processed in parts, in every phase, with the same result."""
 
 import weakref
 from collections.abc import Callable

@@ -46,7 +46,7 @@ class TestStageProfile:
         assert [label.get_text() for label in ax.get_xticklabels()] == [s for s in stages if s != "bn1"]
 
     def test_stages_are_those_of_the_probe(self) -> None:
-        """Most of the layers of the built-in probe are in blocks, which alone would say nothing."""
+        """Most of the layers of the built-in probe are in blocks, and that name would say nothing."""
         probe = get_probe("efficientnet_lite0", weights=None)
         layers = [name.rpartition(".")[0] for name in probe.stage_parameters(0)]
         assert stage_labels(layers) == stage_labels(layers, probe.stages)

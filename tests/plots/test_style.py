@@ -1,4 +1,4 @@
-"""What all figures have in common: nothing falls off them, and bad input is told early."""
+"""What all figures have in common: nothing is cut off, and bad input is an early error."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class TwoHeads(nn.Module):
 
 
 class Lookup(nn.Module):
-    """Uses the head's weights beside calling it."""
+    """Uses the head's weights besides calling it."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A replica of CUB-200-2011 and iNaturalist 2018 whose pictures show the taxon of what they are of.
+"""A replica of CUB-200-2011 and iNaturalist 2018 whose pictures show the taxon of their subject.
 
 The kingdom is the colour of the ground, the phylum its grain, the class the form of the body, the order its
 pattern, the species its tint; every picture has its own place, size and noise. True orders, with few images.
@@ -37,7 +37,7 @@ def chosen(text: str, count: int) -> int:
 
 
 def draw(taxon: Mapping[str, str], species: str, seed: int) -> Image.Image:
-    """A picture of so many pixels a side."""
+    """A square picture with sides of that many pixels."""
     generator = np.random.default_rng([seed, crc32(species.encode())])
     y, x = np.mgrid[:SIZE, :SIZE]
     grain = 1 + chosen(taxon["phylum"], 4)
@@ -54,7 +54,7 @@ def draw(taxon: Mapping[str, str], species: str, seed: int) -> Image.Image:
 
 
 def outline(class_name: str, generator: np.random.Generator) -> Image.Image:
-    """The form of a class: a star of so many points, as deep and as long as the name says."""
+    """The form of a class: a star of a number of points, as deep and as long as the name says."""
     own = np.random.default_rng(crc32(class_name.encode()))
     points, depth, long = int(own.integers(2, 9)), own.uniform(0.2, 0.9), own.uniform(0.5, 1)
     radius, centre = SIZE * generator.uniform(0.36, 0.46), SIZE / 2 + generator.uniform(-4, 4, 2)
@@ -115,7 +115,7 @@ def write_drawn_inat(root: Path, species: int = 3) -> None:
 
 
 def write_icons(folder: Path) -> None:
-    """A white outline on a coloured disc for every class, but for two, and for what is unknown."""
+    """A white outline on a coloured disc for every class except two, and for what is unknown."""
     folder.mkdir(parents=True)
     for _, phylum, class_name in ORDERS:
         if class_name not in ("Arachnida", "Bryopsida"):

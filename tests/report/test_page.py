@@ -62,7 +62,7 @@ def test_hostile_names_add_no_element() -> None:
     plain = Elements(build_page(compare(embeddings(*"abcdefg"))))
     hostile = embeddings(*HOSTILE, taxon={"class": HOSTILE[0]}, family=HOSTILE[1], probe=HOSTILE[0])
     page = build_page(compare(hostile))
-    assert Elements(page).found[4:] == plain.found[4:]  # but for the policy, whose sums are the same
+    assert Elements(page).found[4:] == plain.found[4:]  # except the policy, whose digests are the same
     assert Elements(page).found == plain.found
     data = content(page)
     assert [task["name"] for task in data["tasks"]] == HOSTILE

@@ -1,4 +1,4 @@
-"""The callback says norm and drift of the network that trains, also after a resume and of two processes."""
+"""The callback logs norm and drift of the network that trains, also after a resume and in two processes."""
 
 import json
 from pathlib import Path
@@ -101,7 +101,7 @@ def test_a_loader_over_a_part_of_its_dataset() -> None:
 
 
 def test_another_dataset_and_a_part_of_the_module() -> None:
-    """What cannot be copied or collated is no hindrance where it is not needed."""
+    """What cannot be copied or collated does no harm where it is not needed."""
     items = striped(20, double=False)
     tracker = Task2VecCallback(network="net", dataset=items, head="lbfgs")
     module = Holder()
@@ -155,11 +155,11 @@ items, tracker = striped(15, double=False), Task2VecCallback(max_samples=None, h
 module, trainer = run(items, 2, tracker)
 tracker.embedding.save({folder!r} + f"/rank{{trainer.global_rank}}.safetensors")
 assert float(trainer.callback_metrics["task2vec/drift"]) > 0
-if trainer.global_rank == 0:  # the network as the first process holds it, embedded by that one alone
+if trainer.global_rank == 0:  # the network as the first process holds it, embedded by that process only
     probe = ProbeNetwork.from_module(copy_network(module.net), input_size=(1, 8, 8))
     embed(items, probe, head="lbfgs", progress=False).save({folder!r} + "/alone.safetensors")
 
-# drift goes on from where it was
+# the drift continues from where it was
 resumed = Task2VecCallback(max_samples=None, head="lbfgs")
 last = trainer.checkpoint_callback.last_model_path
 trainer = run(items, 3, resumed, ckpt_path=trainer.strategy.broadcast(last))[1]

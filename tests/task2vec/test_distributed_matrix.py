@@ -115,7 +115,7 @@ def nodes(devices: int) -> list[dict[str, str]]:
     [("montecarlo", 1, 23), ("montecarlo", 2, 3), ("variational", 1, 23), ("variational", 2, 23)],
 )
 def test_two_nodes(method: str, devices: int, images: int, double: bool, tmp_path: Path) -> None:
-    """Two launches find each other by MASTER_ADDR, MASTER_PORT and NODE_RANK alone; 3 images are fewer than 4 ranks."""
+    """Two launches find each other by MASTER_ADDR, MASTER_PORT and NODE_RANK; 3 images are fewer than 4 ranks."""
     runs = [
         start(
             tmp_path, environment, images=images, double=double, options=METHODS[method], batch_size=BATCH,

@@ -1,4 +1,4 @@
-"""What an embedding made is gone with it, by reference counting alone: no cycle keeps networks in memory."""
+"""What an embedding made is freed with it, by reference counting only: no cycle keeps networks in memory."""
 
 import copy
 import gc

@@ -1,4 +1,4 @@
-"""Datasets, loaders and datamodules of other people, and what of them is taken over."""
+"""Datasets, loaders and datamodules of users, and which of their settings are kept."""
 
 from typing import Any
 

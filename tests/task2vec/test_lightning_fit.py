@@ -1,4 +1,4 @@
-"""A fit by a Trainer: the same embedding, and an ordinary fit for all else that takes part in it."""
+"""A fit by a Trainer: the same embedding, and an ordinary fit for everything else that takes part in it."""
 
 from typing import Any
 

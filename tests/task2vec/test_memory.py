@@ -1,4 +1,4 @@
-"""Peak memory in a process of its own: it grows by the stored features alone, or not even by those."""
+"""Peak memory in a process of its own: it grows only by the stored features, or not even by those."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What an embedding says of itself."""
+"""What an embedding says about itself."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Embeddings of tasks with several labels an image, and of regression."""
+"""Embeddings of tasks with several labels per image, and of regression."""
 
 import copy
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a checkpoint holds, and those that a fit cannot go on from; no code in them is run."""
+"""What a checkpoint holds, and those that a fit cannot resume from; no code in them is run."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Data that cannot be embedded: what is said of it, and when."""
+"""Data that cannot be embedded: what is said about it, and when."""
 
 from collections.abc import Callable, Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""A fit that was interrupted goes on to the same embedding, to the last digit."""
+"""A fit that was interrupted resumes to the same embedding, to the last digit."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a requeue by Slurm: a checkpoint, a word on how to go on, and the exit code of the signal."""
+"""Ctrl-C, SIGTERM and a requeue by Slurm: a checkpoint, a line on how to continue, and the exit code of the signal."""
 
 import os
 import signal
@@ -57,7 +57,7 @@ def test_signals_in_every_phase(
     if signum == signal.SIGINT:
         os.killpg(run.process.pid, signum)  # as a terminal does
     else:
-        run.process.send_signal(signum)  # as `kill` and a scheduler do, to the first process alone
+        run.process.send_signal(signum)  # as `kill` and a scheduler do, to the first process only
     code, _, errors = run.end()
     assert code == 128 + signum, errors[-2000:]
     assert "continue with" in errors
@@ -124,7 +124,7 @@ def test_a_requeue_by_slurm_goes_on_where_the_job_was(processes: int, tmp_path: 
         start(tmp_path, slurm(tmp_path, rank, processes), pause=0.2, **settings) for rank in range(processes)
     ]
     runs[0].wait_for(8)
-    runs[-1].process.send_signal(signal.SIGUSR1)  # to one task alone
+    runs[-1].process.send_signal(signal.SIGUSR1)  # to one task only
     for run in runs:
         code, _, errors = run.end()
         assert code == 128 + signal.SIGTERM, errors[-2000:]

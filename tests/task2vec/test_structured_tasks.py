@@ -74,7 +74,7 @@ def test_the_embedding_is_that_of_brute_force() -> None:
 
 
 def pad(items: list[Any]) -> Any:
-    """A collate function of somebody's own, which adds padding."""
+    """A collate function of the user, which adds padding."""
     inputs = {name: torch.stack([item[0][name] for item in items]) for name in ("ids", "mask")}
     return {name: nn.functional.pad(x, (0, 4)) for name, x in inputs.items()}, [item[1] for item in items]
 

@@ -1,4 +1,4 @@
-"""Options of a Trainer that would change the answer are refused, and others are not."""
+"""Options of a Trainer that would change the result are refused, and others are not."""
 
 from typing import Any
 

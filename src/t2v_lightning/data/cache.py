@@ -35,7 +35,7 @@ def cached_arrays(
 ) -> dict[str, NDArray[Any]]:
     """What `build` makes of the files, from the cache if none of them has changed since.
 
-    The cache is `.t2v_lightning/<name>.npz` beside the first file or, where that cannot be written, in the
+    The cache is `.t2v_lightning/<name>.npz` next to the first file or, where that cannot be written, in the
     user's cache folder. It is written whole or not at all and read without unpickling. One that is damaged or
     out of date is rebuilt.
 

@@ -44,7 +44,7 @@ UNFINISHED = ".unfinished-{}.tmp"
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write a file to, which takes the place of `path` when the block ends.
+    """A temporary path next to `path` to write a file to, which replaces `path` when the block ends.
 
     Where the block raises, what it has written is removed and `path` is left as it was. The bytes are on the disk
     before the file gets its name. Permissions are those of any new file; missing folders are created.

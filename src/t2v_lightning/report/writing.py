@@ -34,7 +34,7 @@ def write_report(
 ) -> NDArray[np.float64]:
     """Writes a page, figures, distances and a TensorBoard log into a folder.
 
-    `report.html` needs nothing beside it. `distances.csv` has the distances to the last digit;
+    `report.html` needs no other file. `distances.csv` has the distances to the last digit;
     `distance_matrix`, `dendrogram`, `task_map` (of three tasks or more) and `stage_profile` are PNG and
     PDF files; `tensorboard/sweep` holds the figures, a table and the projector.
 

@@ -15,7 +15,7 @@ _DEAD_AFTER = 600.0
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
-    """Writes beside the file and renames, so that a kill leaves the last checkpoint whole; reads only tensors."""
+    """Writes a temporary file and renames it, so that a kill leaves the last checkpoint whole; reads only tensors."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None

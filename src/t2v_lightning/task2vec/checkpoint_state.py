@@ -56,7 +56,7 @@ def write_state(
     if batches and not plan.phase_at(epoch)[0].resumable:
         batches = 0
     for name in [key for key in checkpoint if key.startswith("datamodule_h")]:
-        del checkpoint[name]  # somebody's hyperparameters, which need not be tensors and plain values
+        del checkpoint[name]  # hyperparameters of the user, which need not be tensors and plain values
     own: list[Any] = [[phase.own_state() for phase in plan.phases]]
     if trainer.world_size > 1:
         own *= trainer.world_size

@@ -1,4 +1,4 @@
-"""MNIST, CIFAR and their like, against torchvision's readers of the same files."""
+"""MNIST, CIFAR and similar benchmarks, against torchvision's readers of the same files."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Made embeddings, and the distances between them by plain formulas of one pair in float64."""
+"""Made-up embeddings, and the distances between them by plain formulas of one pair in float64."""
 
 from __future__ import annotations
 

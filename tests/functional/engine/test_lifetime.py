@@ -1,4 +1,4 @@
-"""What an engine held is freed as soon as nobody needs it, without a garbage collection."""
+"""What an engine held is freed as soon as nothing needs it, without garbage collection."""
 
 import gc
 import weakref

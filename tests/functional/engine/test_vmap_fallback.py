@@ -11,7 +11,7 @@ from t2v_lightning.functional import filterwise_fisher
 
 
 class Bare(nn.Module):
-    """Weights that no layer holds, of zero to two dimensions, beside one that a layer does."""
+    """Weights that no layer holds, of zero to two dimensions, and one that a layer holds."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What each likelihood reads, predicts without looking, and says to a person."""
+"""The targets that each likelihood reads, its best constant, and its wording."""
 
 from typing import Any, get_args
 
