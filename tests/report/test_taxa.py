@@ -74,7 +74,7 @@ def test_taxa_that_are_not_known(root: Path) -> None:
         with_taxa([bare("Fabales", 30), bare("Corvidae", 15)])
     with pytest.raises(ValueError, match=r"the taxon of 1 tasks is not known: digits\.$"):
         with_taxa([bare("digits", 30)], root)
-    with pytest.raises(MissingDataError, match=r"categories\.json is not there; run scripts/download_inat"):
+    with pytest.raises(MissingDataError, match=r"categories\.json does not exist: run scripts/download_inat"):
         known_taxa(root / "inat2018")
     (root / "inat2018" / "categories.json").write_text('[{"order"')
     with pytest.raises(AnnotationError, match="Cannot read"):
