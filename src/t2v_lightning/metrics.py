@@ -27,6 +27,7 @@ class FilterwiseFisher(Metric):
     Raises:
         ValueError: size is below 1.
 
+    >>> import torch
     >>> metric = FilterwiseFisher(size=2)
     >>> metric.update(torch.tensor([[1.0, 2.0], [3.0, 2.0]]), index=torch.tensor([0, 1]))
     >>> metric.compute().fisher

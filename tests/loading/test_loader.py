@@ -149,7 +149,7 @@ def test_workers_end_in_the_middle_of_a_pass_that_somebody_holds_on_to(persisten
     next(left)
     assert len(running() - before) == 1
     reader.close()
-    assert running() == before
+    assert running() <= before
     assert len(list(PhaseLoader(reader, ShardedSampler(torch.arange(20), 20, 2)))) == 10, "it can begin again"
     reader.close()
 
