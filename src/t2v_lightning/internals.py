@@ -1,27 +1,29 @@
 """Private names of PyTorch and Lightning, each behind a function that says what it is for.
 
-No other file uses a name of theirs that starts with an underscore, or a part of Lightning's loops that its
-documentation does not name. What each was read from, and the public thing that it stands in for:
+No other file uses one of their names that start with an underscore, or an undocumented part of Lightning's loops.
+Two of their private hooks are overridden where they belong: `Metric._apply` in `metrics`, and
+`RichProgressBar._get_train_description` in `callbacks.progress`. The table says where each name was read, and which
+public thing it stands in for:
 
 =============================  ===============================================  =====================================
 function                       private name (read from)                         stands in for
 =============================  ===============================================  =====================================
-`version_of`                   ``Tensor._version`` (torch 2.14)                 nothing: in-place changes are counted
-`view_base`                    ``Tensor._base`` (torch 2.14)                    nothing: the tensor behind a view
-`is_transformed`               ``torch._C._functorch`` (torch 2.14)             nothing: tensors inside `vmap`
-`inner_module`                 ``OptimizedModule._orig_mod`` (torch 2.14)       nothing: the module behind `compile`
-`is_norm`                      ``batchnorm._NormBase`` (torch 2.14)             a list of all BatchNorm classes
-`metadata_of`, `with_metadata` ``state_dict()._metadata`` (torch 2.14)          nothing: format versions of layers
-`end_workers`                  ``_MultiProcessingDataLoaderIter`` (torch 2.14)  nothing: closing a DataLoader
-`fit_source`                   ``fit_loop._data_source`` (Lightning 2.6)        ``trainer.train_dataloader``, too late
-`count_step`                   ``optim_step_progress`` (Lightning 2.6)          ``optimizer.step()`` of Lightning
-`put_counters`                 ``checkpoint["loops"]`` (Lightning 2.6)          nothing: where a fit goes on
-`inner_sampler`                ``_DatasetSamplerWrapper`` (Lightning 2.6)        nothing: the user's own sampler
-`cluster_environment`          ``_accelerator_connector`` (Lightning 2.6)       nothing: the Slurm environment
-`handlers_before`              ``_signal_connector`` (Lightning 2.6)            nothing: handlers before the fit
-`starts_processes`             ``_MultiProcessingLauncher`` (Lightning 2.6)     the names of ``ddp_spawn``, ``ddp_fork``
-`started_processes`            ``launcher.procs`` (Lightning 2.6)               nothing: processes of a DDP fit
-`saves_by_the_clock`           ``_train_time_interval`` (Lightning 2.6)         nothing: an argument of its own
+`version_of`                   `Tensor._version` (torch 2.14)                   nothing: in-place changes are counted
+`view_base`                    `Tensor._base` (torch 2.14)                      nothing: the tensor behind a view
+`is_transformed`               `torch._C._functorch` (torch 2.14)               nothing: tensors inside `vmap`
+`inner_module`                 `OptimizedModule._orig_mod` (torch 2.14)         nothing: the module behind `compile`
+`is_norm`                      `batchnorm._NormBase` (torch 2.14)               a list of all BatchNorm classes
+`metadata_of`, `with_metadata` `state_dict()._metadata` (torch 2.14)            nothing: format versions of layers
+`end_workers`                  `_MultiProcessingDataLoaderIter` (torch 2.14)    nothing: closing a DataLoader
+`fit_source`                   `fit_loop._data_source` (Lightning 2.6)          `trainer.train_dataloader`, too late
+`count_step`                   `optim_step_progress` (Lightning 2.6)            `optimizer.step()` of Lightning
+`put_counters`                 `checkpoint["loops"]` (Lightning 2.6)            nothing: where a fit goes on
+`inner_sampler`                `_DatasetSamplerWrapper` (Lightning 2.6)          nothing: the user's own sampler
+`cluster_environment`          `_accelerator_connector` (Lightning 2.6)         nothing: the Slurm environment
+`handlers_before`              `_signal_connector` (Lightning 2.6)              nothing: handlers before the fit
+`starts_processes`             `_MultiProcessingLauncher` (Lightning 2.6)       the names of `ddp_spawn`, `ddp_fork`
+`started_processes`            `launcher.procs` (Lightning 2.6)                 nothing: processes of a DDP fit
+`saves_by_the_clock`           `_train_time_interval` (Lightning 2.6)           nothing: an argument of its own
 =============================  ===============================================  =====================================
 """
 
@@ -42,7 +44,7 @@ def version_of(x: Tensor) -> int:
 
 
 def view_base(x: Tensor) -> Tensor | None:
-    """The tensor that x is a view of, None if it is none."""
+    """The tensor that x is a view of, None if it is not a view."""
     return x._base
 
 
@@ -75,7 +77,7 @@ def with_metadata(state: Any, metadata: dict[str, Any] | None) -> Any:
 
 
 def end_workers(batches: Iterator[Any] | None) -> None:
-    """Ends the workers of a pass of a DataLoader, whoever still holds on to it."""
+    """Ends the workers of a pass of a DataLoader, even while something still refers to it."""
     if isinstance(batches, _MultiProcessingDataLoaderIter):
         batches._shutdown_workers()
 
@@ -89,14 +91,14 @@ def fit_source(trainer: Any) -> Any:
 
 
 def count_step(trainer: Any) -> None:
-    """Moves `trainer.global_step` on, which callbacks go by and which only Lightning's own optimisers move."""
+    """Advances `trainer.global_step`, which callbacks rely on and which only Lightning's own optimisers advance."""
     steps = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
     steps.increment_ready()
     steps.increment_completed()
 
 
 def put_counters(checkpoint: dict[str, Any], epoch: int, batches: int, loader: list[dict[str, int]]) -> None:
-    """Puts the counters of a checkpoint after so many whole epochs and batches.
+    """Sets the counters of a checkpoint to a number of whole epochs and batches.
 
     Args:
         checkpoint: as Lightning is about to write it.
@@ -128,7 +130,7 @@ def cluster_environment(trainer: Any) -> Any:
 
 
 def handlers_before(trainer: Any) -> dict[Any, Any]:
-    """Handlers of signals from before Lightning put its own in their place."""
+    """The signal handlers that Lightning replaced by its own."""
     handlers: dict[Any, Any] = trainer._signal_connector._original_handlers
     return handlers
 

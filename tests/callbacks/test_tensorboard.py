@@ -109,7 +109,7 @@ def test_curves_of_the_variational_method_go_by_draws(logged: Logged) -> None:
     assert f"accuracy {noise['accuracy']:.1%}" in rows["under noise"]
     assert f"constant guess has {embedding.meta['head']['constant_loss']:.4g}" in rows["under noise"]
     assert f"beta times KL {1e-7 * noise['kl']:.4g}" in rows["under noise"]
-    assert rows["relative standard error"] == "not known to this method"
+    assert rows["relative standard error"] == "not known for this method"
     assert rows["entries"].startswith(f"median {np.median(embedding.fisher):.4g}, from ")
 
 
@@ -128,7 +128,7 @@ def test_the_summary_is_a_table_of_what_happened(logged: Logged) -> None:
     assert rows["classes"] == "3: 0, 1, 2"
     assert rows["images"] == "24, every class counts the same"
     assert rows["probe"] == "small"
-    assert rows["method"].startswith("montecarlo, 1 pass an image")
+    assert rows["method"].startswith("montecarlo, 1 pass per image")
     assert f"accuracy {embedding.meta['head']['accuracy']:.1%}" in rows["head"]
     assert rows["norm"] == f"{embedding.norm:.4g}"
     assert rows["relative standard error"] == f"{embedding.relative_stderr:.1%}"

@@ -66,7 +66,7 @@ def test_a_launcher_gives_the_files_of_the_basic_one_and_outlives_a_killed_job(
     code, shown = train(tmp_path, *words, *DYING)
     assert code == 1, shown
     assert "Traceback" not in shown
-    assert "job 1 (dataset.name=digit) failed: Got dataset 'digit'" in shown
+    assert "job 1 (dataset.name=digit) failed: got dataset 'digit'" in shown
     assert "job 2 (dataset.name=digits_high) failed: " in shown
     assert "neither an embedding nor a reason" not in shown
     assert "2 of 4 embeddings" in shown

@@ -85,8 +85,8 @@ def tiny(*overrides: str) -> DictConfig:
 @pytest.mark.parametrize(
     ("override", "text"),
     [
-        ("report.distance=euclidean", r"Got report.distance='euclidean': allowed are cosine, kl"),
-        ("dataset.name=digit", r"allowed are digits, digits_odd_even.*Did you mean 'digits'"),
+        ("report.distance=euclidean", r"got report.distance='euclidean'; allowed are cosine, kl"),
+        ("dataset.name=digit", r"allowed are digits, digits_odd_even.*did you mean 'digits'"),
         ("probe.name=resnet35", r"unknown probe 'resnet35'.*resnet34"),
         ("task2vec.method=fisher", r"unknown method 'fisher'; allowed are montecarlo"),
     ],

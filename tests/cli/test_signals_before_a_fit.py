@@ -111,7 +111,7 @@ def test_what_an_earlier_run_has_saved_can_still_be_gone_on_from(tmp_path: Path)
     process.send_signal(signal.SIGTERM)
     code, shown = end(process)
     assert code == 128 + signal.SIGTERM
-    assert f"stopped by SIGTERM; resume=auto goes on from {checkpoint}" in shown
+    assert f"stopped by SIGTERM; resume=auto continues from {checkpoint}" in shown
 
 
 def test_a_sweep_says_that_it_was_stopped_and_calls_no_job_killed(tmp_path: Path) -> None:

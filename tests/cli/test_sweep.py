@@ -54,7 +54,7 @@ def test_a_failed_job_is_listed_and_resuming_does_what_is_missing(
     assert train(monkeypatch, *sweep) == 1
     shown = capsys.readouterr().out
     assert "Traceback" not in shown
-    assert "job 1 (dataset.name=digit) failed: Got dataset 'digit': allowed are digits" in shown
+    assert "job 1 (dataset.name=digit) failed: got dataset 'digit'; allowed are digits" in shown
     places = [
         shown.index(text) for text in ("job 0: digits_low", "digits_low: 20 images", "job 1: digit", "job 2:")
     ]
@@ -110,9 +110,9 @@ def test_other_settings_are_embedded_anew(
     [
         (
             ["hydra/launcher=submitit_slurm", "trainer=ddp"],
-            "Got trainer.devices=auto with hydra/launcher=submitit_slurm",
+            "got trainer.devices=auto with hydra/launcher=submitit_slurm",
         ),
-        (["report.distance=euclidean"], "Got report.distance='euclidean': allowed are cosine, kl"),
+        (["report.distance=euclidean"], "got report.distance='euclidean'; allowed are cosine, kl"),
     ],
     ids=str,
 )
@@ -299,7 +299,7 @@ def test_ranks_of_a_sweep_share_its_folders_and_give_the_embeddings_of_one_proce
     shown = end(two)
     assert two.returncode == 1, shown
     assert shown.count("GLOBAL_RANK: 1, MEMBER: 2/2") == 2, "two jobs of two ranks"
-    assert "job 1 (dataset.name=digit) failed: Got dataset 'digit'" in shown
+    assert "job 1 (dataset.name=digit) failed: got dataset 'digit'" in shown
     (folder,) = (tmp_path / "two ranks").iterdir()
     assert sorted(path.name for path in folder.iterdir() if path.name.isdecimal()) == ["0", "1", "2"]
     for job in ("0", "2"):  # a log of each rank

@@ -159,7 +159,7 @@ def test_train_loader_covers_the_split_shuffled(make: Callable[..., TaskDataModu
 def test_a_task_number_out_of_range_is_an_error(make: Callable[..., TaskDataModule], beyond: Any) -> None:
     count = len(make().task_names)
     wrong = count if beyond == 1 and beyond is not True else beyond
-    with pytest.raises(UnknownTaskError, match=rf"Got task_id={wrong!r}.*allowed are 0\.\.{count - 1}"):
+    with pytest.raises(UnknownTaskError, match=rf"got task_id={wrong!r}.*allowed are 0\.\.{count - 1}"):
         make(task_id=wrong)
 
 
@@ -175,7 +175,7 @@ def test_a_missing_root_names_the_remedy(name: str, tmp_path: Path) -> None:
         pytest.skip("the extra hf is not installed")
     offline = {"download": False} if name in DOWNLOADED else {}
     remedy = r"scripts/|data\.download|kaggle\.com|pass root="
-    with pytest.raises(MissingDataError, match=f"Dataset .*({remedy})"):
+    with pytest.raises(MissingDataError, match=f"dataset .*({remedy})"):
         get_datamodule(name, **offline).setup()
     with pytest.raises(MissingDataError, match=f"({remedy}|holds no folder)"):
         get_datamodule(name, root=tmp_path, **offline).setup()
@@ -187,5 +187,5 @@ def test_a_missing_root_names_the_remedy(name: str, tmp_path: Path) -> None:
 def test_every_benchmark_takes_the_options_of_all(name: str) -> None:
     with pytest.raises(TypeError, match=r"allowed are .*transform, batch_size, num_workers, on_error"):
         get_datamodule(name, nonsense=1)
-    with pytest.raises(ValueError, match=r"Got on_error='hide': allowed are raise and skip"):
+    with pytest.raises(ValueError, match=r"got on_error='hide'; allowed are raise and skip"):
         get_datamodule(name, on_error="hide")

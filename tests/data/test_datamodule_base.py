@@ -49,7 +49,7 @@ def test_tasks_are_counted_from_0_and_none_is_the_first() -> None:
 
 def test_the_error_for_a_task_names_what_there_is() -> None:
     with pytest.raises(
-        UnknownTaskError, match=r"Got task_id=2 for 'shades': allowed are 0\.\.1 \(0: two, 1: thr"
+        UnknownTaskError, match=r"got task_id=2 for 'shades'; allowed are 0\.\.1 \(0: two, 1: thr"
     ):
         Shades(task_id=2)
 
@@ -72,7 +72,7 @@ def test_images_of_different_sizes_need_a_transform() -> None:
 @pytest.mark.parametrize("option", [{"batch_size": 0}, {"num_workers": -1}])
 def test_bad_loader_options_are_errors(option: dict[str, int]) -> None:
     ((name, value),) = option.items()
-    with pytest.raises(ValueError, match=f"Got {name}={value}: allowed are"):
+    with pytest.raises(ValueError, match=f"got {name}={value}; allowed are"):
         Shades(**option)
 
 

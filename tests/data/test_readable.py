@@ -24,7 +24,7 @@ def damaged(tmp_path: Path) -> Path:
 def test_an_unreadable_image_is_an_error_when_it_is_opened(damaged: Path) -> None:
     datamodule = get_datamodule("image_folder", root=damaged, task_id=0)
     datamodule.setup()
-    with pytest.raises(ImageError, match=r"Cannot read image .*blue/3\.png"):
+    with pytest.raises(ImageError, match=r"cannot read image .*blue/3\.png"):
         [datamodule.train_dataset[i] for i in range(len(datamodule.train_dataset))]
     assert datamodule.skipped == {}
 

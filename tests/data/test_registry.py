@@ -35,14 +35,14 @@ def test_some_have_a_second_name(alias: str, name: str) -> None:
 
 def test_an_unknown_name_lists_the_names_and_the_nearest() -> None:
     with pytest.raises(
-        UnknownDataModuleError, match=r"Got dataset 'texturs'.*digits.*Did you mean 'textures'\?"
+        UnknownDataModuleError, match=r"got dataset 'texturs'.*digits.*did you mean 'textures'\?"
     ):
         get_datamodule("texturs")
 
 
 def test_an_unknown_option_lists_the_options() -> None:
     with pytest.raises(
-        TypeError, match=r"Got option 'shuffle' for dataset 'digits': allowed are .*batch_size"
+        TypeError, match=r"got option 'shuffle' for dataset 'digits'; allowed are .*batch_size"
     ):
         get_datamodule("digits", shuffle=True)
 

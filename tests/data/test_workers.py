@@ -112,9 +112,9 @@ def test_everything_can_be_said(photographs: Path) -> None:
     loader = loader_of(photographs, num_workers=0, prefetch_factor=7, persistent_workers=True)
     assert (loader.num_workers, loader.prefetch_factor, loader.persistent_workers) == (0, None, False)
     assert not loader_of(photographs, num_workers=5).persistent_workers
-    with pytest.raises(ValueError, match="Got prefetch_factor=0: allowed are whole numbers from 1"):
+    with pytest.raises(ValueError, match="got prefetch_factor=0; allowed are whole numbers from 1"):
         get_datamodule("digits", prefetch_factor=0)
-    with pytest.raises(ValueError, match="Got num_workers=-1: allowed are whole numbers from 0, and None"):
+    with pytest.raises(ValueError, match="got num_workers=-1; allowed are whole numbers from 0, and None"):
         get_datamodule("digits", num_workers=-1)
 
 

@@ -140,7 +140,7 @@ def test_a_failed_save_leaves_the_old_file(
 
 @pytest.mark.parametrize("suffix", [".npz", ".p", ".pickle"])
 def test_formats_for_reading_are_not_written(embedding: Embedding, tmp_path: Path, suffix: str) -> None:
-    with pytest.raises(ValueError, match=r"only read; save as \.safetensors"):
+    with pytest.raises(ValueError, match=r"only be read; save as \.safetensors"):
         embedding.save(tmp_path / f"digits{suffix}")
 
 
@@ -175,11 +175,11 @@ ONES = {"fisher": np.ones(2), "scale": np.ones(2)}
         (ONES | {"scale": np.ones(3)}, {}, r"scale has shape \[3\]; expected \[2\]"),
         (ONES, {"layers": '[["a", 0, 1]]'}, "they end at 1"),
         (ONES, {"layers": '[["a", 0, 1], ["a", 1, 2]]'}, "occurs twice"),
-        (ONES, {"layers": "[1]"}, "not the JSON text expected"),
+        (ONES, {"layers": "[1]"}, "not the expected JSON text"),
         (ONES, {"layers": '[["a", "0", "2"]]'}, r"must map to slice\(start, stop\)"),
-        (ONES, {"meta": "{"}, "not the JSON text expected"),
+        (ONES, {"meta": "{"}, "not the expected JSON text"),
         (ONES, {"meta": "[]"}, "its meta is a list"),
-        (ONES, {"meta": "[" * 100_000}, "not the JSON text expected"),
+        (ONES, {"meta": "[" * 100_000}, "not the expected JSON text"),
     ],
 )
 def test_foreign_and_damaged_files(

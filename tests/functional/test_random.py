@@ -117,5 +117,5 @@ def test_hadamard_rows_are_orthogonal_signs(size: int) -> None:
 
 @pytest.mark.parametrize("size", [0, -4, 3, 12])
 def test_hadamard_sizes_are_powers_of_two(size: int) -> None:
-    with pytest.raises(ValueError, match=f"power of two of rows; got {size}"):
+    with pytest.raises(ValueError, match=f"is a power of two; got {size}"):
         hadamard(size)

@@ -163,7 +163,7 @@ def test_one_class_only() -> None:
     ids=repr,
 )
 def test_softmax_targets_that_are_not_one_integer_each(targets: Any) -> None:
-    with pytest.raises(TypeError, match=r"one integer class an image.*likelihood='bernoulli'.*'gaussian'"):
+    with pytest.raises(TypeError, match=r"one integer class per image.*likelihood='bernoulli'.*'gaussian'"):
         select_images(Labelled(targets))
 
 
@@ -199,7 +199,7 @@ def test_labels_beyond_the_head() -> None:
 
 
 def test_vector_targets_of_wrong_form() -> None:
-    with pytest.raises(TypeError, match=r"one vector an image, got shape \(2, 1, 2\)"):
+    with pytest.raises(TypeError, match=r"one vector per image, got shape \(2, 1, 2\)"):
         select_images(Labelled(torch.zeros(2, 1, 2)), likelihood="gaussian")
     with pytest.raises(ValueError, match="must be finite"):
         select_images(Labelled([[0.0, float("nan")], [1.0, 0.0]]), likelihood="gaussian")

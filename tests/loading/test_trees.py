@@ -160,7 +160,7 @@ def test_the_users_collate_function_pads(workers: int) -> None:
     ids=["too few", "uneven", "no targets", "images only", "text", "integers"],
 )
 def test_other_batches_of_the_users_collate_function(batch: Any, got: str) -> None:
-    with pytest.raises(TypeError, match=f"makes 4 items into {got}.*needed is .inputs, targets."):
+    with pytest.raises(TypeError, match=f"makes 4 items into {got}.*needed are .inputs, targets."):
         list(loader(sentences(4), collate_fn=lambda _: batch))
 
 

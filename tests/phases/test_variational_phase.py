@@ -267,7 +267,7 @@ def test_an_output_that_is_not_finite_is_traced_to_its_layer() -> None:
 
 def test_a_run_cut_short_is_an_error() -> None:
     phase = phase_of(prepared())
-    with pytest.raises(RuntimeError, match="0 draws were counted where there are 60"):
+    with pytest.raises(RuntimeError, match="0 draws were counted, but there are 60"):
         phase.finish(no_log)
 
 

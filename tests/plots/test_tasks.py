@@ -40,7 +40,7 @@ def test_umap_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_other_methods() -> None:
-    with pytest.raises(ValueError, match="unknown method 'pca' of a map; choose mds or umap"):
+    with pytest.raises(ValueError, match="unknown method 'pca' of a map; allowed are mds and umap"):
         plot_task_map(*tasks(5)[:2], method="pca")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="a map needs three tasks or more; got 2"):
         plot_task_map([[0, 1], [1, 0]], ["a", "b"])

@@ -46,9 +46,9 @@ def test_options(sweep: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (["--max-tasks", "1"], "error: got --max-tasks 1; distances need two tasks or more."),
+        (["--max-tasks", "1"], "error: got --max-tasks 1; distances need two tasks or more"),
         (["--distance", "asymmetric"], "error: "),
-        (["missing"], "error: missing does not exist; give folders or files of embeddings."),
+        (["missing"], "error: missing does not exist; give folders or files of embeddings"),
     ],
 )
 def test_errors_are_one_line(

@@ -77,7 +77,7 @@ def test_taxa_that_are_not_known(root: Path) -> None:
     with pytest.raises(MissingDataError, match=r"categories\.json does not exist: run scripts/download_inat"):
         known_taxa(root / "inat2018")
     (root / "inat2018" / "categories.json").write_text('[{"order"')
-    with pytest.raises(AnnotationError, match="Cannot read"):
+    with pytest.raises(AnnotationError, match="cannot read"):
         known_taxa(root)
 
 

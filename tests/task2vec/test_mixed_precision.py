@@ -110,7 +110,7 @@ def test_float16_needs_no_scaling_as_no_gradient_is_taken_in_it() -> None:
 
 
 def test_float16_is_refused_for_the_variational_method() -> None:
-    with pytest.raises(ValueError, match=r"16-mixed.* does not go with method='variational'.*bf16-mixed"):
+    with pytest.raises(ValueError, match=r"16-mixed.* does not work with method='variational'.*bf16-mixed"):
         fit(stripes(), method=VARIATIONAL, **float16())
 
 

@@ -125,9 +125,9 @@ DAMAGED: dict[str, tuple[Any, str]] = {
     "no counters": (lose("loops"), "it lacks loops"),
     "no Lightning": (
         lose("pytorch-lightning_version"),
-        r"changed\.ckpt is no checkpoint of a Trainer: it holds .*",
+        r"changed\.ckpt is not a checkpoint of a Trainer: it holds .*",
     ),
-    "sums of two": (lambda c: c["t2v_lightning"]["own"].append([]), "it holds the sums of 2 processes of 1"),
+    "sums of two": (lambda c: c["t2v_lightning"]["own"].append([]), "it holds the sums of 2 of 1 processes"),
     "phases of another": (
         lambda c: c["t2v_lightning"]["shared"].pop(),
         "its content does not fit the settings",
@@ -154,7 +154,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_in_plain_words(
 def test_files_of_no_trainer(content: Any, text: str, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "weights.ckpt")
     with pytest.raises(
-        ValueError, match=rf"weights\.ckpt is no checkpoint of a Trainer: it holds {text}\. Name"
+        ValueError, match=rf"weights\.ckpt is not a checkpoint of a Trainer: it holds {text}\. Name"
     ):
         resume_with(tmp_path / "weights.ckpt")
 

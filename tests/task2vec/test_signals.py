@@ -60,7 +60,7 @@ def test_signals_in_every_phase(
         run.process.send_signal(signum)  # as `kill` and a scheduler do, to the first process alone
     code, _, errors = run.end()
     assert code == 128 + signum, errors[-2000:]
-    assert "go on with" in errors
+    assert "continue with" in errors
     assert "Traceback" not in errors
     whole = embedding(start(tmp_path / "whole", **settings), processes)
     run = start(tmp_path, resume="last", **settings)
@@ -80,7 +80,7 @@ def test_a_second_ctrl_c_leaves_at_once(processes: int, tmp_path: Path) -> None:
     code, _, errors = run.end()
     assert code == 128 + signal.SIGINT
     assert time.monotonic() - started < 5
-    assert "left at once" in errors
+    assert "exited at once" in errors
     assert not (tmp_path / "checkpoints").exists()
 
 

@@ -1,7 +1,7 @@
-"""Launchers whose jobs run in processes elsewhere; one that dies fails by itself, and the others go on.
+"""Launchers whose jobs run in processes elsewhere; if one dies, only that job fails and the others continue.
 
 hydra-submitit-launcher and hydra-ray-launcher stop waiting at the first job that dies. The file's name begins with an
-underscore so that only a sweep of ours imports it, not every program that uses Hydra.
+underscore so that only our sweeps import it, not every program that uses Hydra.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from t2v_lightning.cli.run_folder import fail
 
 class _Launcher(Launcher):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Takes what Hydra hands over before `launch`."""
+        """Takes what Hydra passes before `launch`."""
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     @abstractmethod
@@ -63,8 +63,10 @@ class _Launcher(Launcher):
             return wait()
         except Exception as error:  # of any kind: it must not end the sweep
             config = self._job_config(overrides, number)
-            HydraConfig.instance().set_config(config)  # the folder's name may have ${hydra:...} in it
+            current: Any = HydraConfig.instance()
+            before, current.cfg = current.cfg, config  # the folder's name may have ${hydra:...} in it
             fail(Path(config.hydra.sweep.dir, str(config.hydra.sweep.subdir)), str(error) or repr(error))
+            current.cfg = before
             return JobReturn(overrides=overrides, status=JobStatus.COMPLETED)
 
 
@@ -81,7 +83,7 @@ class RayLauncher(_Launcher):
         self.remote: Any = OmegaConf.to_container(remote, resolve=True)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Starts all jobs and waits for all; a Ray that it has started ends before the sweep's report."""
+        """Starts all jobs and waits for all; if it started Ray, it stops Ray before the sweep's report."""
         import ray
 
         running = ray.is_initialized()
@@ -110,8 +112,8 @@ class _SubmititLauncher(_Launcher):
 
     Args:
         submitit_folder: of scripts and outputs; `%j` stands for a job's number.
-        max_num_timeout: how often Slurm puts back a job that has run out of time.
-        options: of `submitit.AutoExecutor.update_parameters`, those of Slurm without their `slurm_`.
+        max_num_timeout: how often Slurm requeues a job that has run out of time.
+        options: of `submitit.AutoExecutor.update_parameters`, those of Slurm without the prefix `slurm_`.
     """
 
     _CLUSTER: ClassVar[str]

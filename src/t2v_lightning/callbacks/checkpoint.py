@@ -1,4 +1,4 @@
-"""A checkpoint callback that saves after so many batches or seconds."""
+"""A checkpoint callback that saves every few batches or seconds."""
 
 import time
 from pathlib import Path
@@ -13,14 +13,14 @@ from t2v_lightning.internals import saves_by_the_clock
 
 
 class BatchCheckpoint(ModelCheckpoint):
-    """Keeps one file, ``last.ckpt``, from which ``Trainer.fit(..., ckpt_path="last")`` goes on.
+    """Keeps one file, `last.ckpt`, from which `Trainer.fit(..., ckpt_path="last")` continues.
 
-    It is written at the end of every epoch and, within one, after so many batches or seconds.
+    It is written at the end of every epoch and, within one, every few batches or seconds.
 
     Args:
         dirpath: its folder; None takes that of the first logger, or of the Trainer, as `ModelCheckpoint` does.
-        every_n_batches: batches between two checkpoints; None goes only by the clock.
-        every_n_seconds: seconds between two checkpoints; None goes only by batches.
+        every_n_batches: batches between two checkpoints; None for no limit by batches.
+        every_n_seconds: seconds between two checkpoints; None for no limit by time.
 
     Raises:
         ValueError: an interval is not above 0.
@@ -74,7 +74,7 @@ class BatchCheckpoint(ModelCheckpoint):
 
 
 def checkpoint_for(trainer: Trainer) -> list[BatchCheckpoint]:
-    """A `BatchCheckpoint` in place of the Trainer's default callback, which saves too seldom."""
+    """A `BatchCheckpoint` in place of the Trainer's default callback, which saves too rarely."""
     usual, found = ModelCheckpoint(), trainer.checkpoint_callbacks
     if (
         len(found) == 1
@@ -99,7 +99,7 @@ def save_by_the_clock(trainer: Trainer, outputs: Any, batch: Any, batch_idx: int
 
 
 def save_last(trainer: Trainer) -> Path | None:
-    """Saves where ``ckpt_path="last"`` looks, and says where; None when the Trainer keeps no checkpoints."""
+    """Saves where `ckpt_path="last"` looks, and says where; None when the Trainer keeps no checkpoints."""
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, BatchCheckpoint):
             callback.save(trainer)

@@ -19,10 +19,10 @@ from t2v_lightning.loading.selection import Selection
 from t2v_lightning.plots.style import INK
 
 _LINE = 15
-"""Characters of a line of a label; it has two at most."""
+"""Characters on a line of a label, which has two lines at most."""
 
 _CELL = 0.87
-"""Inches of an image: TensorBoard shows four of them without scaling, which it does roughly."""
+"""Side of an image in inches: TensorBoard shows four side by side without scaling, which it does crudely."""
 
 _ROUNDING = 0.02
 
@@ -43,7 +43,7 @@ class Example:
 def read_examples(
     dataset: IndexedDataset, task: Selection, class_names: Sequence[str] | None = None, count: int = 16
 ) -> list[Example]:
-    """Up to `count` images of a task, class by class, the same each time; none where its inputs are no images.
+    """Up to `count` images of a task, class by class, the same each time; none if its inputs are not images.
 
     The random numbers of the run are unaffected.
 
@@ -80,7 +80,7 @@ def choose_examples(strata: Tensor, count: int = 16) -> list[int]:
 
 
 def label_of(selection: Selection, position: int, names: Sequence[str] = ()) -> str:
-    """What the image at a position is labelled with, in the names of the classes where they are known."""
+    """The label of the image at a position, by the names of the classes where they are known."""
     labels = selection.classes or range(selection.num_classes)
     outputs = [str(names[label]) if 0 <= label < len(names) else str(label) for label in labels]
     return get_likelihood(selection.likelihood).describe_target(selection.targets[position], outputs)
@@ -89,8 +89,8 @@ def label_of(selection: Selection, position: int, names: Sequence[str] = ()) -> 
 def as_pictures(images: Sequence[Tensor], transform: Any = None) -> list[Image.Image]:
     """Pictures of float images [C, H, W] however they were normalised.
 
-    Images within [0, 1] are taken as they are, then those that are once the transform's ``mean`` and ``std``
-    are taken back; others are stretched from their smallest to their largest value, together.
+    Images within [0, 1] are not changed. Where undoing the transform's `mean` and `std` brings them there, that is
+    done; others are stretched, together, from their smallest to their largest value.
 
     >>> [picture.getpixel((0, 0)) for picture in as_pictures([torch.zeros(1, 2, 2), torch.full((3, 2, 2), 2.0)])]
     [0, (255, 255, 255)]
@@ -132,7 +132,7 @@ def mosaic(examples: Sequence[Example], side: int = 96) -> Image.Image:
 
 
 def _spread(length: int, count: int) -> list[int]:
-    """At most `count` numbers of 0..length-1, evenly apart."""
+    """At most `count` numbers of 0..length-1, evenly spaced."""
     count = min(length, count)
     return [i * length // count for i in range(count)]
 
@@ -159,6 +159,6 @@ def _picture(image: Tensor) -> Image.Image:
 
 
 def _lines(label: str) -> str:
-    """A label on two lines at most, in which no ``$`` starts a formula."""
+    """A label on two lines at most, in which no `$` starts a formula."""
     lines = wrap(label, _LINE, max_lines=2, placeholder="…") or [""]
     return "\n".join(lines).replace("$", r"\$")

@@ -9,6 +9,8 @@ from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.callbacks.progress.rich_progress import RichProgressBarTheme
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from t2v_lightning.callbacks.planned import followed
+
 
 class EmbedProgress(Progress):
     """Progress bar of `Task2Vec.embed`: phase, images per second, and the relative standard error or loss so far."""
@@ -42,7 +44,7 @@ class EmbedProgress(Progress):
 
 
 def progress_note(images_per_second: float, metrics: dict[str, float]) -> str:
-    """What stands behind a bar.
+    """The text behind a bar.
 
     >>> progress_note(31.4, {"fisher/relative_stderr": 0.0412})
     '31 images/s, relative stderr 0.041'
@@ -65,7 +67,7 @@ class PhaseProgressBar(RichProgressBar):
         self._images, self._since = 0, 0.0
 
     def configure_columns(self, trainer: Trainer) -> list[Any]:
-        """A short bar, and no batches a second, as images a second say more: fits 80 characters."""
+        """A short bar without batches per second, as images per second say more; fits into 80 characters."""
         description, _, batches, time_column, _ = super().configure_columns(trainer)
         return [description, BarColumn(bar_width=8), batches, time_column]
 
@@ -74,8 +76,7 @@ class PhaseProgressBar(RichProgressBar):
         self._images, self._since = 0, time.perf_counter()
 
     def _get_train_description(self, current_epoch: int) -> str:
-        module: Any = self.trainer.lightning_module
-        phase, epoch = module.plan.phase_at(current_epoch)
+        phase, epoch = followed(self.trainer.lightning_module).plan.phase_at(current_epoch)
         return str(phase.name_of(epoch))
 
     def on_train_batch_end(

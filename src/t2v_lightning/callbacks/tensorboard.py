@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a fit beside its curves."""
+"""What TensorBoard shows of a fit besides its curves."""
 
 import io
 import time
@@ -15,6 +15,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from t2v_lightning.callbacks.examples import mosaic, plot_examples, read_examples
+from t2v_lightning.callbacks.planned import followed
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.embedding.run_folder import THUMBNAIL_FILE, whole_file
 from t2v_lightning.embedding.summary import summarise
@@ -24,24 +25,24 @@ from t2v_lightning.plots.style import new_axes
 _DPI = 100
 
 _PROFILE = (4.6, 3.4)
-"""Inches of the profile: as small as its text allows, as TensorBoard shrinks what is larger than its card."""
+"""Width and height of the profile in inches: as small as its text allows, as TensorBoard shrinks larger figures."""
 
 _BINS = 30
-"""Of equal width, as many as TensorBoard draws; its own are as wide as a tenth of where they are, for logs too much."""
+"""Bins of equal width, as many as TensorBoard draws; its own are a tenth of their position wide, too much for logs."""
 
 
 class TensorBoardSummary(Callback):
     """Writes images of the task with their labels, and at the end a summary and the embedding stage by stage.
 
-    For a module with a `plan`, an `embedding` and `logged`, as `Task2Vec` is.
+    For a module with `plan`, `embedding` and `logged`, such as `Task2Vec`.
 
-    Each stage has a histogram of log10 Fisher, and all of them stand one behind another in ``log10_fisher``, whose
+    Each stage has a histogram of log10 Fisher, and all of them are one behind another in `log10_fisher`, whose
     step is the number of the stage. Only the first process writes, and only to a `TensorBoardLogger`; a resumed fit
-    does not write what its log has already. The log is on disk before a checkpoint is, so that a fit that is killed and
+    does not write what its log already has. The log is on disk before a checkpoint is, so that a fit that is killed and
     resumed has no gap in its curves.
 
     Attributes:
-        seconds: what each part of the work has taken so far, those before the fit was resumed included.
+        seconds: how long each part of the work has taken so far, before the fit was resumed included.
     """
 
     def __init__(self) -> None:
@@ -49,7 +50,7 @@ class TensorBoardSummary(Callback):
         self._since = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        plan: Any = pl_module.plan
+        plan = followed(pl_module).plan
         loggers = _loggers_without("examples", trainer, pl_module)
         names = plan.meta.get("class_names")
         if loggers and (examples := read_examples(plan.dataset, plan.selection, names)):
@@ -68,16 +69,16 @@ class TensorBoardSummary(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        plan: Any = pl_module.plan
+        plan = followed(pl_module).plan
         self._lap(plan.phase_at(trainer.current_epoch)[0].title)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        embedding: Any = pl_module.embedding
+        module = followed(pl_module)
+        embedding = module.embedding
         loggers = _loggers_without("summary/text_summary", trainer, pl_module)
         if embedding is None or not loggers:
             return
-        plan: Any = pl_module.plan
-        stages = plan.probe.stages
+        stages = module.plan.probe.stages
         profile = pixels(plot_stage_profile([embedding], stages=stages, ax=new_axes(*_PROFILE)))
         for writer in (logger.experiment for logger in loggers):
             writer.add_text("summary", summarise(embedding, self.seconds))
@@ -134,35 +135,34 @@ def pixels(figure: Figure) -> NDArray[np.uint8]:
 
 
 def last_steps(logger: object) -> dict[str, int]:
-    """The last step of everything that a log of TensorBoard has; nothing of other loggers' or of a new log."""
+    """The last step of everything in a TensorBoard log; empty for other loggers and for a new log."""
     if not isinstance(logger, TensorBoardLogger) or not any(Path(logger.log_dir).glob("events.out.*")):
         return {}
-    from tensorboard.backend.event_processing import event_accumulator as reading  # slow, and seldom needed
+    from tensorboard.backend.event_processing import event_accumulator as reading  # slow, and rarely needed
 
     sizes = {
         **dict.fromkeys(reading.DEFAULT_SIZE_GUIDANCE, 1),
         reading.SCALARS: 0,
-    }  # all scalars, one of others
+    }  # all scalars, one event of anything else
     log = reading.EventAccumulator(logger.log_dir, sizes, purge_orphaned_data=False)
     log.Reload()
     tags = log.Tags()
     others = (tag for kind in ("images", "histograms", "tensors") for tag in tags[kind])
-    # files of one second come in no order
+    # files of the same second come in no particular order
     last = {tag: max(event.step for event in log.Scalars(tag)) for tag in tags["scalars"]}
     return dict.fromkeys(others, 0) | last
 
 
 def _save_thumbnail(picture: Image.Image, folder: str) -> None:
-    if "://" not in folder:  # the log of a store elsewhere has no projector that looks for it
+    if "://" not in folder:  # no projector looks for it in a remote log
         with whole_file(Path(folder) / THUMBNAIL_FILE) as part:
             picture.save(part, format="PNG")
 
 
 def _loggers_without(tag: str, trainer: Trainer, module: LightningModule) -> list[TensorBoardLogger]:
-    """Those of this process whose logs lack something."""
-    logged: Any = module.logged
+    """The loggers of this process whose logs lack a tag."""
     return [
         logger
-        for logger, last in zip(trainer.loggers, logged, strict=True)
+        for logger, last in zip(trainer.loggers, followed(module).logged, strict=True)
         if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero and tag not in last
     ]

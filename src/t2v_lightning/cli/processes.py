@@ -48,7 +48,7 @@ def needs_own_process(config: DictConfig, launcher: str) -> bool:
 
 
 def _starts_processes(trainer: DictConfig) -> bool:
-    """Whether a Trainer starts its own processes, be it one; only a Trainer knows what "auto" means on this machine."""
+    """Whether a Trainer starts processes, if only one; only a Trainer knows what "auto" means on this machine."""
     options = {
         key: trainer[key] for key in ("accelerator", "devices", "num_nodes", "strategy") if key in trainer
     }

@@ -43,7 +43,7 @@ from t2v_lightning.task2vec.signals import kill_started
 
 log = logging.getLogger(__name__)
 
-# configs/hydra/launcher lists the options of launchers; that an installed launcher checks them too is welcome.
+# configs/hydra/launcher lists the options of launchers; an installed launcher may check them too.
 warnings.filterwarnings("ignore", message="\\s*'hydra/launcher/.*' is validated against ConfigStore schema")
 
 _PACKAGED = Path(__file__).parents[1] / "configs"
@@ -52,7 +52,7 @@ CONFIGS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[3] / "conf
 
 
 def _job_name(name: Any, task_id: Any) -> str:
-    """What a task's folder is called.
+    """The name of a task's folder.
 
     >>> _job_name("digits", None), _job_name("cub200", 3), _job_name("split_mnist", [0, 1])
     ('digits', 'cub200-3', 'split_mnist-0-1')
@@ -121,7 +121,7 @@ def run(config: DictConfig, folder: Path) -> Embedding:
 
 
 def _quiet() -> None:
-    """Keeps Lightning's remarks on what is intended here off the terminal."""
+    """Silences Lightning's warnings about what is intended here."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     if not is_first_rank():  # it would repeat what the first one says
         for handler in logging.getLogger().handlers:
@@ -155,7 +155,7 @@ def job(config: DictConfig) -> None:
                 hydra_config.job.num,
                 _job_name(config.dataset.name, config.dataset.get("task_id")),
             )
-        if is_first_rank() and sweep:  # so that the report takes no old embedding for this job's
+        if is_first_rank() and sweep:  # so that the report does not take an old embedding for this job's
             begin(folder, config)
         if sweep and launcher != "basic":  # progress bars of jobs side by side overwrite each other
             with open_dict(config):
@@ -185,7 +185,7 @@ def job(config: DictConfig) -> None:
 
 def _what_is_left(folder: Path) -> str:
     if saved := checkpoints_of(folder):
-        return f"resume=auto goes on from {saved[0]}"
+        return f"resume=auto continues from {saved[0]}"
     return "there was nothing to save yet, so there is nothing to resume"
 
 
@@ -204,7 +204,7 @@ _run_with_hydra = hydra.main(version_base="1.3", config_path=str(CONFIGS), confi
 
 
 def main() -> None:
-    """Embeds one task, or every task of a sweep (`-m`); exits with 1 if one fails, 128 + signal if told to stop."""
+    """Embeds one task, or every task of a sweep (`-m`); exits with 1 if one fails, with 128 + signal on a signal."""
     SweepReport.current = None
     keep_freed_memory()
     sys.argv[1:] = _with_presets(sys.argv[1:])

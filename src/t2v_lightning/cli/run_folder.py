@@ -1,4 +1,4 @@
-"""The folder of a run: what an earlier run has left in it, and how this one ended."""
+"""The folder of a run: what an earlier run left in it, and how this one ended."""
 
 import logging
 import shutil
@@ -139,8 +139,8 @@ def checkpoint_to_resume(resume: str | None, folder: Path) -> Path | None:
     path = Path(resume)
     if not path.is_file():
         raise FileNotFoundError(
-            f"Got resume={resume}, which is not a file: allowed are the path of a checkpoint, and auto for the "
-            f"newest checkpoint in {folder}."
+            f"got resume={resume}, which is not a file; allowed are the path of a checkpoint, and auto for the "
+            f"newest checkpoint in {folder}"
         )
     return path
 

@@ -59,7 +59,7 @@ class SweepReport(Callback):
             self.report()
 
     def report(self) -> None:
-        """Writes distances between the embeddings that there are, and says why the others are missing."""
+        """Writes distances between the embeddings that exist, and says why the others are missing."""
         self.ended = True
         console = Console()
         jobs = jobs_since(self._folder)
@@ -91,13 +91,13 @@ class SweepReport(Callback):
             say("run the same command with resume=auto to do what is missing")
 
     def stopped(self) -> None:
-        """Says what a sweep has done that was told to stop."""
+        """Says what a stopped sweep has done."""
         self.ended = True
         jobs = jobs_since(self._folder)
         done = sum((job / EMBEDDING_FILE).exists() for job in jobs)
         say(
             f"stopped: {done} of {max(self._planned, len(jobs))} embeddings are in {self._folder.resolve()}; "
-            "run the same command with resume=auto to go on"
+            "run the same command with resume=auto to continue"
         )
 
 
@@ -124,7 +124,7 @@ def _prefer_command_line(config: DictConfig) -> None:
 
 
 def swept_values(config: DictConfig) -> dict[str, list[str]]:
-    """For each override its values, one for a job; of bad overrides, or for another sweeper, nothing is known."""
+    """For each override its values, one for each job; empty for bad overrides or another sweeper."""
     if not config.hydra.sweeper._target_.endswith(".BasicSweeper"):
         return {}
     words = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]

@@ -31,11 +31,11 @@ def unknown_distance(distance: str) -> str | None:
 
     >>> unknown_distance("cosine")
     >>> unknown_distance("euclid")
-    "Got report.distance='euclid': allowed are cosine, kl, ..."
+    "got report.distance='euclid'; allowed are cosine, kl, ..."
     """
     if distance in DISTANCES:
         return None
-    return f"Got report.distance={distance!r}: allowed are {', '.join(DISTANCES)}."
+    return f"got report.distance={distance!r}; allowed are {', '.join(DISTANCES)}"
 
 
 def _missing_launcher(launcher: str) -> str | None:
@@ -43,7 +43,7 @@ def _missing_launcher(launcher: str) -> str | None:
         return None
     extra = launcher.partition("_")[0]
     return (
-        f"Got hydra/launcher={launcher}, which needs a package that is not installed: "
+        f"got hydra/launcher={launcher}, which needs a package that is not installed: "
         f"pip install 't2v-lightning[{extra}]'"
     )
 
@@ -70,8 +70,8 @@ def _devices_for_slurm(config: DictConfig) -> str | None:
     ):
         return None
     return (
-        f"Got trainer.devices={devices} with hydra/launcher=submitit_slurm: allowed is a whole number, as Slurm "
-        "starts a process for each device. Set trainer.devices, and hydra.launcher.gpus_per_node for GPUs."
+        f"got trainer.devices={devices} with hydra/launcher=submitit_slurm; allowed is a whole number, as Slurm "
+        "starts a process for each device. Set trainer.devices, and hydra.launcher.gpus_per_node for GPUs"
     )
 
 
@@ -81,6 +81,6 @@ def _several_methods(config: DictConfig, methods: Sequence[str]) -> str | None:
     if len(methods) < 2 or "${task2vec.method}" not in str(folder):
         return None
     return (
-        f"Got task2vec={','.join(methods)}: allowed is one method in a sweep, as embeddings of two methods cannot be "
-        "compared. Run a sweep of each."
+        f"got task2vec={','.join(methods)}; allowed is one method in a sweep, as embeddings of two methods cannot be "
+        "compared. Run a sweep of each"
     )

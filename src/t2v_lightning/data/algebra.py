@@ -49,7 +49,7 @@ def remap(task: Task[Sample]) -> Task[Sample]:
 
 
 def merge_classes(task: Task[Sample], groups: Mapping[str, Sequence[int]]) -> Task[Sample]:
-    """Tell groups of classes apart: the new label of a sample is the position of the group of its class.
+    """Tells groups of classes apart: the new label of a sample is the position of the group of its class.
 
     Samples whose class is in no group are left out.
 
@@ -63,7 +63,7 @@ def merge_classes(task: Task[Sample], groups: Mapping[str, Sequence[int]]) -> Ta
     selected = select_classes(task, [c for classes in groups.values() for c in classes])
     for name, classes in groups.items():
         if not classes:
-            raise LabelError(f"Got group {name!r} without classes: give it one or leave it out.")
+            raise LabelError(f"got group {name!r} without classes: give it one or leave it out")
     group_of_class = np.repeat(np.arange(len(groups)), [len(classes) for classes in groups.values()])
     return Task(selected.samples, group_of_class[selected.labels], tuple(groups))
 
@@ -82,7 +82,7 @@ def split_classes(task: Task[Sample], groups: Mapping[str, Sequence[int]]) -> di
 
 
 def one_against_rest(task: Task[Sample], number: int) -> Task[Sample]:
-    """Tell one class (label 1) from all others (label 0); with many labels a sample, those with it from those without.
+    """Tells one class (label 1) from all others (label 0); with many labels per sample, those with it from the rest.
 
     Raises:
         LabelError: `number` is outside 0..K-1.
@@ -102,12 +102,12 @@ def join(first: Task[Any], second: Task[Any], labels: LabelMerge = "disjoint") -
     """The union: samples of the first task, then of the second; an image of both occurs twice.
 
     Args:
-        first, second: tasks that both have one label a sample, or both have many.
+        first, second: tasks that both have one label per sample, or both have many.
         labels: `"disjoint"` keeps all K1 + K2 classes apart (names that both have get " (1)" and " (2)"); with
             `"id"` classes of the same number, with `"name"` those of the same name are one.
 
     Raises:
-        LabelError: one task has one label a sample and the other many; or, by id, a number has two names.
+        LabelError: one task has one label per sample and the other many; or, by id, a number has two names.
 
     >>> birds = Task("ab", np.array([0, 1]), ("crow", "owl"))
     >>> beasts = Task("c", np.array([0]), ("owl",))
@@ -116,8 +116,8 @@ def join(first: Task[Any], second: Task[Any], labels: LabelMerge = "disjoint") -
     """
     if first.labels.ndim != second.labels.ndim:
         raise LabelError(
-            "Got a task with one label a sample and one with many: allowed are two of a kind; "
-            "merge_duplicates gives a task many labels a sample."
+            "got a task with one label per sample and one with many; allowed are two of a kind; "
+            "merge_duplicates gives a task many labels per sample"
         )
     names, numbers = _joined_names(first, second, labels)
     samples: Any = [*first.samples, *second.samples]
@@ -168,10 +168,10 @@ def intersect(first: Task[Any], second: Task[Any], labels: LabelMerge = "disjoin
 def align(train: Task[Sample], test: Task[Sample]) -> Task[Sample]:
     """The test split with the classes and class numbers of the train split.
 
-    Test samples of classes that train does not have are left out; with many labels a sample, only these labels are.
+    Test samples of classes that train does not have are left out; with many labels per sample, only these labels are.
 
     Raises:
-        LabelError: the splits have no class in common, or one has one label a sample and the other many.
+        LabelError: the splits have no class in common, or one has one label per sample and the other many.
 
     >>> train = Task("ab", np.array([0, 1]), ("cat", "dog"))
     >>> test = Task("cde", np.array([0, 1, 2]), ("dog", "eel", "cat"))
@@ -180,14 +180,14 @@ def align(train: Task[Sample], test: Task[Sample]) -> Task[Sample]:
     """
     if train.labels.ndim != test.labels.ndim:
         raise LabelError(
-            "Got a split with one label a sample and one with many: allowed are two of a kind; check the "
-            "column of labels."
+            "got a split with one label per sample and one with many; allowed are two of a kind; check the "
+            "column of labels"
         )
     common = [number for number, name in enumerate(test.names) if name in set(train.names)]
     if not common:
         raise LabelError(
-            f"Train and test have no class in common: got {', '.join(train.names[:5])} and "
-            f"{', '.join(test.names[:5])}. Give the classes of both splits the same names."
+            f"train and test have no class in common: got {', '.join(train.names[:5])} and "
+            f"{', '.join(test.names[:5])}. Give the classes of both splits the same names"
         )
     numbers = np.array([train.names.index(test.names[number]) for number in common])
     if test.labels.ndim == 1:
@@ -201,8 +201,8 @@ def align(train: Task[Sample], test: Task[Sample]) -> Task[Sample]:
 def hold_out(task: Task[Sample], every: int = 5) -> tuple[Task[Sample], Task[Sample]]:
     """Train and test split of a task that has none: in each class, every `every`-th sample is a test sample.
 
-    A class of fewer samples than that gives its last one, and a class of one sample none. With many labels a
-    sample, classes do not matter, and every `every`-th sample of all is a test sample.
+    A class of fewer samples than that gives its last one, and a class of one sample none. With many labels per
+    sample, classes do not matter, and every `every`-th of all samples is a test sample.
 
     Raises:
         ValueError: `every` is below 2.
@@ -212,7 +212,7 @@ def hold_out(task: Task[Sample], every: int = 5) -> tuple[Task[Sample], Task[Sam
     (['a', 'b', 'c', 'd', 'f'], ['e', 'g'])
     """
     if every < 2:
-        raise ValueError(f"Got every={every}: allowed are whole numbers from 2, so that train keeps samples.")
+        raise ValueError(f"got every={every}; allowed are whole numbers from 2, so that train keeps samples")
     classes = task.labels if task.labels.ndim == 1 else np.zeros(len(task), dtype=np.int64)
     is_test = np.zeros(len(task), dtype=bool)
     for members in (np.flatnonzero(classes == number) for number in np.unique(classes)):
@@ -233,14 +233,14 @@ def _joined_names(
         for ours_, theirs_ in zip(first.names, second.names, strict=False):
             if ours_ != theirs_:
                 raise LabelError(
-                    f"Got the names {ours_!r} and {theirs_!r} for one class number: allowed is one; join by name "
-                    "or keep the classes disjoint."
+                    f"got the names {ours_!r} and {theirs_!r} for one class number; allowed is one; join by name "
+                    "or keep the classes disjoint"
                 )
         return max(first.names, second.names, key=len), np.arange(second.num_classes)
     if labels == "name":
         names = tuple(dict.fromkeys((*first.names, *second.names)))
         return names, np.array([names.index(name) for name in second.names], dtype=np.int64)
-    raise ValueError(f"Got labels={labels!r}: allowed are disjoint, id and name.")
+    raise ValueError(f"got labels={labels!r}; allowed are disjoint, id and name")
 
 
 def _joined_arrays(first: NDArray[Any], second: NDArray[Any]) -> Any:
@@ -266,16 +266,16 @@ def _key(sample: Any) -> Hashable:
 def _check_single_label(task: Task[Any]) -> None:
     if task.labels.ndim != 1:
         raise LabelError(
-            "Got a task with many labels a sample: allowed is one label a sample; one_against_rest makes such a "
-            "task of each label."
+            "got a task with many labels per sample; allowed is one label per sample; one_against_rest makes such "
+            "a task of each label"
         )
 
 
 def _check_classes(task: Task[Any], classes: Sequence[int]) -> None:
     if len(classes) == 0:
-        raise LabelError(f"Got no classes: give some of 0..{task.num_classes - 1}.")
+        raise LabelError(f"got no classes: give some of 0..{task.num_classes - 1}")
     for position, number in enumerate(classes):
         if not 0 <= number < task.num_classes:
-            raise LabelError(f"Got class {number}: allowed are 0..{task.num_classes - 1}.")
+            raise LabelError(f"got class {number}; allowed are 0..{task.num_classes - 1}")
         if number in classes[:position]:
-            raise LabelError(f"Got class {number} more than once: name each class once.")
+            raise LabelError(f"got class {number} more than once: name each class once")

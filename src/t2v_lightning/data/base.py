@@ -31,7 +31,7 @@ SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
     "train": ("train", "training"),
     "test": ("test", "testing", "val", "valid", "validation"),
 }
-"""What the splits are called in other people's data, in any case; of several names the first that occurs is taken."""
+"""Names of the splits in other people's data, in upper or lower case; the first name that occurs is used."""
 OnError = Literal["raise", "skip"]
 Transform = Callable[[Image.Image], Tensor]
 
@@ -99,17 +99,17 @@ class TaskDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         if batch_size < 1:
-            raise ValueError(f"Got batch_size={batch_size}: allowed are whole numbers from 1.")
+            raise ValueError(f"got batch_size={batch_size}; allowed are whole numbers from 1")
         if num_workers is not None and num_workers < 0:
             raise ValueError(
-                f"Got num_workers={num_workers}: allowed are whole numbers from 0, and None to choose one."
+                f"got num_workers={num_workers}; allowed are whole numbers from 0, and None to choose one"
             )
         if prefetch_factor is not None and prefetch_factor < 1:
             raise ValueError(
-                f"Got prefetch_factor={prefetch_factor}: allowed are whole numbers from 1, and None for 2."
+                f"got prefetch_factor={prefetch_factor}; allowed are whole numbers from 1, and None for 2"
             )
         if on_error not in ("raise", "skip"):
-            raise ValueError(f"Got on_error={on_error!r}: allowed are raise and skip.")
+            raise ValueError(f"got on_error={on_error!r}; allowed are raise and skip")
         self.root = None if root is None else Path(root).expanduser()
         self.transform = transform
         self.batch_size = batch_size
@@ -161,7 +161,7 @@ class TaskDataModule(LightningDataModule):
             shown = ", ".join(f"{number}: {name}" for number, name in list(enumerate(names))[:8])
             more = "" if len(names) <= 8 else ", ..."
             raise UnknownTaskError(
-                f"Got task_id={task_id!r} for {self.name!r}: allowed are 0..{len(names) - 1} ({shown}{more})."
+                f"got task_id={task_id!r} for {self.name!r}; allowed are 0..{len(names) - 1} ({shown}{more})"
             )
         return task_id
 
@@ -172,16 +172,14 @@ class TaskDataModule(LightningDataModule):
             MissingDataError: `root` is None or that path does not exist; the message says how to get the data.
         """
         if self.root is None:
-            raise MissingDataError(f"Dataset {self.name!r} needs a folder, but root is None: {self.remedy}.")
+            raise MissingDataError(f"dataset {self.name!r} needs a folder, but root is None: {self.remedy}")
         path = self.root.joinpath(*parts)
         if not path.exists():
-            raise MissingDataError(
-                f"Dataset {self.name!r} needs {path}, which does not exist: {self.remedy}."
-            )
+            raise MissingDataError(f"dataset {self.name!r} needs {path}, which does not exist: {self.remedy}")
         return path
 
     def setup(self, stage: str | None = None) -> None:
-        """Make `train_dataset` and `test_dataset`, whatever the stage."""
+        """Makes `train_dataset` and `test_dataset`, whatever the stage."""
         if self.on_error == "skip":
             self._skip_unreadable()
         self.train_dataset = self._dataset("train")
@@ -238,7 +236,7 @@ class FileDataModule(TaskDataModule):
     """
 
     image_folder: ClassVar[str] = ""
-    """Folder below `root` that the names start from."""
+    """Folder below `root` that file names are relative to."""
 
     def __init__(
         self, root: str | os.PathLike[str] | None = None, task_id: Any = None, **options: Any
@@ -257,6 +255,6 @@ class FileDataModule(TaskDataModule):
         if missing:
             raise MissingDataError(
                 f"{len(missing)} of the {len(task)} {split} images that dataset {self.name!r} lists do not "
-                f"exist, such as {folder / missing[0]}: put them there, or pass on_error='skip' to leave them out."
+                f"exist, such as {folder / missing[0]}: put them there, or pass on_error='skip' to leave them out"
             )
         return task

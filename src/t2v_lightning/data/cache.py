@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def file_stamp(files: Sequence[Path]) -> str:
-    """Names, sizes and times of the last changes of the files: another string once one of them changes.
+    """Names, sizes and times of the last changes of the files: a different string once one of them changes.
 
     Raises:
         FileNotFoundError: one of the files does not exist.

@@ -18,7 +18,7 @@ Sample = TypeVar("Sample")
 
 
 class TaskDataset(Dataset[tuple[Any, Any]], Generic[Sample]):
-    """`dataset[i]` is (image, target); the image is opened at that moment.
+    """`dataset[i]` is (image, target); the image is opened on access.
 
     Args:
         task: samples, labels and class names.
@@ -77,8 +77,8 @@ def collate_images(batch: Sequence[tuple[Image.Image | Tensor, int | Tensor]]) -
     shapes = sorted({tuple(image.shape) for image in images})
     if len(shapes) > 1:
         raise ImageSizeError(
-            f"Got a batch of images of different sizes [C, H, W], such as {list(shapes[0])} and "
-            f"{list(shapes[-1])}: allowed is one size; pass transform= to the datamodule, for example the "
-            "probe's own, which gives every image the same size."
+            f"got a batch of images of different sizes [C, H, W], such as {list(shapes[0])} and "
+            f"{list(shapes[-1])}; allowed is one size; pass transform= to the datamodule, for example the "
+            "probe's own, which gives every image the same size"
         )
     return [torch.stack(images), default_collate([target for _, target in batch])]

@@ -43,7 +43,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or (image.mode == "I" and is_png):
         return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        raise ValueError(f"its pixels are 32-bit numbers (mode {image.mode}); store 8 or 16 bits a channel")
+        raise ValueError(f"its pixels are 32-bit numbers (mode {image.mode}); store 8 or 16 bits per channel")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB")
@@ -82,9 +82,9 @@ def _open(source: Any, title: str) -> Image.Image:
         with Image.open(source) as image:
             return to_rgb(image)
     except FileNotFoundError as error:
-        raise MissingDataError(f"Image {title} does not exist: {_REMEDY}.") from error
+        raise MissingDataError(f"image {title} does not exist: {_REMEDY}") from error
     except _DAMAGE as error:
-        raise ImageError(f"Cannot read image {title} ({error}): {_REMEDY}.") from error
+        raise ImageError(f"cannot read image {title} ({error}): {_REMEDY}") from error
 
 
 def open_array(pixels: NDArray[np.uint8]) -> Image.Image:
@@ -113,7 +113,7 @@ def pack_names(names: Iterable[str]) -> NDArray[np.bytes_]:
 
 
 def missing_files(folder: Path, names: NDArray[np.bytes_]) -> list[str]:
-    """Names that do not exist below `folder`; looks once into each folder, not for each file."""
+    """Names that do not exist below `folder`; lists each folder once instead of looking for each file."""
     present: dict[str, set[str]] = {}
     missing = []
     for name in map(os.fsdecode, names):

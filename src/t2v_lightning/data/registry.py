@@ -86,12 +86,12 @@ def get_datamodule(name: str, **options: Any) -> TaskDataModule:
     if factory is None:
         known = [*_DATAMODULES, *ALIASES]
         near = difflib.get_close_matches(str(name), known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise UnknownDataModuleError(f"Got dataset {name!r}: allowed are {', '.join(known)}.{hint}")
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UnknownDataModuleError(f"got dataset {name!r}; allowed are {', '.join(known)}{hint}")
     allowed = _options(factory)
     unknown = [option for option in options if option not in allowed]
     if unknown:
-        raise TypeError(f"Got option {unknown[0]!r} for dataset {name!r}: allowed are {', '.join(allowed)}.")
+        raise TypeError(f"got option {unknown[0]!r} for dataset {name!r}; allowed are {', '.join(allowed)}")
     return factory(**options)
 
 

@@ -37,31 +37,31 @@ class Task(Generic[Sample]):
     def __post_init__(self) -> None:
         if len(self.samples) != len(self.labels):
             raise LabelError(
-                f"Got {len(self.samples)} samples and {len(self.labels)} labels: give one label for each sample."
+                f"got {len(self.samples)} samples and {len(self.labels)} labels: give one label for each sample"
             )
         if len(set(self.names)) != len(self.names):
             twice = sorted({name for name in self.names if self.names.count(name) > 1})
             raise LabelError(
-                f"Got class names that occur more than once: {', '.join(twice)}. Make them differ."
+                f"got class names that occur more than once: {', '.join(twice)}. Make them differ"
             )
         if self.labels.ndim == 1:
             self._check_range()
         elif self.labels.ndim != 2 or self.labels.shape[1] != len(self.names):
             raise LabelError(
-                f"Got labels of shape {list(self.labels.shape)} for {len(self.names)} classes: allowed are "
-                f"[N] integers or [N, {len(self.names)}] of 0 and 1."
+                f"got labels of shape {list(self.labels.shape)} for {len(self.names)} classes; allowed are "
+                f"[N] integers or [N, {len(self.names)}] of 0 and 1"
             )
 
     def _check_range(self) -> None:
         if not np.issubdtype(self.labels.dtype, np.integer):
             raise LabelError(
-                f"Got labels of type {self.labels.dtype}: allowed are integers 0..{self.num_classes - 1}."
+                f"got labels of type {self.labels.dtype}; allowed are integers 0..{self.num_classes - 1}"
             )
         outside = (self.labels < 0) | (self.labels >= self.num_classes)
         if outside.any():
             raise LabelError(
-                f"Got label {self.labels[outside][0]} at sample {int(np.argmax(outside))}: allowed are "
-                f"0..{self.num_classes - 1} for the {self.num_classes} class names given."
+                f"got label {self.labels[outside][0]} at sample {int(np.argmax(outside))}; allowed are "
+                f"0..{self.num_classes - 1} for the {self.num_classes} class names given"
             )
 
     @property

@@ -54,7 +54,7 @@ def _below(place: Path) -> list[Path]:
     if place.is_file():
         return [place]
     if not place.is_dir():
-        raise FileNotFoundError(f"{place} does not exist; give folders or files of embeddings.")
+        raise FileNotFoundError(f"{place} does not exist; give folders or files of embeddings")
     by_folder: dict[Path, Path] = {}
     for suffix in _SUFFIXES:
         for path in filter(Path.is_file, place.rglob(f"embedding{suffix}")):
@@ -64,7 +64,7 @@ def _below(place: Path) -> list[Path]:
     if not found:
         raise FileNotFoundError(
             f"{place} holds no embeddings: looked for {EMBEDDING_FILE} in it and below, then for any file of "
-            f"{', '.join(_SUFFIXES)} in it."
+            f"{', '.join(_SUFFIXES)} in it"
         )
     return sorted(found, key=lambda path: _by_number(str(path.relative_to(place))))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def provenance(meta: Mapping[str, Any], layers: Mapping[str, slice]) -> dict[str, Any]:
-    """Method, probe, kind of Fisher and layout by what a message calls them; what is not recorded is left out.
+    """Method, probe, kind of Fisher and layout, by their names in messages; what is not recorded is left out.
 
     Args:
         meta: of an embedding of this package, or of the reference implementation, which keeps its settings under
@@ -24,7 +24,7 @@ def provenance(meta: Mapping[str, Any], layers: Mapping[str, slice]) -> dict[str
     known: dict[str, Any] = {"method": method}
     if method == "montecarlo" and "sampling" in meta:
         known["Fisher"] = "empirical" if meta["sampling"] == "empirical" else "of the model"
-    # Equal weights may go by two names.
+    # Equal weights may have two names.
     name = "weights digest of the probe" if meta.get("probe_digest") else "probe"
     known[name] = meta.get("probe_digest") or meta.get("probe")
     known["layout"] = {layer: (entries.start, entries.stop) for layer, entries in layers.items()}

@@ -40,15 +40,15 @@ def write_fields(
     layers: Mapping[str, slice],
     meta: Mapping[str, Any],
 ) -> None:
-    """Write a safetensors file: the arrays, with format version, layout and `meta` as JSON in its header.
+    """Writes a safetensors file: the arrays, with format version, layout and `meta` as JSON in its header.
 
     Raises:
-        ValueError: the suffix of `path` is that of a format that is only read.
+        ValueError: the suffix of `path` belongs to a format that can only be read.
     """
     path = Path(path)
     if path.suffix.lower() in _READERS:
         raise ValueError(
-            f"{path.name} ends in {path.suffix}, a format that is only read; save as .safetensors."
+            f"{path.name} ends in {path.suffix}, a format that can only be read; save as .safetensors"
         )
     header = {
         "format": FORMAT,
@@ -62,7 +62,7 @@ def write_fields(
 
 
 def read_fields(path: str | os.PathLike[str]) -> Fields:
-    """The arguments of `Embedding` that a file holds; the suffix tells the format.
+    """The arguments of `Embedding` that a file holds; the suffix determines the format.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -70,13 +70,13 @@ def read_fields(path: str | os.PathLike[str]) -> Fields:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no embedding file at {path}.")
+        raise FileNotFoundError(f"no embedding file at {path}")
     try:
         return _READERS.get(path.suffix.lower(), _read_safetensors)(path)
     except (ValueError, OSError):
         raise
     except Exception as error:  # a damaged file makes readers raise almost anything
-        raise ValueError(f"damaged ({type(error).__name__}: {error}).") from None
+        raise ValueError(f"damaged ({type(error).__name__}: {error})") from None
 
 
 def _read_safetensors(path: Path) -> Fields:
@@ -86,25 +86,25 @@ def _read_safetensors(path: Path) -> Fields:
             fields: Fields = {}
             if header.get("format") != FORMAT:
                 raise ValueError(
-                    f"a safetensors file, but not an embedding: it holds {sorted(file.keys())[:5]}."
+                    f"a safetensors file, but not an embedding: it holds {sorted(file.keys())[:5]}"
                 )
             version = header.get("format_version", "")
             if version != str(FORMAT_VERSION):
                 raise ValueError(
                     f"format version {version!r}; this package reads version {FORMAT_VERSION}."
-                    " A newer package wrote it: update this one."
+                    " A newer package wrote it: update this one"
                 )
             for name in file.keys():  # noqa: SIM118 - the file itself is not iterable
                 fields[name] = file.get_tensor(name)
     except SafetensorError as error:
-        raise ValueError(f"truncated, or not a safetensors file ({error}).") from None
+        raise ValueError(f"truncated, or not a safetensors file ({error})") from None
     if missing := [name for name in _REQUIRED if name not in fields]:
-        raise ValueError(f"it lacks {', '.join(missing)}.")
+        raise ValueError(f"it lacks {', '.join(missing)}")
     for name, array in fields.items():
         if name not in DTYPES:
-            raise ValueError(f"it holds {name!r}, which is no part of an embedding.")
+            raise ValueError(f"it holds {name!r}, which is not part of an embedding")
         if array.dtype != DTYPES[name]:
-            raise ValueError(f"{name} is {array.dtype}; expected {DTYPES[name]}.")
+            raise ValueError(f"{name} is {array.dtype}; expected {DTYPES[name]}")
     return fields | _read_header(header)
 
 
@@ -112,19 +112,19 @@ def _read_npz(path: Path) -> Fields:
     try:
         file = np.load(path, allow_pickle=False)
         if not isinstance(file, np.lib.npyio.NpzFile):
-            raise ValueError("a single array; expected an .npz file with `fisher`.")
+            raise ValueError("a single array; expected an .npz file with `fisher`")
         with file:
             held = {name: file[name] for name in file.files}
     except (zipfile.BadZipFile, EOFError, OSError) as error:
-        raise ValueError(f"truncated, or not an .npz file ({error}).") from None
+        raise ValueError(f"truncated, or not an .npz file ({error})") from None
     fisher = held.get("fisher", held.get("hessian"))
     if fisher is None:
-        raise ValueError(f"it has neither `fisher` nor `hessian`; it holds {sorted(held)[:5]}.")
+        raise ValueError(f"it has neither `fisher` nor `hessian`; it holds {sorted(held)[:5]}")
     fields: Fields = {name: held[name] for name in DTYPES if name in held}
     fields = {"scale": np.ones(fisher.shape), **fields, "fisher": fisher}
     for name, array in fields.items():
         if array.dtype.kind not in "biuf":
-            raise ValueError(f"{name} is {array.dtype}; expected real numbers.")
+            raise ValueError(f"{name} is {array.dtype}; expected real numbers")
     return fields | _read_header({name: str(held[name]) for name in ("layers", "meta") if name in held})
 
 
@@ -135,11 +135,11 @@ def _read_header(header: Mapping[str, str]) -> Fields:
         meta = json.loads(header.get("meta", "{}"))
         layers = {str(name): slice(start, stop) for name, start, stop in layout}
     except (ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f"its layers or meta are not the JSON text expected ({error}).") from None
+        raise ValueError(f"its layers or meta are not the expected JSON text ({error})") from None
     if len(layers) != len(layout):
-        raise ValueError("a layer name occurs twice in its layout.")
+        raise ValueError("a layer name occurs twice in its layout")
     if not isinstance(meta, dict):
-        raise ValueError(f"its meta is a {type(meta).__name__}; expected a JSON object.")
+        raise ValueError(f"its meta is a {type(meta).__name__}; expected a JSON object")
     return {"layers": layers, "meta": meta}
 
 

@@ -1,7 +1,7 @@
 """Reading the reference implementation's `embedding.p` without running anything that is in it.
 
 A pickle is a program that may call any function it can name. Here every name is refused or stands for a class that
-only keeps what the program gives it, so that NumPy never sees the program. The arrays are built afterwards, from the
+only stores what the program gives it, so that NumPy never sees the program. The arrays are built afterwards, from the
 bytes, shapes and dtypes that were kept.
 """
 
@@ -77,7 +77,7 @@ class _RestrictedUnpickler(pickle.Unpickler):
         except KeyError:
             raise ValueError(
                 f"the pickle asks for {module}.{name}, which is refused: only NumPy arrays and"
-                " task2vec.Embedding are read. Nothing was run."
+                " task2vec.Embedding are read. Nothing was run"
             ) from None
 
 
@@ -93,13 +93,13 @@ def read_reference_pickle(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     found = _load(path)
     if not isinstance(found, _ReferenceEmbedding) or not isinstance(found.state, dict):
-        raise ValueError(f"the pickle holds a {type(found).__name__}; expected a task2vec.Embedding.")
+        raise ValueError(f"the pickle holds a {type(found).__name__}; expected a task2vec.Embedding")
     state = found.state
     if not {"hessian", "scale"} <= state.keys() <= {"hessian", "scale", "meta"}:
-        raise ValueError(f"attributes {sorted(map(str, state))}; expected hessian, scale and meta.")
+        raise ValueError(f"attributes {sorted(map(str, state))}; expected hessian, scale and meta")
     meta = _plain(state.get("meta") or {}, [_MAX_META_ITEMS])
     if not isinstance(meta, dict):
-        raise ValueError(f"its meta is a {type(meta).__name__}; expected a dict.")
+        raise ValueError(f"its meta is a {type(meta).__name__}; expected a dict")
     return {"fisher": _array(state["hessian"]), "scale": _array(state["scale"]), "meta": meta}
 
 
@@ -112,7 +112,7 @@ def read_array_pickle(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     found = _load(path, encoding="latin1")
     if not isinstance(found, dict):
-        raise ValueError(f"the pickle holds a {type(found).__name__}; expected a dict.")
+        raise ValueError(f"the pickle holds a {type(found).__name__}; expected a dict")
     return {key: _array(value) if isinstance(value, _Array) else value for key, value in found.items()}
 
 
@@ -124,7 +124,7 @@ def _load(path: str | os.PathLike[str], encoding: str = "ASCII") -> Any:
     except ValueError:
         raise
     except Exception as error:  # a malformed pickle raises almost anything
-        raise ValueError(f"truncated, or not a pickle ({type(error).__name__}: {error}).") from None
+        raise ValueError(f"truncated, or not a pickle ({type(error).__name__}: {error})") from None
 
 
 def _array(kept: object) -> NDArray[Any]:
@@ -136,14 +136,14 @@ def _array(kept: object) -> NDArray[Any]:
         case _Array(state=(_, shape, dtype, fortran, data)):
             pass
         case _Array():
-            raise ValueError("an array without its state.")
+            raise ValueError("an array without its state")
         case _:
-            raise ValueError(f"a {type(kept).__name__} where an array is expected.")
+            raise ValueError(f"a {type(kept).__name__} where an array is expected")
     if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
-        raise ValueError(f"an array of shape {shape!r}.")
+        raise ValueError(f"an array of shape {shape!r}")
     content, kind = _bytes(data), _dtype(dtype)
     if math.prod(shape) * kind.itemsize != len(content):
-        raise ValueError(f"an array of shape {shape} and dtype {kind} with {len(content)} bytes.")
+        raise ValueError(f"an array of shape {shape} and dtype {kind} with {len(content)} bytes")
     return np.frombuffer(content, kind).reshape(shape, order="F" if fortran else "C")
 
 
@@ -153,8 +153,8 @@ def _dtype(kept: object) -> np.dtype[Any]:
             big = isinstance(state, tuple) and state[1:2] == (">",)
             return np.dtype((">" if big else "<") + code)
         case _Dtype(arguments=(code, *_)):
-            raise ValueError(f"an array of dtype {code!r}; only plain numbers are read.")
-    raise ValueError("an array without a dtype.")
+            raise ValueError(f"an array of dtype {code!r}; only plain numbers are read")
+    raise ValueError("an array without a dtype")
 
 
 def _bytes(kept: object) -> bytes | bytearray:
@@ -165,18 +165,18 @@ def _bytes(kept: object) -> bytes | bytearray:
             return kept.encode("latin1")
         case _Bytes(arguments=(str(text), "latin1")):
             return text.encode("latin1")
-    raise ValueError("an array without its bytes.")
+    raise ValueError("an array without its bytes")
 
 
 def _plain(value: Any, budget: list[int], depth: int = 0) -> Any:
     """What JSON can hold; bounded, as a small pickle can describe an endless or exponentially large value."""
     budget[0] -= 1
     if budget[0] < 0 or depth > _MAX_META_DEPTH:
-        raise ValueError("its meta is nested too deeply or too large.")
+        raise ValueError("its meta is nested too deeply or too large")
     if isinstance(value, _Array):
         array = _array(value)
         if math.prod(max(1, n) for n in array.shape) > budget[0]:
-            raise ValueError("its meta is too large.")
+            raise ValueError("its meta is too large")
         return _plain(array.tolist(), budget, depth)
     if isinstance(value, dict):
         return {
@@ -187,4 +187,4 @@ def _plain(value: Any, budget: list[int], depth: int = 0) -> Any:
         return [_plain(item, budget, depth + 1) for item in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise ValueError(f"its meta holds a {type(value).__name__}; only plain values are read.")
+    raise ValueError(f"its meta holds a {type(value).__name__}; only plain values are read")

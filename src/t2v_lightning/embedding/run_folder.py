@@ -24,7 +24,7 @@ LOGS = "tensorboard"
 """Folder of TensorBoard logs, of a run and of a sweep."""
 
 SWEEP_LOGS = f"{LOGS}/sweep"
-"""The log of a report, beside those of others."""
+"""The log of a report, in the folder of TensorBoard logs."""
 
 THUMBNAIL_FILE = "thumbnail.png"
 """What a task looks like, in the folder of a run's log, for the projector of a sweep."""
@@ -36,7 +36,7 @@ DISTANCES_FILE = "distances.csv"
 """The matrix of distances of a report."""
 
 SWEEP_MARKER = ".sweep"
-"""Touched in the sweep's folder when it starts: newer jobs are its own, by the clock that stamps both."""
+"""Touched in the sweep's folder when it starts: jobs that are newer belong to it, by the clock of the file system."""
 
 UNFINISHED = ".unfinished-{}.tmp"
 """Name of a file that is being written, without the suffix by which a finished one would be found."""
@@ -47,8 +47,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     """A path beside `path` to write a file to, which takes the place of `path` when the block ends.
 
     Where the block raises, what it has written is removed and `path` is left as it was. The bytes are on the disk
-    before the file gets its name. Permissions are those of any new file; missing folders are made. A library that takes
-    the format from the suffix must be told it.
+    before the file gets its name. Permissions are those of any new file; missing folders are created.
+    A library that takes the format from the suffix needs it as an argument.
 
     >>> import tempfile; folder = tempfile.TemporaryDirectory()
     >>> with whole_file(Path(folder.name, "numbers.txt")) as part:

@@ -11,7 +11,7 @@ from t2v_lightning.embedding.value import Embedding
 from t2v_lightning.functional.likelihood import LIKELIHOODS
 
 _LONGEST_LIST = 160
-"""Characters of the names of classes."""
+"""Most characters of the list of class names."""
 
 _SAMPLING = {
     "sign": "random signs",
@@ -22,7 +22,7 @@ _SAMPLING = {
 
 
 def summarise(embedding: Embedding, seconds: Mapping[str, float] | None = None) -> str:
-    """A table of what a person wants to know of an embedding that `Task2Vec` made, in Markdown.
+    """The main facts about an embedding that `Task2Vec` made, as a table in Markdown.
 
     Args:
         embedding: the result.
@@ -63,12 +63,12 @@ def summarise(embedding: Embedding, seconds: Mapping[str, float] | None = None) 
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str = "") -> str:
-    """A table in Markdown of any text, which is shown as it is.
+    """A table in Markdown of any text, which is shown verbatim.
 
     Args:
         header: n names of columns.
         rows: of n texts each.
-        align: a letter a column: `r` for numbers, else anything.
+        align: a letter per column: `r` for numbers, else anything.
 
     >>> print(markdown_table(["task", "norm"], [["a|b", "1.5"]], "lr"))
     | task | norm |
@@ -114,7 +114,7 @@ def _method(meta: Mapping[str, Any]) -> str:
     target = meta.get("target_stderr")
     stop = f", until the standard error is {target:.1%}" if target else ""
     sampling = meta.get("sampling", "")
-    return f"{meta['method']}, {passes} an image with {_SAMPLING.get(sampling, sampling)} ({sampling}){stop}"
+    return f"{meta['method']}, {passes} per image with {_SAMPLING.get(sampling, sampling)} ({sampling}){stop}"
 
 
 def _head(meta: Mapping[str, Any]) -> str:
@@ -144,7 +144,7 @@ def _accuracy(meta: Mapping[str, Any], fit: Mapping[str, Any]) -> str:
 
 
 def _entries(embedding: Embedding) -> str:
-    """Few large entries make the norm."""
+    """Median and range, as a few large entries dominate the norm."""
     low, middle, high = np.quantile(embedding.fisher, [0, 0.5, 1])
     return f"median {middle:.4g}, from {low:.4g} to {high:.4g}"
 
@@ -152,7 +152,7 @@ def _entries(embedding: Embedding) -> str:
 def _stderr(embedding: Embedding) -> str:
     if embedding.relative_stderr is not None:
         return f"{embedding.relative_stderr:.1%}"
-    return "not known to this method" if embedding.meta.get("method") == "variational" else ""
+    return "not known for this method" if embedding.meta.get("method") == "variational" else ""
 
 
 def _filters(embedding: Embedding) -> str:
@@ -164,7 +164,7 @@ def _filters(embedding: Embedding) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """Seconds as a person says them.
+    """A duration as a person would write it.
 
     >>> _duration(3.21), _duration(200)
     ('3.2 s', '3 min 20 s')
@@ -174,6 +174,6 @@ def _duration(seconds: float) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Text on one line without meaning in Markdown or HTML."""
+    """Text on one line, escaped for Markdown and HTML."""
     line = html.escape(" ".join(text.split()), quote=False).replace("|", "&#124;")
     return re.sub(r"([\\`*_{}\[\]])", r"\\\1", line)

@@ -68,13 +68,13 @@ class Embedding:
         vector = _array("fisher", fisher, "D")
         size = vector.size
         if size == 0:
-            raise ValueError("fisher has no entries; an embedding needs at least one filter.")
+            raise ValueError("fisher has no entries; an embedding needs at least one filter")
         checked: dict[str, Any] = {"fisher": vector, "scale": _array("scale", scale, size)}
         if not checked["scale"].all():
-            raise ValueError("scale has entries that are 0; it is the precision of a prior and above 0.")
+            raise ValueError("scale has entries that are 0; it is the precision of a prior and above 0")
         checked["stderr"] = None if stderr is None else _array("stderr", stderr, size)
         if (group_sums is None) != (group_weights is None):
-            raise ValueError("group_sums and group_weights belong together: give both or neither.")
+            raise ValueError("group_sums and group_weights belong together: give both or neither")
         weights = None if group_weights is None else _array("group_weights", group_weights, "G")
         checked["group_weights"] = weights
         checked["group_sums"] = (
@@ -87,7 +87,7 @@ class Embedding:
             checked["meta"] = json.loads(json.dumps(dict(meta or {})))
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"meta takes what JSON can hold (numbers, text, lists, dicts): {error}."
+                f"meta takes what JSON can hold (numbers, text, lists, dicts): {error}"
             ) from None
         for name, value in checked.items():
             object.__setattr__(self, name, value)
@@ -151,7 +151,7 @@ class Embedding:
         """
         if name not in self.layers:
             known = ", ".join(self.layers) or "none, its layout is not known"
-            raise KeyError(f"no layer {name!r} in this embedding; its layers: {known}.")
+            raise KeyError(f"no layer {name!r} in this embedding; its layers: {known}")
         return self.fisher[self.layers[name]]
 
     def __len__(self) -> int:
@@ -173,18 +173,18 @@ class Embedding:
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a safetensors file, whole or not at all; missing folders are made.
+        """Writes a safetensors file, whole or not at all; missing folders are created.
 
         Raises:
-            ValueError: the suffix is that of a format that is only read (`.npz`, `.p`, `.pkl`, `.pickle`).
+            ValueError: the suffix belongs to a format that can only be read (`.npz`, `.p`, `.pkl`, `.pickle`).
         """
         write_fields(path, self.arrays(), self.layers, self.meta)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Embedding:
-        """Read an embedding; nothing in the file is executed.
+        """Reads an embedding; nothing in the file is executed.
 
-        The suffix tells the format: `.npz` is read by NumPy without pickles (`fisher` or `hessian`; where
+        The suffix determines the format: `.npz` is read by NumPy without pickles (`fisher` or `hessian`; where
         present `scale`, `stderr`, `group_sums`, `group_weights`; `layers` and `meta` as JSON text), `.p`,
         `.pkl` and `.pickle` are the reference implementation's `embedding.p`, read by a restricted
         unpickler, and anything else is what `save` writes.
@@ -211,16 +211,16 @@ def _array(name: str, value: ArrayLike, *shape: int | str) -> NDArray[Any]:
     try:
         array = np.array(value, dtype=DTYPES[name], order="C")
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must hold numbers of shape [{_commas(shape)}]: {error}.") from None
+        raise ValueError(f"{name} must hold numbers of shape [{_commas(shape)}]: {error}") from None
     fits = array.ndim == len(shape) and all(
         n in (m, "D", "G") for n, m in zip(shape, array.shape, strict=True)
     )
     if not fits:
-        raise ValueError(f"{name} has shape [{_commas(array.shape)}]; expected [{_commas(shape)}].")
+        raise ValueError(f"{name} has shape [{_commas(array.shape)}]; expected [{_commas(shape)}]")
     if bad := np.count_nonzero(~np.isfinite(array)):
-        raise ValueError(f"{name} has {bad} entries of {array.size} that are not finite.")
+        raise ValueError(f"{name} has {bad} entries of {array.size} that are not finite")
     if bad := np.count_nonzero(array < 0):
-        raise ValueError(f"{name} has {bad} entries of {array.size} below 0.")
+        raise ValueError(f"{name} has {bad} entries of {array.size} below 0")
     return array
 
 
@@ -231,19 +231,19 @@ def _layout(layers: Mapping[str, slice], size: int) -> dict[str, slice]:
         try:
             spans.append((index(entries.start), index(entries.stop), str(name)))
         except (TypeError, AttributeError):
-            raise ValueError(f"layer {name!r} must map to slice(start, stop); got {entries!r}.") from None
+            raise ValueError(f"layer {name!r} must map to slice(start, stop); got {entries!r}") from None
         if entries.step not in (None, 1):
-            raise ValueError(f"layer {name!r} must map to a slice without a step; got {entries!r}.")
+            raise ValueError(f"layer {name!r} must map to a slice without a step; got {entries!r}")
     position = 0
     for start, stop, name in sorted(spans):
         if start != position or stop <= start:
             raise ValueError(
                 f"layers must cover [0, {size}) once, without gaps: {name!r} is [{start}, {stop}) where"
-                f" the layers before it end at {position}."
+                f" the layers before it end at {position}"
             )
         position = stop
     if spans and position != size:
-        raise ValueError(f"layers must cover [0, {size}) once, without gaps: they end at {position}.")
+        raise ValueError(f"layers must cover [0, {size}) once, without gaps: they end at {position}")
     return {name: slice(start, stop) for start, stop, name in sorted(spans)}
 
 

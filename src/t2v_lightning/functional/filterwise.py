@@ -46,7 +46,7 @@ def filterwise_fisher(
         weights: [N], ones when None.
         generator: where the random modes draw their seed from; torch's global generator when None.
         targets: labels for "empirical": int64 [N] (softmax) or [N, C].
-        passes: random vectors a sample for "sign" and "categorical".
+        passes: random vectors per sample for "sign" and "categorical".
         include: "weights", "weights+norm" or "all".
 
     Returns:
@@ -65,7 +65,7 @@ def filterwise_fisher(
     check_include(include)
     samples = inputs.length(x)
     if samples == 0:
-        raise ValueError("x is empty; the Fisher information is that of at least one image")
+        raise ValueError("x is empty; pass at least one sample")
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors_in(x)):
         raise ValueError("x holds NaN or infinite values; its Fisher information would be NaN")
     if sampling == "empirical" and targets is None:
@@ -76,7 +76,7 @@ def filterwise_fisher(
         weights = torch.ones(samples, device=inputs.device_of(x))
     if weights.shape != (samples,):
         raise ValueError(
-            f"weights must be one number a sample, shape ({samples},); got {tuple(weights.shape)}"
+            f"weights must be one number per sample, shape ({samples},); got {tuple(weights.shape)}"
         )
     seed = (
         int(torch.randint(2**62, (), generator=generator, device=generator.device if generator else None))

@@ -44,12 +44,12 @@ class FisherEstimate(NamedTuple):
 
     @property
     def relative_stderr(self) -> float:
-        """||stderr|| / ||fisher||, which `target_stderr` is a bound for."""
+        """||stderr|| / ||fisher||, which `target_stderr` bounds."""
         return float(self.stderr.norm() / self.fisher.norm().clamp_min(torch.finfo(torch.float64).tiny))
 
 
 def new_sums(size: int) -> Sums:
-    """Sums over no sample yet, for D = `size` filters."""
+    """Sums over no samples yet, for D = `size` filters."""
     if size < 1:
         raise ValueError(f"size is the number of filters, 1 or more; got {size}")
     shapes: dict[str, tuple[int, ...]] = {
@@ -69,7 +69,7 @@ def add_samples(
     """The sums with these samples added, on the device of the values.
 
     Args:
-        sums: left as they are.
+        sums: not changed.
         values: [N, D], squared per-sample gradients averaged within filters.
         weights: [N]; ones when None. A sample of weight 0 is ignored, whatever its values.
         index: int64 [N], the samples' positions in their dataset (for the groups); None numbers the samples

@@ -1,18 +1,18 @@
-"""What a network takes for a batch of samples: a tensor, or tuples and dicts of tensors, sample by sample.
+"""The batches that a network takes: a tensor, or tuples and dicts of tensors, sample by sample.
 
 Everything that would otherwise assume one float tensor [N, C, H, W] goes through these functions. The first
 dimension of every tensor counts the samples. A batch of images costs no more than one method call; token ids and
 masks keep their dtype.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 Inputs: TypeAlias = Any
-"""A tensor [N, ...], or a tuple, list or dict of inputs, nested at will."""
+"""A tensor [N, ...], or a tuple, list or dict of inputs, nested to any depth."""
 
 
 def tensors_in(inputs: Inputs) -> Iterator[Tensor]:
@@ -26,20 +26,20 @@ def tensors_in(inputs: Inputs) -> Iterator[Tensor]:
     elif isinstance(inputs, (list, tuple)):
         for part in inputs:
             yield from tensors_in(part)
-    elif isinstance(inputs, dict):
+    elif isinstance(inputs, Mapping):
         for part in inputs.values():
             yield from tensors_in(part)
 
 
 def transform(function: Callable[[Tensor], Any], inputs: Inputs) -> Inputs:
-    """The same structure with `function(tensor)` in the place of every tensor.
+    """The same structure with `function(tensor)` in place of every tensor.
 
     >>> transform(len, {"ids": torch.zeros(2, 5), "mask": torch.zeros(2)})
     {'ids': 2, 'mask': 2}
     """
     if isinstance(inputs, Tensor):
         return function(inputs)
-    if isinstance(inputs, dict):
+    if isinstance(inputs, Mapping):
         return {name: transform(function, part) for name, part in inputs.items()}
     if isinstance(inputs, (tuple, list)):
         return tuple(transform(function, part) for part in inputs)
@@ -68,7 +68,7 @@ def length(inputs: Inputs) -> int:
 
 
 def take(inputs: Inputs, index: int | slice | Tensor | Sequence[int]) -> Inputs:
-    """The samples of a slice, a mask bool [N] or positions int64 [n]; one sample, without batch dimension, of an int.
+    """The samples of a slice, a mask bool [N] or positions int64 [n]; for an int, one sample without batch dimension.
 
     >>> take({"ids": torch.tensor([[1, 2], [3, 4]])}, slice(1, 2))
     {'ids': tensor([[3, 4]])}
@@ -85,7 +85,7 @@ def concatenate(parts: Sequence[Inputs]) -> Inputs:
     first = parts[0]
     if isinstance(first, Tensor):
         return torch.cat(list(parts))
-    if isinstance(first, dict):
+    if isinstance(first, Mapping):
         return {name: concatenate([part[name] for part in parts]) for name in first}
     return tuple(concatenate(column) for column in zip(*parts, strict=True))
 
@@ -117,7 +117,7 @@ def call(network: Callable[..., Any], inputs: Inputs) -> Any:
     """
     if isinstance(inputs, Tensor):
         return network(inputs)
-    return network(**inputs) if isinstance(inputs, dict) else network(*inputs)
+    return network(**inputs) if isinstance(inputs, Mapping) else network(*inputs)
 
 
 def device_of(inputs: Inputs) -> torch.device:
@@ -133,7 +133,7 @@ def describe(inputs: Inputs) -> str:
     """
     if isinstance(inputs, Tensor):
         return f"{str(inputs.dtype).removeprefix('torch.')} {list(inputs.shape)}"
-    if isinstance(inputs, dict):
+    if isinstance(inputs, Mapping):
         return ", ".join(f"{name}: {describe(part)}" for name, part in inputs.items())
     if isinstance(inputs, (tuple, list)):
         return f"({', '.join(map(describe, inputs))})"

@@ -1,9 +1,8 @@
 """Counter-based random numbers: a pure function of (seed, draw, sample index, position).
 
 Nothing here keeps a state, so the numbers of a sample do not depend on its batch, on the number of processes or
-workers, or on where a run was interrupted. The generator is the finaliser of
-SplitMix64 (Steele, Lea and Flood, *Fast splittable pseudorandom number generators*, OOPSLA 2014), chained
-over the words of the key.
+workers, or on where a run was interrupted. The generator is the finaliser of SplitMix64 (Steele, Lea
+and Flood, *Fast splittable pseudorandom number generators*, OOPSLA 2014), chained over the words of the key.
 """
 
 import math
@@ -83,7 +82,7 @@ def hadamard(size: int, device: torch.device | None = None) -> Tensor:
             [ 1., -1.]], dtype=torch.float64)
     """
     if size < 1 or size & (size - 1):
-        raise ValueError(f"a Hadamard matrix of Sylvester's form has a power of two of rows; got {size}")
+        raise ValueError(f"the size of a Hadamard matrix of Sylvester's form is a power of two; got {size}")
     matrix = torch.ones(1, 1, dtype=torch.float64, device=device)
     while len(matrix) < size:
         matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])

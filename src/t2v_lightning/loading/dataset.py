@@ -1,7 +1,8 @@
 """The items of a task by their position, as the probe takes them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -21,9 +22,9 @@ class IndexedDataset(Dataset[tuple[Inputs, Any, int]]):
 
     Args:
         dataset: map-style, of (input, target). An input is a float tensor, or a dict or tuple of tensors such as
-            token ids and their mask, or whatever the transform takes, such as a PIL image.
+            token ids and their mask, or anything else that the transform takes, such as a PIL image.
         chosen: int64 [N], items of `dataset`.
-        transform: makes tensors of inputs that are none yet; None when there are no such inputs.
+        transform: makes tensors of inputs that are not tensors yet; None when all are.
     """
 
     def __init__(
@@ -43,18 +44,18 @@ class IndexedDataset(Dataset[tuple[Inputs, Any, int]]):
         """The input, the target and the position itself.
 
         Raises:
-            TypeError: the item is no pair, or its input is not made of tensors.
+            TypeError: the item is not a pair, or its input is not made of tensors.
             ValueError: its input is an image that is not ready for a probe, or holds NaN or infinite values.
         """
         item = int(self.chosen[position % len(self.chosen)])
         inputs, target = as_pair(self.dataset[item], item)
-        if not isinstance(inputs, (Tensor, dict, tuple, list)):
+        if not isinstance(inputs, (Tensor, Mapping, tuple, list)):
             if self.transform is None:
                 raise TypeError(
                     f"item {item} is a {type(inputs).__name__}; pass a transform that makes it a tensor"
                 )
             inputs = self.transform(inputs)
-        if isinstance(inputs, (dict, tuple, list)):
+        if isinstance(inputs, (Mapping, tuple, list)):
             return _checked_tree(inputs, item), target, position
         if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
             got = f"{inputs.dtype} tensor" if isinstance(inputs, Tensor) else type(inputs).__name__
@@ -70,15 +71,16 @@ class IndexedDataset(Dataset[tuple[Inputs, Any, int]]):
 
 
 def _checked_tree(inputs: Inputs, item: int) -> Inputs:
-    """A dict or tuple of tensors, lists in it as tuples; integers and masks may hold anything."""
+    """A dict or tuple of tensors, with lists turned into tuples; integers and masks may hold anything."""
     try:
         tree = transform(lambda tensor: tensor, inputs)
         tensors = [*tensors_in(tree)]
     except TypeError:
         tensors = []
     if not tensors:
+        found = shorten(describe(inputs), 120, placeholder=" ...")
         raise TypeError(
-            f"input {item} of the dataset is a {type(inputs).__name__} of {describe(inputs) or 'nothing'}; give a "
+            f"input {item} of the dataset is a {type(inputs).__name__} of {found or 'nothing'}; give a "
             "tensor, or a dict or tuple that holds tensors only"
         )
     for tensor in tensors:
@@ -97,5 +99,5 @@ def as_pair(item: Any, number: int) -> tuple[Any, Any]:
     length = f" of {len(item)}" if isinstance(item, (tuple, list)) else ""
     raise TypeError(
         f"item {number} of the dataset is a {type(item).__name__}{shape}{length}, not a pair (image, target); a task "
-        "is a labelled dataset: return the label beside the image"
+        "is a labelled dataset: return the label along with the image"
     )

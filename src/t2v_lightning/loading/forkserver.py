@@ -27,11 +27,11 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 LARGEST_PICKLE = 2**28
-"""Bytes; every worker holds a copy of its own."""
+"""Bytes; every worker holds its own copy."""
 
 
 def forking_may_hang() -> bool:
-    """Whether this process takes part in collectives, and starts processes in another way than "spawn"."""
+    """Whether this process takes part in collectives, and starts processes other than by "spawn"."""
     return (
         torch.distributed.is_available()
         and torch.distributed.is_initialized()
@@ -40,7 +40,7 @@ def forking_may_hang() -> bool:
 
 
 class CannotSend(Exception):
-    """A dataset cannot be sent to a worker; the text says why."""
+    """A dataset cannot be sent to a worker; the message says why."""
 
 
 class Parcel(Dataset[Any]):
@@ -70,16 +70,16 @@ class Parcel(Dataset[Any]):
         return collate([dataset[position] for position in positions])
 
     def begin(self, worker: int) -> None:
-        """What a worker does first."""
+        """Prepares a worker for reading."""
         _, _, init = self._contents
         if init is not None:
             init(worker)
 
     @contextmanager
     def start(self) -> Iterator[None]:
-        """Within it, workers start that import the main module only if the pickle refers to it, and ignore SIGINT.
+        """In this block, new workers import the main module only if the pickle refers to it, and ignore SIGINT.
 
-        A terminal sends that signal to all processes at once, but the fit needs its workers to the end of the batch.
+        A terminal sends that signal to all processes at once, but the fit needs its workers until the end of the batch.
         """
         multiprocessing.set_forkserver_preload([__name__])
         resource_tracker.ensure_running()  # here, as it would unblock the signal
@@ -97,7 +97,7 @@ class Parcel(Dataset[Any]):
 
 
 def as_it_is(batch: Any) -> Any:
-    """The collate function beside a `Parcel`, which collates."""
+    """The collate function for a `Parcel`, which collates by itself."""
     return batch
 
 
@@ -145,7 +145,7 @@ class _Pickler(pickle.Pickler):
 
 
 def _pickled(value: Any) -> tuple[bytes, bool]:
-    """A value as a pickle, and whether opening it takes the main module."""
+    """A value as a pickle, and whether opening it needs the main module."""
     written = _Limited()
     pickler = _Pickler(written, protocol=5)
     try:

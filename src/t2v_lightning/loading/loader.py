@@ -1,4 +1,4 @@
-"""The loader that feeds a phase: sized, with workers of its own, resumable at any batch."""
+"""The loader that feeds a phase: sized, with its own workers, resumable at any batch."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class LoaderOptions:
-    """How batches are read, in the words of `torch.utils.data.DataLoader`; without workers none are persistent."""
+    """How batches are read, named as in `torch.utils.data.DataLoader`; without workers none are persistent."""
 
     batch_size: int = 64
     num_workers: int = 0
@@ -36,11 +36,11 @@ class LoaderOptions:
         if self.batch_size < 1:
             raise ValueError(f"batch_size={self.batch_size}; a batch holds at least one image")
         if self.num_workers < 0:
-            raise ValueError(f"num_workers={self.num_workers}; take 0 (load in this process) or more")
+            raise ValueError(f"num_workers={self.num_workers}; use 0 (load in this process) or more")
 
 
 class Reader:
-    """Reads a dataset pass after pass, with workers for each, or with workers for all until it is closed."""
+    """Reads a dataset pass after pass, with new workers for each, or with the same workers until it is closed."""
 
     def __init__(self, dataset: Dataset[Any], options: LoaderOptions) -> None:
         self.dataset, self.options = dataset, options
@@ -75,19 +75,19 @@ class Reader:
         return self._batches
 
     def close(self) -> None:
-        """Ends all workers, also in the middle of a pass whose iterator is still in use."""
+        """Ends all workers, even in the middle of a pass whose iterator is still in use."""
         end_workers(self._batches)
         self._loader = self._batches = None
 
     @cached_property
     def _parcel(self) -> Parcel | None:
-        """What workers get that are not forked from this process; None, said once, if it cannot be sent."""
+        """What is sent to workers that are not forked from this process; None, with a warning, if it cannot be sent."""
         try:
             return Parcel(self.dataset, _Collate(self.options.collate_fn), self.options.worker_init_fn)
         except CannotSend as error:
             if torch.distributed.get_rank() == 0:
                 log.warning(
-                    "the dataset is read without workers, as those of a distributed fit need a copy of it and %s. Or "
+                    "the dataset is read without workers, as those of a distributed fit need a copy of it, and %s; or "
                     "give the DataLoader a multiprocessing_context of your own",
                     error,
                 )
@@ -146,7 +146,7 @@ class PhaseLoader:
 
 
 class _Collate:
-    """Makes batches with the user's own collate function, keeping the positions beside the inputs."""
+    """Makes batches with the user's own collate function, keeping the positions with the inputs."""
 
     def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
         self.collate = collate
@@ -181,7 +181,7 @@ class _Collate:
         if not fits or (isinstance(inputs, Tensor) and not inputs.is_floating_point()):
             raise TypeError(
                 f"the loader's collate function makes {len(items)} items into a {type(batch).__name__} of "
-                f"{describe(batch)}; needed is (inputs, targets), where inputs are a float tensor of images, or a dict "
-                "or tuple of tensors, with one sample for each item. Or give the dataset instead of the loader"
+                f"{describe(batch)}; needed are (inputs, targets), where inputs are a float tensor of images, or a "
+                "dict or tuple of tensors, with one sample for each item. Or pass the dataset instead of the loader"
             )
         return inputs

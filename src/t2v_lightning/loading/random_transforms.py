@@ -1,4 +1,4 @@
-"""A warning of transforms that change images at random."""
+"""A warning about transforms that change images at random."""
 
 import logging
 from collections.abc import Iterator

@@ -9,9 +9,9 @@ from torch.utils.data import DistributedSampler
 
 
 class ShardedSampler(DistributedSampler[Any]):
-    """This process's share of an order, in batches of equal number on all processes.
+    """This process's share of an order, in the same number of batches on all processes.
 
-    A subclass of `DistributedSampler`, which Lightning does not replace by its own. Positions at or beyond `padding`
+    A subclass of `DistributedSampler`, so that Lightning does not replace it. Positions at or beyond `padding`
     fill up the last batches.
 
     Args:

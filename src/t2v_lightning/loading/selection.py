@@ -79,7 +79,7 @@ def select_images(
     """
     check_map_style(dataset)
     if max_samples is not None and max_samples < 1:
-        raise ValueError(f"max_samples={max_samples}; take at least one image, or None for all")
+        raise ValueError(f"max_samples={max_samples}; use at least one image, or None for all")
     kind = get_likelihood(likelihood)
     targets = kind.read_targets(find_targets(dataset))
     if kind.has_classes:
@@ -116,7 +116,7 @@ def _number_classes(labels: Tensor, num_classes: int | None) -> tuple[Tensor, tu
 
 
 def check_map_style(dataset: Any) -> None:
-    """Raise unless `dataset` has a length and items by number, and is not empty."""
+    """Raises unless `dataset` has a length and items by number, and is not empty."""
     has_items = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
     if not has_items or isinstance(dataset, IterableDataset):  # whose __getitem__ does nothing
         raise TypeError(

@@ -26,7 +26,7 @@ def stratified_subset(strata: Tensor, size: int | None, balanced: bool, seed: in
     present = strata.unique()
     if size is not None and size < len(present):
         raise ValueError(
-            f"max_samples={size} cannot hold all {len(present)} classes; take at least one image a class"
+            f"max_samples={size} cannot hold all {len(present)} classes; use at least one image per class"
         )
     if size is None or size >= len(strata):
         return torch.arange(len(strata))

@@ -1,4 +1,4 @@
-"""What every phase of an embedding is: a number of epochs over positions, a step a batch, and an end."""
+"""The interface of a phase of an embedding: epochs over positions, a step for each batch, and an end."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from t2v_lightning.functional.inputs import Inputs
 from t2v_lightning.loading.selection import Selection
+from t2v_lightning.probes import ProbeNetwork
 
 Metrics = dict[str, float]
 LogMetrics = Callable[[Metrics, int], None]
@@ -25,7 +26,7 @@ def no_log(metrics: Metrics, step: int) -> None:
 
 
 def one_process(sums: Tensor) -> None:
-    """The sum over a single process is what it holds."""
+    """The sum over a single process is what that process holds."""
 
 
 class Phase(ABC):
@@ -39,7 +40,7 @@ class Phase(ABC):
     done: bool = False
     """Whether the rest of the epoch may be left out."""
     seen: int = 0
-    """Images or draws behind the numbers that `step` has returned last."""
+    """Images or draws behind the numbers that `step` returned last."""
     task: Selection
 
     def name_of(self, epoch: int) -> str:
@@ -75,30 +76,57 @@ class Phase(ABC):
     # --- for resuming; only tensors and plain values, so that reading a checkpoint runs no code ---------------
 
     resumable: bool = True
-    """Whether the state holds everything that the batches so far have given; else an epoch starts again."""
+    """Whether the state holds everything that the batches so far have given; otherwise the epoch starts again."""
 
     @abstractmethod
     def shared_state(self) -> State:
-        """What all processes hold alike."""
+        """The part of the state that is the same in all processes."""
 
     def own_state(self) -> State:
-        """What only this process holds."""
+        """The part of the state that differs between processes."""
         return {}
 
     @abstractmethod
     def load_state(self, shared: State, own: State) -> None:
-        """Takes on what a phase of the same task and options had, once everything is on its device."""
+        """Restores the state of a phase of the same task and options, once everything is on its device."""
 
 
 class MethodPhase(Phase):
-    """The last phase, which is what makes a method.
+    """The last phase, which is what defines a method.
 
     Attributes:
         layers: name -> slice of the embedding.
         features: the probe's features, in the form that this phase computes fastest.
-        learned: parameters that the phase learns beside the head, for a module to move and to share; or None.
+        learned: parameters that the phase learns besides the head, for a module to move and to share; or None.
     """
 
     layers: Mapping[str, slice]
     features: Callable[[Inputs], Tensor]
     learned: nn.Module | None = None
+
+    @classmethod
+    @abstractmethod
+    def of(
+        cls,
+        probe: ProbeNetwork,
+        task: Selection,
+        options: Any,
+        *,
+        skip_layers: int,
+        seed: int,
+        example: Inputs,
+        learn_head: bool,
+        all_reduce: AllReduce,
+    ) -> "MethodPhase":
+        """The phase for a probe from stage `skip_layers` on, traced with an example input without batch dimension.
+
+        Args:
+            probe: its head is new, or the one to keep.
+            task: which images, with which targets and weights.
+            options: of the method.
+            skip_layers: first stage that counts.
+            seed: of everything random.
+            example: one input of the task.
+            learn_head: whether the phase may learn the head along.
+            all_reduce: adds a float64 tensor up over processes, in place.
+        """

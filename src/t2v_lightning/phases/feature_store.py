@@ -15,17 +15,17 @@ _BLOCK_ROWS, _BLOCK_BYTES = 2**14, 2**23
 class MappedFeatures:
     """Rows [N, P] in a file, zero at first.
 
-    The file has no name, so that the system takes its space back when the process ends, however it ends. Pages
-    leave memory once they were read or written; what the system caches of them, it gives up for others.
+    The file has no name, so that the system frees its space when the process ends, however it ends. Pages leave memory
+    once they have been read or written; the system drops its cache of them when it needs the memory.
 
     Args:
         rows, size: N and P.
         dtype: of the rows.
         device: of the rows that are read.
-        folder: on whose disk the file is; None for the system's temporary folder.
+        folder: where the file is; None for the system's temporary folder.
 
     Raises:
-        OSError: the disk has not enough room; the text says how much is missing and what to do.
+        OSError: the disk does not have enough room; the message says how much is needed and what to do.
 
     >>> features = MappedFeatures(1000, 4, torch.float32, torch.device("cpu"))
     >>> features[torch.tensor([7, 3])] = torch.ones(2, 4)
@@ -47,8 +47,8 @@ class MappedFeatures:
                 raise OSError(
                     error.errno,
                     f"the features of {rows} images take {length / 1e9:.3g} GB, which {where} has no room for "
-                    f"({error.strerror}): raise features_budget to hold them in memory, lower max_samples, or take "
-                    "another run folder",
+                    f"({error.strerror}): raise features_budget to hold them in memory, lower max_samples, or "
+                    "use another run folder",
                 ) from error
             self._map = mmap.mmap(file.fileno(), length)
         self._rows = torch.frombuffer(self._map, dtype=dtype, count=rows * size).view(rows, size)

@@ -19,7 +19,7 @@ from t2v_lightning.phases.precision import full_precision
 from t2v_lightning.probes import ProbeNetwork
 
 LARGEST_STATE = 2**28
-"""Bytes of features, of all images, up to which they are kept for a resumption; else the pass is made again."""
+"""Most bytes of features, of all images, that a checkpoint holds; of more, none, and a resumed fit repeats the pass."""
 
 
 class FeaturesPhase(Phase):
@@ -120,7 +120,7 @@ class FeaturesPhase(Phase):
 
     @torch.no_grad()
     def _agree(self, head: nn.Linear) -> None:
-        """Gives all processes the same head to the last digit, which arithmetic on GPUs does not promise."""
+        """Gives all processes the same head to the last digit, which arithmetic on GPUs does not guarantee."""
         processes = torch.ones((), device=head.weight.device)
         self.all_reduce(processes)
         for parameter in head.parameters():

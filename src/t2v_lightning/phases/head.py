@@ -36,10 +36,10 @@ class HeadFit:
 def fit_head(
     head: nn.Linear, features: Features, task: Selection, options: HeadOptions, seed: int, log: LogMetrics
 ) -> HeadFit:
-    """Fits `head` in place to features [N, P] and the task's targets, in the loss of the likelihood.
+    """Fits `head` in place to features [N, P] and the task's targets, with the loss of the likelihood.
 
     The arithmetic is in the dtype of the features: in half precision the steps of Adam would round to nothing.
-    Warns when the fitted head is no better than a constant guess: its Fisher would say little of the task.
+    Warns when the fitted head is no better than a constant guess: its Fisher would say little about the task.
     """
     likelihood = get_likelihood(task.likelihood)
     targets = task.targets.to(features.device)

@@ -29,7 +29,7 @@ from t2v_lightning.probes import ProbeNetwork
 logger = logging.getLogger(__name__)
 
 LEAST_IMAGES = 64
-"""Images before which a standard error is not trusted to stop the pass."""
+"""Fewest images after which a standard error may stop the pass."""
 
 
 class MonteCarloPhase(MethodPhase):
@@ -40,7 +40,7 @@ class MonteCarloPhase(MethodPhase):
         task: which images, with which targets and weights.
         engine: per-sample gradients of the probe, as `fisher_of_filters` gives them.
         options: how. With `target_stderr` the phase is `done` once the relative standard error has fallen to it;
-            images come in stratified order, so that those seen until then stand for all.
+            images come in stratified order, so that those seen by then represent all.
         seed: of the random vectors and of the order.
         all_reduce: adds a float64 tensor up over processes, in place.
 
@@ -76,10 +76,9 @@ class MonteCarloPhase(MethodPhase):
         skip_layers: int,
         seed: int,
         example: Inputs,
+        learn_head: bool,
         all_reduce: AllReduce,
-        **unused: Any,
     ) -> "MonteCarloPhase":
-        """The phase for a probe from stage `skip_layers` on, traced with an example input without batch dimension."""
         engine = fisher_of_filters(probe, skip_layers, options.include, example)
         return cls(probe, task, engine, options, seed, all_reduce)
 
@@ -113,7 +112,7 @@ class MonteCarloPhase(MethodPhase):
         total, options = self._total(), self.options
         if int(total.samples) != len(self.task) and not self.done:
             raise RuntimeError(
-                f"{int(total.samples)} images were counted where the task has {len(self.task)}; "
+                f"{int(total.samples)} images were counted, but the task has {len(self.task)}; "
                 "the embedding would be wrong"
             )
         return {

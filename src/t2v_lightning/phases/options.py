@@ -18,7 +18,7 @@ class HeadOptions:
         method: "adam", "lbfgs" (to convergence: convex, so the same to the last digit), or "keep" the head
             that the probe came with.
         lr: learning rate of Adam.
-        weight_decay: L2 penalty, ``weight_decay / 2 * (|W|^2 + |b|^2)``.
+        weight_decay: L2 penalty, `weight_decay / 2 * (|W|^2 + |b|^2)`.
         epochs: of Adam.
         num_samples: draws with replacement that make an epoch of Adam, however many images there are.
         batch_size: of Adam.
@@ -50,7 +50,7 @@ class MonteCarloOptions:
 
     Attributes:
         sampling: "sign", "categorical", "exact" or "empirical"; see `functional.likelihood.cotangents`.
-        passes: random vectors an image.
+        passes: random vectors per image.
         target_stderr: stop once the relative standard error is that small; None sees all images.
         include: "weights", "weights+norm" or "all".
 
@@ -92,7 +92,7 @@ class VariationalOptions:
         noise_lr: learning rate (Adam) of log-variances and log lambda^2.
         head_lr: learning rate (Adam) of the head, and of what `update_norm` adds.
         num_samples: draws with replacement that make an epoch, however many images there are.
-        update_norm: learn the affine parameters of normalisation layers along, in copies.
+        update_norm: also learn the affine parameters of normalisation layers, in copies.
 
     Raises:
         ValueError: an option is out of range.

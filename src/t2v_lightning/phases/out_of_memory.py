@@ -1,4 +1,4 @@
-"""Batches that run out of memory are taken in smaller parts."""
+"""Batches that run out of memory are processed in smaller parts."""
 
 import gc
 import logging
@@ -16,13 +16,13 @@ _ALLOCATION_FAILED = (
     "CUDNN_STATUS_ALLOC_FAILED",
     "DefaultCPUAllocator: can't allocate memory",
 )
-"""How libraries below PyTorch, and its own allocator of main memory, say that there is no more."""
+"""How libraries below PyTorch, and its own allocator of main memory, say that there is no more memory."""
 
 
 class Halving:
     """Calls a function on a batch, in parts of half the size whenever it runs out of memory.
 
-    The size that fitted is kept for the batches that follow; a warning says so once. As every result belongs to
+    A size that fitted is kept for the batches that follow; one warning says so. As every result belongs to
     its own images, or is a sum over images, parts change nothing but rounding. Each process halves by itself: a
     batch is whole again before processes add up what they have.
 
@@ -30,7 +30,7 @@ class Halving:
         title: what runs, for the warning.
 
     Attributes:
-        limit: most images of a part; None as long as every batch went through whole.
+        limit: most images in a part; None as long as every batch fitted whole.
 
     >>> sizes = []
     >>> def squares(x):
@@ -79,8 +79,8 @@ class Halving:
         if self.limit != before and not self._said:
             self._said = True
             logger.warning(
-                "a batch of %d images did not fit into the memory of %s in the %s phase; it is taken in parts of "
-                "%d from here on, with the same result. A batch_size of %d would save the attempt",
+                "a batch of %d images did not fit into the memory of %s in the %s phase; batches are split into parts "
+                "of %d from here on, with the same result. A batch_size of %d would save the attempt",
                 count,
                 device,
                 self.title,

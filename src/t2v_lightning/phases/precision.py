@@ -1,4 +1,4 @@
-"""In what precision the numbers of an embedding are computed.
+"""The precision in which the numbers of an embedding are computed.
 
 Half precision does not carry squared gradients of single images: weight gradients of convolutions are sums over
 positions that cancel, and a rounding error in them is squared, not averaged away. Against float32, for 16 to 48
@@ -18,7 +18,7 @@ import torch
 def full_precision(device: torch.device) -> Iterator[None]:
     """Arithmetic in the dtype of the tensors: no autocast, and no TensorFloat-32 that nobody asked for.
 
-    TensorFloat-32 has the 10 bits of float16, and cuDNN takes it for convolutions by default. Here it does so only
+    TensorFloat-32 has the 10 bits of float16, and cuDNN uses it for convolutions by default. Here it does so only
     after `torch.set_float32_matmul_precision("high")` or `"medium"`, which is for the user to decide.
 
     >>> with torch.autocast("cpu", torch.bfloat16), full_precision(torch.device("cpu")):

@@ -51,16 +51,16 @@ class VariationalPhase(MethodPhase):
     takes the same step, that of one process with a batch as large as all of theirs.
 
     Args:
-        probe: its head is learned along in place, if `learn_head` says so.
-        task: which images, with which targets and weights; draws go by the weights.
+        probe: its head is learned too, in place, if `learn_head` says so.
+        task: which images, with which targets and weights; images are drawn in proportion to the weights.
         network: the probe with its noise, as `noisy_filters` gives it.
         options: how.
         seed: of the draws.
-        learn_head: whether the head is learned along.
+        learn_head: whether the head is learned too.
         all_reduce: adds a float64 tensor up over processes, in place.
 
     Attributes:
-        fit: what the last epoch came to, once finished.
+        fit: the results of the last epoch, once finished.
         seen: draws of all processes so far.
         optimizer: holds log-variances and log lambda^2, then affine parameters and the head.
 
@@ -114,7 +114,6 @@ class VariationalPhase(MethodPhase):
         learn_head: bool,
         all_reduce: AllReduce,
     ) -> "VariationalPhase":
-        """The phase for a probe from stage `skip_layers` on, traced with an example input without batch dimension."""
         network = noisy_filters(probe, skip_layers, seed, options.update_norm, example)
         return cls(probe, task, network, options, seed, learn_head, all_reduce)
 
@@ -161,7 +160,7 @@ class VariationalPhase(MethodPhase):
 
     def finish(self, log: LogMetrics) -> None:
         if self.seen != self.epochs * self.length:
-            raise RuntimeError(f"{self.seen} draws were counted where there are {self.epochs * self.length}")
+            raise RuntimeError(f"{self.seen} draws were counted, but there are {self.epochs * self.length}")
         cross_entropy, accuracy = (self._totals[:2] / self._totals[2]).tolist()
         guess = constant_loss(self.task)
         if cross_entropy > LOST * guess > 0:
@@ -199,7 +198,7 @@ class VariationalPhase(MethodPhase):
         }
 
     def load_state(self, shared: State, own: State) -> None:
-        """The head, which is learned along, comes back with the features phase."""
+        """The head, even if it is learned here, is restored by the features phase."""
         self.network.noise.load_state_dict(shared["noise"])
         self.optimizer.load_state_dict(shared["optimizer"])
         self._totals, self.seen = shared["totals"].clone(), shared["seen"]
@@ -282,7 +281,7 @@ def noisy_filters(
         probe: in float32 or float64.
         skip_layers: first stage that bears noise.
         seed: of the noise.
-        update_norm: learn the affine parameters of normalisation layers along.
+        update_norm: also learn the affine parameters of normalisation layers.
         example: an input without batch dimension to trace the network with; a black image when None.
 
     Raises:

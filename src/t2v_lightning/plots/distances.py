@@ -50,7 +50,7 @@ def cluster(matrix: ArrayLike, method: str = "average") -> Matrix:
     """
     distances = square_matrix(matrix)
     if len(distances) < 2:
-        raise ValueError(f"clustering needs two tasks or more; got {len(distances)}.")
+        raise ValueError(f"clustering needs two tasks or more; got {len(distances)}")
     condensed = squareform((distances + distances.T) / 2, checks=False)
     return np.asarray(hierarchy.linkage(condensed.clip(min=0), method, optimal_ordering=True))
 
@@ -210,7 +210,7 @@ def _number(value: float, largest: float) -> str:
 def _floors(noise_floor: ArrayLike, count: int) -> Matrix:
     floors = np.asarray(noise_floor, dtype=np.float64)
     if floors.shape not in ((), (count,)):
-        raise ValueError(f"noise_floor has shape {list(floors.shape)}; expected one number or [{count}].")
+        raise ValueError(f"noise_floor has shape {list(floors.shape)}; expected one number or [{count}]")
     return np.broadcast_to(floors, (count,))
 
 

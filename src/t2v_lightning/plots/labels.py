@@ -1,6 +1,6 @@
 """Places for names beside points.
 
-The package adjustText was tried: of 50 points in families it put names on top of each other, and names on points.
+The package adjustText was tried: with 50 points in families it put names on top of each other and on points.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _RADII = (0.7, 1.4, 2.4, 3.6, 5.2, 7.0, 9.0, 11.5, 14.0)
 
 
 def place_labels(ax: Axes, positions: NDArray[np.float64], names: Sequence[str], points: float) -> None:
-    """Write `names` beside `positions` [n, 2], away from each other, from the points and from other text.
+    """Writes `names` beside `positions` [n, 2], away from each other, from the points and from other text.
 
     Each label in turn, those in a crowd first, takes the free place nearest to its point, out of sixteen directions
     at growing distance, or the one that hides least where none is free. Call it last, on a settled figure.

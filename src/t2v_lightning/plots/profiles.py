@@ -23,7 +23,7 @@ from t2v_lightning.plots.style import (
 )
 
 _FEW_PROFILES = 12
-"""Up to so many profiles have a name each; more have the colours of their families."""
+"""Up to this many profiles have a name each; more have the colours of their families."""
 
 _MOST_LAYERS = 0.75
 """Share of the layers above which a stage is split into its parts: its name would not say where a layer is."""
@@ -143,9 +143,9 @@ def _draw_stages(ax: Axes, labels: Sequence[str]) -> None:
 def _common_layers(embeddings: Sequence[Any]) -> dict[str, slice]:
     layers = [dict(embedding.layers) for embedding in embeddings]
     if not layers or not layers[0]:
-        raise ValueError("a profile needs embeddings that know their layers; got none.")
+        raise ValueError("a profile needs embeddings that know their layers; got none")
     if any(other != layers[0] for other in layers):
-        raise ValueError("a profile needs embeddings of one layout; these differ in their layers.")
+        raise ValueError("a profile needs embeddings of one layout; these differ in their layers")
     return layers[0]
 
 

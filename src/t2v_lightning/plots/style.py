@@ -24,19 +24,19 @@ def square_matrix(matrix: ArrayLike) -> Matrix:
     """A copy of the matrix of distances, checked."""
     distances = np.array(matrix, dtype=np.float64)
     if distances.ndim != 2 or len(distances) != distances.shape[1] or not len(distances):
-        raise ValueError(f"matrix has shape {list(distances.shape)}; expected distances [n, n].")
+        raise ValueError(f"matrix has shape {list(distances.shape)}; expected distances [n, n]")
     if not np.isfinite(distances).all():
         raise ValueError(
-            f"matrix has {np.count_nonzero(~np.isfinite(distances))} entries that are not finite."
+            f"matrix has {np.count_nonzero(~np.isfinite(distances))} entries that are not finite"
         )
     return distances
 
 
 def check_lengths(count: int, **given: Sequence[Any] | None) -> None:
-    """An error unless each of the sequences given has one item for each task."""
+    """Raises unless each of the sequences given has one item for each task."""
     for name, values in given.items():
         if values is not None and len(values) != count:
-            raise ValueError(f"{name} has {len(values)} items; expected one for each of {count} tasks.")
+            raise ValueError(f"{name} has {len(values)} items; expected one for each of {count} tasks")
 
 
 def font_size(count: int) -> float:
@@ -59,12 +59,12 @@ def figure_of(ax: Axes) -> Figure:
     """The figure, not a part of it, that an axis belongs to."""
     figure = ax.get_figure(root=True)
     if figure is None:
-        raise ValueError("ax belongs to no figure; pass an axis of a figure, or none.")
+        raise ValueError("ax belongs to no figure; pass an axis of a figure, or none")
     return figure
 
 
 def fitting_font(ax: Axes, count: int) -> float:
-    """Points at which `count` labels in a row fit the height of an axis that somebody else made."""
+    """Points at which `count` labels in a row fit the height of an axis that the caller made."""
     height = ax.get_position().height * figure_of(ax).get_figheight() * 72
     return float(np.clip(0.8 * height / count, 3, font_size(count)))
 
@@ -84,7 +84,7 @@ def family_colours(families: Sequence[str]) -> dict[str, tuple[float, float, flo
 
 
 def settle(ax: Axes, title: str | None) -> Figure:
-    """Write the title, above the legend of families where there is one, and lay the figure out."""
+    """Writes the title, above the legend of families where there is one, and lays the figure out."""
     figure, legend = figure_of(ax), ax.get_legend()
     # Labels beside an axis of fixed aspect take three layout passes to settle; saving adds the third.
     figure.draw_without_rendering()
@@ -98,7 +98,7 @@ def settle(ax: Axes, title: str | None) -> Figure:
 
 
 def add_family_legend(ax: Axes, colours: dict[str, tuple[float, float, float]], points: float) -> None:
-    """Name the colours of the families above the axis, in as many columns as fit."""
+    """Names the colours of the families above the axis, in as many columns as fit."""
     points = max(points, 8)
     width = ax.get_position().width * figure_of(ax).get_figwidth() * 72
     column = float(text_size(max(colours, key=len), points)[0]) + 4 * points

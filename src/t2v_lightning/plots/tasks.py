@@ -65,7 +65,7 @@ def plot_task_map(
     count = len(distances)
     check_lengths(count, names=names, families=families)
     if count < 3:
-        raise ValueError(f"a map needs three tasks or more; got {count}.")
+        raise ValueError(f"a map needs three tasks or more; got {count}")
     distances = ((distances + distances.T) / 2).clip(min=0)
     np.fill_diagonal(distances, 0)
     if method == "mds":
@@ -73,7 +73,7 @@ def plot_task_map(
     elif method == "umap":
         positions, caption = _umap(distances, seed)
     else:
-        raise ValueError(f"unknown method {method!r} of a map; choose mds or umap.")
+        raise ValueError(f"unknown method {method!r} of a map; allowed are mds and umap")
     ax = _scatter(positions, names, families, ax)
     ax.set_aspect("equal", adjustable="datalim")
     ax.set(xticks=[], yticks=[])
@@ -111,7 +111,7 @@ def plot_norm_vs_error(
     positions = np.stack([np.asarray(norms, float), np.asarray(errors, float)], axis=1)
     check_lengths(len(positions), names=names, families=families)
     if not (np.isfinite(positions).all() and (positions[:, 0] > 0).all()):
-        raise ValueError("norms must be finite and above 0, and errors finite.")
+        raise ValueError("norms must be finite and above 0, and errors finite")
     ax = _scatter(positions, names, families, ax)
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -168,7 +168,7 @@ def _umap(distances: Matrix, seed: int) -> tuple[Matrix, str]:
     try:
         from umap import UMAP
     except ImportError as error:
-        raise ImportError("method='umap' needs the package umap-learn: pip install umap-learn.") from error
+        raise ImportError("method='umap' needs the package umap-learn: pip install umap-learn") from error
     neighbours = min(15, len(distances) - 1)
     mapper = UMAP(  # points of a neighbourhood well apart, as each has a name beside it
         n_neighbors=neighbours, min_dist=1, spread=1.5, metric="precomputed", random_state=seed, init="random"

@@ -19,7 +19,7 @@ from t2v_lightning.probes.stages import find_stages, stage_of
 from t2v_lightning.probes.transforms import ImageTransform
 
 Transform = Callable[[Any], Any]
-"""From an item of a dataset (for images a PIL image) to what the backbone takes for it, without batch dimension."""
+"""Turns an item of a dataset (such as a PIL image) into what the backbone takes for it, without batch dimension."""
 
 
 class ProbeNetwork(nn.Module):
@@ -32,7 +32,7 @@ class ProbeNetwork(nn.Module):
     Args:
         backbone: module mapping [N, C, H, W], or other inputs [N, ...], to [N, P].
         head: Linear layer from P features to K classes.
-        input_size: (channels, height, width) of the images the backbone takes; None for inputs that are no images.
+        input_size: (channels, height, width) of the images the backbone takes; None for inputs that are not images.
         transform: deterministic; maps a PIL image to a float tensor of `input_size`.
         name: of the probe in files and figures.
         stages: dotted paths of the backbone's stages, first to last; found by `find_stages` when None.
@@ -53,7 +53,7 @@ class ProbeNetwork(nn.Module):
         backbone: nn.Module,
         head: nn.Linear,
         input_size: tuple[int, int, int] | None,
-        transform: Transform,
+        transform: Transform | None,
         name: str,
         stages: Sequence[str] | None = None,
     ) -> None:
@@ -73,6 +73,7 @@ class ProbeNetwork(nn.Module):
         input_size: Sequence[int] | None = None,
         transform: Transform | None = None,
         name: str | None = None,
+        example: Inputs | None = None,
     ) -> ProbeNetwork:
         """A probe from any image classifier whose output comes straight from a final Linear layer.
 
@@ -85,11 +86,13 @@ class ProbeNetwork(nn.Module):
             transform: PIL image to float tensor; None for timm's if the module has timm's configuration,
                 otherwise the usual ImageNet evaluation for `input_size`.
             name: None for the name of the class.
+            example: one input, without batch dimension, of a network that takes something else than images: a tensor,
+                or a tuple or dict of tensors. Then `input_size` of the probe is None.
 
         Raises:
             TypeError: `module` is not an `nn.Module`, or is a probe already.
-            ValueError: no final Linear head, or the module fails on images of `input_size`; the text says what
-                was found.
+            ValueError: no final Linear head, or the module fails on images of `input_size`; the message says
+                what was found.
         """
         if isinstance(module, str):
             raise TypeError(
@@ -99,7 +102,7 @@ class ProbeNetwork(nn.Module):
             raise TypeError(
                 f"from_module takes an nn.Module that is not a probe yet, got {type(module).__name__}"
             )
-        return cls.from_owned(copy.deepcopy(_unwrapped(module)), input_size, transform, name)
+        return cls.from_owned(copy.deepcopy(_unwrapped(module)), input_size, transform, name, example)
 
     @classmethod
     def from_owned(
@@ -108,8 +111,15 @@ class ProbeNetwork(nn.Module):
         input_size: Sequence[int] | None = None,
         transform: Transform | None = None,
         name: str | None = None,
+        example: Inputs | None = None,
     ) -> ProbeNetwork:
         """`from_module` without the copy: the module is taken apart in place."""
+        if example is not None:
+            two = inputs.transform(lambda tensor: torch.stack([tensor, tensor]), example)
+            like = next(module.parameters())
+            backbone, head, head_name = split_head(module, inputs.to(two, like.device, like.dtype))
+            stages = find_stages(backbone, head_name)
+            return cls(backbone, head, None, transform, name or type(module).__name__, stages)
         size = _input_size(module, input_size)
         backbone, head, head_name = split_head(module, trial_input(module, size))
         stages = find_stages(backbone, head_name)
@@ -143,7 +153,7 @@ class ProbeNetwork(nn.Module):
         return super().train(False)
 
     def reset_head(self, num_classes: int, generator: torch.Generator | None = None) -> None:
-        """Replace the head by a new Linear layer with entries uniform in +-1/sqrt(P), PyTorch's default.
+        """Replaces the head by a new Linear layer with entries uniform in +-1/sqrt(P), PyTorch's default.
 
         Args:
             num_classes: K >= 1 outputs.
@@ -169,7 +179,7 @@ class ProbeNetwork(nn.Module):
 
         Raises:
             TypeError: `skip_layers` is not an integer.
-            ValueError: it is not the number of a stage up to the last that holds weights; the text lists the stages.
+            ValueError: no stage has that number, or none from it on has weights; the message lists the stages.
         """
         if isinstance(skip_layers, bool) or not isinstance(skip_layers, int):
             raise TypeError(f"skip_layers must be an integer, got {skip_layers!r}")
@@ -200,7 +210,7 @@ class ProbeNetwork(nn.Module):
 
 
 def check_num_classes(num_classes: int) -> None:
-    """Raise ValueError unless `num_classes` is a positive integer."""
+    """Raises ValueError unless `num_classes` is a positive integer."""
     if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
         raise ValueError(f"num_classes must be a positive integer, got {num_classes!r}")
 

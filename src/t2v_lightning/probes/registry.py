@@ -42,8 +42,8 @@ def get_probe(
         The probe in eval mode on the CPU, with the transform of the published weights, whatever `weights` is.
 
     Raises:
-        KeyError: unknown name; the text lists the closest ones.
-        FileNotFoundError: no such weights file, or the download failed; the text says what to do.
+        KeyError: unknown name; the message lists the closest ones.
+        FileNotFoundError: no such weights file, or the download failed; the message says what to do.
         ModuleNotFoundError: a timm model, and timm is not installed.
         TypeError, ValueError: an argument out of range, weights of another network, or an input size that
             the network does not take.
@@ -84,7 +84,7 @@ def list_probes(timm: bool = False) -> list[str]:
 
 
 def check_name(name: str) -> None:
-    """Raise KeyError, with the closest names, unless `name` is that of a probe."""
+    """Raises KeyError, with the closest names, unless `name` is that of a probe."""
     names = timm_names() if isinstance(name, str) and name.startswith("timm/") else list_probes()
     if name in names:
         return

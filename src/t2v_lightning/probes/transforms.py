@@ -56,7 +56,7 @@ class ImageTransform:
             raise ValueError(f"sizes must be positive, got resize={self.resize} and crop={self.crop}")
         if len(self.mean) != len(self.std) or min(self.std) <= 0:
             raise ValueError(
-                f"mean and std must hold one number a channel, those of std positive; got {self.mean} and {self.std}"
+                f"mean and std must hold one number per channel, those of std positive; got {self.mean} and {self.std}"
             )
         InterpolationMode(self.interpolation)
 

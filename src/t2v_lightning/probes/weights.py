@@ -63,7 +63,7 @@ def build_with_weights(
         source: where the weights come from, for the error.
 
     Raises:
-        ValueError: names or shapes do not match the network; the text lists the first few mismatches.
+        ValueError: names or shapes do not match the network; the message lists the first few mismatches.
     """
     model = build(IMAGENET_CLASSES)
     if state is None:

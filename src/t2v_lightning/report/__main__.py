@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
                         help=f"one of {', '.join(DISTANCES)}; cosine by default")  # fmt: skip
     parser.add_argument("--alpha", type=float, help="of the distance `asymmetric`, 0.15 by default")
     parser.add_argument("--trivial", type=Path, help="embedding of the trivial task of `asymmetric`")
-    parser.add_argument("--max-tasks", type=int, help="report on the first so many tasks only")
+    parser.add_argument("--max-tasks", type=int, help="report on the first tasks only, at most this many")
     taxonomy = parser.add_argument_group("tasks of CUB-200 and iNaturalist")
     taxonomy.add_argument("--taxonomy", action="store_true", help="compare distances with those of the taxa")
     taxonomy.add_argument("--data-root", type=Path, metavar="FOLDER",
@@ -51,17 +51,17 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> None:
     if not options.taxonomy and (options.data_root or options.icons):
-        raise ValueError("--data-root and --icons belong to --taxonomy, which is not asked for.")
+        raise ValueError("--data-root and --icons belong to --taxonomy, which is not set; add it")
     paths = find_embeddings(options.places)
     embeddings, thumbnails = load_embeddings(paths), thumbnails_of(paths)
     if options.distance != "asymmetric" and not (options.alpha is None and options.trivial is None):
-        raise ValueError("--alpha and --trivial belong to --distance asymmetric, which is not asked for.")
+        raise ValueError("--alpha and --trivial belong to --distance asymmetric, which is not set; add it")
     if options.taxonomy:
         thumbnails = [thumbnails[i] for i in task_order(embeddings)]
         embeddings = with_taxa(embeddings, options.data_root)
     if options.max_tasks is not None:
         if options.max_tasks < 2:
-            raise ValueError(f"got --max-tasks {options.max_tasks}; distances need two tasks or more.")
+            raise ValueError(f"got --max-tasks {options.max_tasks}; distances need two tasks or more")
         embeddings, thumbnails = embeddings[: options.max_tasks], thumbnails[: options.max_tasks]
     extra = {"alpha": options.alpha, "trivial": options.trivial and Embedding.load(options.trivial)}
     comparison = compare(embeddings, options.distance, **{k: v for k, v in extra.items() if v is not None})

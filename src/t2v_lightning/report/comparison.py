@@ -19,7 +19,7 @@ from t2v_lightning.plots import leaf_order
 Matrix = NDArray[np.float64]
 
 _LONG = 2e10
-"""Pairs times entries of which the distances take some ten seconds, so that a progress bar is drawn."""
+"""Pairs times entries from which a progress bar is drawn: their distances take about ten seconds."""
 
 
 @dataclass(frozen=True, eq=False)

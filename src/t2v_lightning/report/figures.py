@@ -59,7 +59,7 @@ def draw_figures(
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
-    """Write `name.png` and `name.pdf`."""
+    """Writes `name.png` and `name.pdf`."""
     for kind in ("png", "pdf"):
         with whole_file(folder / f"{name}.{kind}") as part:
             figure.savefig(part, format=kind, dpi=DPI)

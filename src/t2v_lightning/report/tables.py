@@ -50,7 +50,7 @@ def task_rows(embeddings: Sequence[Embedding], matrix: NDArray[np.float64]) -> l
 
 
 def text_rows(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """The rows of `task_rows` as texts below those of their header, empty where nothing is known.
+    """The header and the rows of `task_rows` as texts, empty where nothing is known.
 
     The columns of the standard error, and of the accuracy under noise that the variational method has in its place,
     are there where some task has one.

@@ -45,7 +45,7 @@ def with_taxa(embeddings: Sequence[Embedding], root: Path | None = None) -> list
 
 
 def task_order(embeddings: Sequence[Embedding]) -> list[int]:
-    """Positions of the embeddings, sorted by the number of their task; as they are where one has no number."""
+    """Positions of the embeddings, sorted by the number of their task; unsorted if one has no number."""
     numbers = [_task_id(e) for e in embeddings]
     known = [number for number in numbers if number is not None]
     return (
@@ -66,7 +66,7 @@ def find_icons(
     """
     if folder is not None and not folder.is_dir():
         raise FileNotFoundError(
-            f"{folder} does not exist; --icons takes a folder of pictures <taxon>-200px.png."
+            f"{folder} does not exist; --icons takes a folder of pictures <taxon>-200px.png"
         )
     usual = [*([root / "iconic_taxa"] if root else []), Path("static/iconic_taxa"), Path("iconic_taxa")]
     found = folder or next((path for path in usual if path.is_dir()), None)

@@ -19,10 +19,10 @@ from t2v_lightning.report.comparison import Comparison, Matrix
 from t2v_lightning.report.tables import NAMES, task_rows, text_rows
 
 _PICTURE = 96
-"""Pixels of a side of a task's picture in the projector."""
+"""Side of a task's picture in the projector, in pixels."""
 
 _LARGEST_SPRITE = 8192
-"""Pixels of a side of all pictures together; a browser draws no more."""
+"""Largest side of all pictures together, in pixels; a browser draws no more."""
 
 
 def write_tensorboard(

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.functional.distances import DISTANCES, pdist
+from t2v_lightning.functional.inputs import Inputs, take
 from t2v_lightning.loading.random_transforms import warn_random_transforms
 from t2v_lightning.loading.selection import check_map_style, find_targets
 from t2v_lightning.loading.users import dataset_of, loader_options, one_loader
@@ -33,10 +34,10 @@ log = logging.getLogger(__name__)
 class Task2VecCallback(Callback):
     """Embeds the data of any training run every few epochs, with the run's own network as the probe.
 
-    Logs ``task2vec/norm`` and, from the second embedding on, ``task2vec/drift``: the distance to the embedding
-    before. A drift that falls to nothing says that the features have settled. Everything happens on a copy of the
-    network with random numbers of its own, so training is unaffected. Processes of a DDP run
-    share the images; the networks' buffers are those of the first. A checkpoint carries the last embedding.
+    Logs `task2vec/norm` and, from the second embedding on, `task2vec/drift`: the distance to the previous
+    embedding. A drift that falls to nothing says that the features have settled. Everything happens on a copy of the
+    network with its own random numbers, so training is unaffected. Processes of a DDP run
+    share the images; the networks' buffers are those of the first process. A checkpoint carries the last embedding.
 
     Args:
         every_n_epochs: epochs from one embedding to the next.
@@ -46,8 +47,8 @@ class Task2VecCallback(Callback):
             them; None takes the run's training data as its collate function makes them. Give one where
             training images are augmented or normalised on the way.
         distance: of `functional.distances.DISTANCES`, for the drift.
-        max_samples: at most so many images; None for all.
-        options: further options of `Task2Vec`. With the same ``seed`` (0) every embedding takes the same images
+        max_samples: at most this many images; None for all.
+        options: further options of `Task2Vec`. With the same `seed` (0) every embedding takes the same images
             and signs, so that what drifts is the network.
 
     Attributes:
@@ -101,7 +102,7 @@ class Task2VecCallback(Callback):
             warn_random_transforms(self._images.source)
             layers = self._plan(trainer, pl_module).layers
         if self.embedding is not None and self.embedding.layers != layers:
-            log.warning("the checkpoint's embedding has other layers than this run's: drift starts anew")
+            log.warning("the checkpoint's embedding has other layers than this run's: the drift starts again")
             self.embedding = None
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -143,7 +144,10 @@ class Task2VecCallback(Callback):
     def _plan(self, trainer: Trainer, pl_module: LightningModule) -> Plan:
         """For a copy of the network as it is now, ready to run."""
         network = pl_module if self.network is None else _part(pl_module, self.network)
-        probe = ProbeNetwork.from_module(copy_network(network), self._images[0][0].shape)
+        first: Inputs = self._images[0][0]
+        is_image = isinstance(first, Tensor) and first.dim() == 3
+        size, example = (first.shape, None) if is_image else (None, first)
+        probe = ProbeNetwork.from_module(copy_network(network), size, example=example)
         if probe.head.weight.dtype in (torch.float16, torch.bfloat16):
             probe.float()
         if trainer.world_size > 1:
@@ -153,7 +157,8 @@ class Task2VecCallback(Callback):
         options = loader_options(self._images.loader)
         options.collate_fn = default_collate
         module.to(pl_module.device)
-        meta = describe_task(self._images.owner, self._images.source)
+        described = describe_task(self._images.owner, self._images.source)
+        meta = {key: value for key, value in described.items() if isinstance(value, str)}
         return module.prepare(self._images, options, trainer.world_size, meta)
 
     def _find_images(self, trainer: Trainer) -> "_Images":
@@ -180,14 +185,15 @@ class _Images:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __getitem__(self, item: int) -> tuple[Tensor, Any]:
+    def __getitem__(self, item: int) -> tuple[Inputs, Any]:
         batch = self.loader.collate_fn([self.source[item]])
-        if not (isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[0], Tensor)):
+        pair = isinstance(batch, (tuple, list)) and len(batch) == 2
+        if not pair or not isinstance(batch[0], (Tensor, dict, tuple, list)):
             raise TypeError(
                 f"the loader's collate function makes a {type(batch).__name__} where (images, targets) is "
                 "needed; pass Task2VecCallback(dataset=...), a dataset of (image, label)"
             )
-        return batch[0][0], self.targets[item]
+        return take(batch[0], 0), self.targets[item]
 
 
 @contextmanager

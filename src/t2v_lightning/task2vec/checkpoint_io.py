@@ -1,4 +1,4 @@
-"""Reading and writing checkpoint files: never half of one, and never code out of one."""
+"""Reading and writing checkpoint files: none is left half written, and nothing in one is executed."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -11,11 +11,11 @@ from t2v_lightning.embedding.run_folder import UNFINISHED, whole_file
 from t2v_lightning.task2vec.checkpoint_state import START_AFRESH, shown_keys
 
 _DEAD_AFTER = 600.0
-"""Seconds by which the last touch of an unfinished file lies before another's when its process must be dead."""
+"""Seconds by which an unfinished file is older than a new one when it counts as abandoned."""
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
-    """Writes beside the file and renames, so that a kill leaves the last checkpoint whole; reads tensors alone."""
+    """Writes beside the file and renames, so that a kill leaves the last checkpoint whole; reads only tensors."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
@@ -35,11 +35,11 @@ class SafeCheckpointIO(TorchCheckpointIO):
         map_location: Any = lambda storage, location: storage,
         weights_only: bool | None = True,
     ) -> dict[str, Any]:
-        """Reads a checkpoint with ``weights_only=True``, whatever is asked for.
+        """Reads a checkpoint with `weights_only=True`, whatever the caller asks for.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: it is torn or no checkpoint of a Trainer.
+            ValueError: it is torn, or not a checkpoint of a Trainer.
         """
         try:
             checkpoint = super().load_checkpoint(path, map_location, weights_only=True)
@@ -52,7 +52,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
             ) from error
         if not isinstance(checkpoint, dict) or "pytorch-lightning_version" not in checkpoint:
             raise ValueError(
-                f"{path} is no checkpoint of a Trainer: it holds {_content(checkpoint)}. "
+                f"{path} is not a checkpoint of a Trainer: it holds {_content(checkpoint)}. "
                 f"Name another checkpoint, or {START_AFRESH}"
             )
         return checkpoint
@@ -63,7 +63,7 @@ def _content(found: Any) -> str:
 
 
 def _remove_dead(part: Path) -> None:
-    """Removes what killed processes have left unfinished beside a file that was just written, by the same clock."""
+    """Removes what killed processes have left unfinished next to a file that was just written, by the same clock."""
     now = part.stat().st_mtime
     for other in part.parent.glob(UNFINISHED.format("*")):
         with suppress(OSError):  # it may be gone by now, or another user's

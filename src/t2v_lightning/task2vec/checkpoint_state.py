@@ -24,7 +24,7 @@ class Resumable(Protocol):
     phases: list[Phase]
 
     def settings(self) -> State:
-        """All on which the last digits depend beside the Trainer."""
+        """Everything besides the Trainer that the last digits depend on."""
 
     def phase_at(self, epoch: int) -> tuple[Phase, int]:
         """The phase that an epoch belongs to, and the epoch within it."""
@@ -48,7 +48,7 @@ def write_state(
 
     Args:
         plan: what is resumed.
-        position: whole epochs, and batches of the next one that are wholly taken in.
+        position: whole epochs, and batches of the next one that are fully processed.
         trainer: of the fit.
         checkpoint: as Lightning is about to write it; changed in place.
     """
@@ -75,7 +75,7 @@ def write_state(
 
 
 def shown_keys(found: Mapping[Any, Any]) -> str:
-    """The first of the names in a foreign file."""
+    """The first few names in a foreign file."""
     names = sorted(map(str, found))
     return ", ".join(names[:8]) + ", ..." * (len(names) > 8) if names else "nothing"
 
@@ -95,7 +95,7 @@ def read_state(plan: Resumable, trainer: Trainer, checkpoint: Mapping[str, Any])
         )
     if state.get("format") != FORMAT:
         raise ValueError(
-            f"the checkpoint has format {state.get('format')!r} and this version reads format {FORMAT}. Go on with "
+            f"the checkpoint has format {state.get('format')!r} and this version reads format {FORMAT}. Use "
             f"the version that made it, or {START_AFRESH}"
         )
     whole = {"state_dict", "loops", "settings", "position", "shared", "own"}
@@ -109,11 +109,11 @@ def read_state(plan: Resumable, trainer: Trainer, checkpoint: Mapping[str, Any])
     ]
     if differing:
         raise ValueError(
-            f"the checkpoint was made with other settings, and going on from it would mix two embeddings: "
-            f"{', '.join(differing)}. Go on with those of the checkpoint, or {START_AFRESH}"
+            f"the checkpoint was made with other settings, and resuming from it would mix two embeddings: "
+            f"{', '.join(differing)}. Use those of the checkpoint, or {START_AFRESH}"
         )
     if (parts := len(state["own"])) != trainer.world_size:
-        raise _damaged(f"it holds the sums of {parts} processes of {trainer.world_size}")
+        raise _damaged(f"it holds the sums of {parts} of {trainer.world_size} processes")
     return {
         "position": tuple(state["position"]),
         "shared": state["shared"],
@@ -122,7 +122,7 @@ def read_state(plan: Resumable, trainer: Trainer, checkpoint: Mapping[str, Any])
 
 
 def load_phases(phases: Sequence[Phase], state: State) -> None:
-    """Has all phases take on what `read_state` gave.
+    """Gives all phases the state that `read_state` returned.
 
     Raises:
         ValueError: it does not fit them.

@@ -1,4 +1,4 @@
-"""How Lightning carries a plan: one fit, epoch after epoch, batch after batch, resumable after any."""
+"""How Lightning runs a plan: one fit, epoch after epoch, batch after batch, resumable after any."""
 
 import logging
 from pathlib import Path
@@ -31,10 +31,10 @@ class LightningFit(LightningModule):
 
     Attributes:
         plan: of the fit, from `setup` on.
-        position: whole epochs of the fit so far, and batches of the one that runs.
+        position: whole epochs of the fit so far, and batches of the current one.
         run_folder: where a fit may put large files; None without a Trainer.
         embedding: the result, once there is one.
-        logged: for each logger, what its log had from before the fit was resumed: names with their last steps.
+        logged: for each logger, what its log had before the fit was resumed: names with their last steps.
     """
 
     options: EmbeddingOptions
@@ -52,7 +52,7 @@ class LightningFit(LightningModule):
         self._signals: StopSignals | None = None
 
     def prepare(self, source: Any, loading: LoaderOptions, processes: int = 1) -> Plan:
-        """The plan for a dataset or datamodule that so many processes share."""
+        """The plan for a dataset or datamodule that this many processes share."""
         raise NotImplementedError
 
     # --- hooks, in the order in which a fit calls them -------------------------------------------------
@@ -61,7 +61,7 @@ class LightningFit(LightningModule):
         return [TensorBoardSummary(), _EndOfWorkers(), *checkpoint_for(self.trainer)]
 
     def setup(self, stage: str) -> None:
-        """Replaces the user's loader by one that knows its items by position, and sets the number of epochs."""
+        """Replaces the user's loader with one that knows its items by position, and sets the number of epochs."""
         if stage != "fit":
             raise RuntimeError(f"Task2Vec runs only through Trainer.fit, not through Trainer.{stage}")
         trainer, given = self.trainer, fit_source(self.trainer)
@@ -98,21 +98,21 @@ class LightningFit(LightningModule):
         write_state(self.plan, self.position, self.trainer, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self._trainer is None:
+        if not hasattr(self, "plan"):  # no fit has set it up
             raise RuntimeError(
-                "a checkpoint holds an unfinished embedding, not a module: build the module as before and go on "
+                "a checkpoint holds an unfinished embedding, not a module: build the module as before and continue "
                 "with Trainer.fit(module, ..., ckpt_path=...)"
             )
         self._resumed = read_state(self.plan, self.trainer, checkpoint)
 
     def on_fit_start(self) -> None:
-        """Takes on the state of a checkpoint, now that everything is on its device."""
+        """Restores the state of a checkpoint, now that everything is on its device."""
         resumed = self._resumed is not None
         self.logged = [last_steps(logger) if resumed else {} for logger in self.loggers]
         if self._resumed is None:
             if self.trainer.current_epoch:
                 raise RuntimeError(
-                    "this Trainer has fitted before and would go on with its epochs; make another one"
+                    "this Trainer has fitted before and would continue its epochs; create a new one"
                 )
             return
         state, self._resumed = self._resumed, None
@@ -129,7 +129,7 @@ class LightningFit(LightningModule):
         self._signals = StopSignals(self.trainer)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> int | None:
-        """-1, which makes Lightning leave out the rest of the epoch, once the phase has enough."""
+        """-1, which makes Lightning skip the rest of the epoch, once the phase has enough."""
         return -1 if self.plan.phase_at(self.current_epoch)[0].done else None
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
@@ -147,7 +147,7 @@ class LightningFit(LightningModule):
         save_by_the_clock(self.trainer, outputs, batch, batch_idx)
 
     def log_numbers(self, metrics: Metrics, step: int) -> None:
-        """Writes named numbers to every logger at that number of images or draws, but for what it has already."""
+        """Writes named numbers to every logger at that number of images or draws, except what it already has."""
         for logger, last in zip(self.loggers, self.logged, strict=True):
             logger.log_metrics({k: v for k, v in metrics.items() if step > last.get(k, -1)}, step)
 
@@ -182,7 +182,7 @@ class LightningFit(LightningModule):
 
 
 class _EndOfWorkers(Callback):
-    """Ends the workers of a fit that an error or a signal breaks off, which Lightning tells only to callbacks."""
+    """Ends the workers of a fit that an error or a signal cuts short, which Lightning reports only to callbacks."""
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if isinstance(pl_module, LightningFit) and hasattr(pl_module, "plan"):
@@ -190,5 +190,5 @@ class _EndOfWorkers(Callback):
 
 
 def _local_folder(path: str) -> Path | None:
-    """None for the address of a store elsewhere."""
+    """None for the address of a remote store."""
     return None if "://" in path else Path(path)

@@ -30,28 +30,28 @@ class Task2Vec(LightningFit):
     """Embeds a labelled image dataset with a pretrained probe (Achille et al., ICCV 2019, arXiv 1902.03545).
 
     Fits a new head on the task, then takes the diagonal Fisher information of the probe's filters. Either
-    `embed(dataset)` in a plain loop on one device, or `Trainer.fit(module, datamodule)` with all that
-    Lightning brings; then `embedding` holds the result.
+    `embed(dataset)` in a plain loop on one device, or `Trainer.fit(module, datamodule)` with everything that
+    Lightning offers; `embedding` then holds the result.
 
     Args:
         probe: a `ProbeNetwork`, or any classifier that `ProbeNetwork.from_module` takes. It is copied.
         method: "montecarlo" squares the gradients of each image; "variational" learns how much noise each
-            filter bears, which takes a training of the head with noisy weights.
+            filter bears, while the head is trained with noisy weights.
         likelihood: "softmax" (classes), "bernoulli" (labels) or "gaussian" (regression); None takes the
             datamodule's own, or softmax.
-        max_samples: at most so many images, a seeded stratified subset; None for all.
+        max_samples: at most this many images, a seeded stratified subset; None for all.
         balanced: every class counts the same, whatever its number of images (softmax only).
         skip_layers: stage of the probe at which the vector starts; earlier stages cost no gradients.
         num_classes: fixes the number of outputs; None counts the classes that occur.
         head: how the head is fitted: `HeadOptions`, or the name of a method with its defaults.
         features_budget: GB of stored features that memory may hold; more go to a memory-mapped file in the run
-            folder, which is gone afterwards. None for no limit.
+            folder, which is removed afterwards. None for no limit.
         seed: fixes subset, order, head and every random vector.
         options: of the method: `sampling`, `passes`, `target_stderr` and `include` (`phases.MonteCarloOptions`),
             or `epochs`, `beta`, `noise_lr`, `head_lr`, `num_samples` and `update_norm` (`phases.VariationalOptions`).
 
     Raises:
-        ValueError, TypeError: an option is out of range; the text says what is allowed.
+        ValueError, TypeError: an option is out of range; the message says what is allowed.
 
     >>> from t2v_lightning.probes import ProbeNetwork
     >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 9))
@@ -96,7 +96,7 @@ class Task2Vec(LightningFit):
             self.probe = copy.deepcopy(probe)
         self.probe_digest = probe.digest  # here, as a Trainer may change the precision of the weights
         self.probe.backbone.requires_grad_(False)
-        self._original_head = (copy.deepcopy(self.probe.head),)  # in a tuple it is no part of the module
+        self._original_head = (copy.deepcopy(self.probe.head),)  # in a tuple it is not part of the module
 
     def prepare(
         self, source: Any, loading: LoaderOptions, processes: int = 1, meta: dict[str, Any] | None = None
@@ -107,10 +107,10 @@ class Task2Vec(LightningFit):
             source: the dataset, or a LightningDataModule that has been set up (its train split is taken).
             loading: how batches are made.
             processes: that share the images, each with a copy of this module.
-            meta: what is known of the task; None takes what the source says.
+            meta: what is known about the task; None takes what the source says.
 
         Returns:
-            The plan, on this module's probe: the next one takes its place.
+            The plan, on this module's probe; the next plan takes its place.
         """
         options = self.options
         dataset = (
@@ -162,12 +162,12 @@ class Task2Vec(LightningFit):
             dataset: map-style, of (image, target): PIL images, or float tensors [C, H, W] that the probe takes;
                 or a LightningDataModule or DataLoader over such a dataset.
             device: "auto" takes a GPU if there is one.
-            batch_size: images a batch; changes speed and memory only.
+            batch_size: images per batch; changes speed and memory only.
             num_workers: processes that read images; 0 reads them in this one.
             progress: show a progress bar.
 
         Raises:
-            TypeError, ValueError: the dataset cannot be embedded; the text says why.
+            TypeError, ValueError: the dataset cannot be embedded; the message says why.
         """
         loading = LoaderOptions(batch_size=batch_size, num_workers=num_workers)
         if isinstance(dataset, LightningDataModule):

@@ -15,14 +15,14 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 
 def copy_network(network: Network) -> Network:
-    """A deep copy without gradients, trainer or hooks, but for hooks of PyTorch's own that make weights.
+    """A deep copy without gradients, trainer or hooks, except PyTorch's own hooks that compute weights.
 
-    A hook that the run put on its network would take the copy's passes for the run's. The hooks of weight norm,
+    A hook that the run put on its network would mistake the copy's passes for the run's. The hooks of weight norm,
     spectral norm and pruning are part of the network. What a network keeps of a graph (a weight that such a hook
     has computed, a list of losses) is copied by value, as `copy.deepcopy` refuses it.
 
     Args:
-        network: any; left as it is.
+        network: any; not changed.
 
     Raises:
         TypeError: it holds something that cannot be copied, such as an open file.

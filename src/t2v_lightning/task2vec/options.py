@@ -1,4 +1,4 @@
-"""What a user chooses of an embedding, checked where it enters."""
+"""The options of an embedding, checked where they enter."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class EmbeddingOptions:
     """The options of every method, and those of the one that was chosen; see `Task2Vec`.
 
     Raises:
-        ValueError, TypeError: an option is out of range; the text says what is allowed.
+        ValueError, TypeError: an option is out of range; the message says what is allowed.
 
     >>> EmbeddingOptions.of("montecarlo", max_samples=100, passes=2).own.passes
     2
@@ -39,10 +39,11 @@ class EmbeddingOptions:
         """Options by name, those of every method and those of the chosen one together."""
         if not isinstance(head, (str, HeadOptions)):
             raise TypeError(f"head must be HeadOptions(...) or the name of a method, got {head!r}")
-        shared = {name: options.pop(name) for name in cls.__dataclass_fields__ if name in options}
+        names = [name for name in cls.__dataclass_fields__ if name not in ("method", "own")]
+        shared = {name: options.pop(name) for name in names if name in options}
         return cls(
             method=method,
-            own=method_options(method, options),
+            own=method_options(method, options, names),
             head=HeadOptions(method=head) if isinstance(head, str) else head,
             **shared,
         )
@@ -56,7 +57,7 @@ class EmbeddingOptions:
                 raise TypeError(f"{name} must be a whole number, got {number!r}")
         if self.max_samples is not None and self.max_samples < 2:
             raise ValueError(
-                f"max_samples={self.max_samples}; take at least one image a class, or None for all"
+                f"max_samples={self.max_samples}; use at least one image per class, or None for all"
             )
         if self.features_budget is not None and not self.features_budget >= 0:
             raise ValueError(

@@ -34,14 +34,14 @@ class Plan:
         selection: which images, with which targets and weights.
         dataset: where they come from.
         loading: how batches are made.
-        meta: what is known of the task: its name, classes, family.
+        meta: what is known about the task: its name, classes, family.
         processes: that share the images, each with a plan of its own.
         run_folder: where large files may go; None for the system's temporary folder.
 
     Attributes:
         phases: features and head, then the method's own.
         layers: name -> slice of the embedding.
-        learned: parameters beside the head that the phases learn, or None.
+        learned: parameters besides the head that the phases learn, or None.
 
     Raises:
         ValueError: the images do not suit the probe, or the network cannot be measured.
@@ -113,7 +113,7 @@ class Plan:
             self.learned.to(device)
 
     def settings(self) -> State:
-        """All on which the last digits depend beside the Trainer, by the names that a user knows."""
+        """Everything besides the Trainer that the last digits depend on, by the names that a user knows."""
         task, options = self.selection, self.options
         return {
             "batch_size": self.reader.options.batch_size,
@@ -176,7 +176,7 @@ class Plan:
 
 
 def describe_task(source: Any, dataset: Any) -> dict[str, Any]:
-    """What a datamodule says of its task; of any other source, the class of the dataset.
+    """What a datamodule says about its task; for any other source, the class of the dataset.
 
     Args:
         source: a LightningDataModule, or anything else.
@@ -195,7 +195,7 @@ def describe_task(source: Any, dataset: Any) -> dict[str, Any]:
         for name, attribute in names.items()
         if isinstance(source, LightningDataModule) and hasattr(source, attribute)
     }
-    return known | {"dataset": known.get("dataset", type(getattr(dataset, "dataset", dataset)).__name__)}
+    return known | {"dataset": known.get("dataset") or type(getattr(dataset, "dataset", dataset)).__name__}
 
 
 def _add_over_processes(sums: Tensor) -> None:

@@ -19,15 +19,15 @@ from t2v_lightning.internals import cluster_environment, handlers_before, starte
 log = logging.getLogger(__name__)
 
 SAME_PRESS = 0.2
-"""Seconds within which a second SIGINT is the same Ctrl-C, passed on by a launcher."""
+"""Seconds within which a second SIGINT counts as the same Ctrl-C, passed on by a launcher."""
 
 
 class StopSignals:
     """Notes signals while a Trainer runs; `leave_if_stopped` acts on them at the end of a batch.
 
     The first SIGINT or SIGTERM saves a checkpoint at the end of the batch and exits with 128 + signal; another
-    SIGINT exits at once. Lightning's own handlers act in the middle of a batch, when nothing is whole and
-    processes that share the work are in different places. Its handler for a Slurm requeue is therefore called at
+    SIGINT exits at once. Lightning's own handlers act in the middle of a batch, when no state is complete and
+    the processes that share the work are in different places. Its handler for a Slurm requeue is therefore called at
     the end of the batch too. Lightning restores the former handlers at the end of the fit.
     """
 
@@ -60,10 +60,10 @@ class StopSignals:
         elif not self.stop:
             self.stop, self.since = signum, time.monotonic()
             self._say(
-                f"{signal.Signals(signum).name}: saving after this batch; Ctrl-C again leaves at once, unsaved"
+                f"{signal.Signals(signum).name}: saving after this batch; Ctrl-C again exits at once, without saving"
             )
         elif signum == signal.SIGINT and time.monotonic() - self.since > SAME_PRESS:
-            self._say("left at once, without a checkpoint")
+            self._say("exited at once, without a checkpoint")
             kill_started(self.trainer)
             os._exit(128 + signum)
 
@@ -91,7 +91,7 @@ class StopSignals:
     def _leave(self, signum: int) -> None:
         path = save_last(self.trainer)
         how = (
-            f'go on with resume=auto on the command line, or Trainer.fit(..., ckpt_path="{path}")'
+            f'continue with resume=auto on the command line, or Trainer.fit(..., ckpt_path="{path}")'
             if path
             else "nothing was saved, as this Trainer keeps no checkpoints"
         )

@@ -1,4 +1,4 @@
-"""Trainer settings that go with Task2Vec, and those that would change the answer."""
+"""Trainer settings that Task2Vec allows, and those that would change the result."""
 
 from typing import Any
 
@@ -16,12 +16,12 @@ def check_trainer(trainer: pl.Trainer, learns: bool) -> None:
         learns: whether the method takes gradient steps in the Trainer's precision.
 
     Raises:
-        ValueError: the text names the setting and says what to do.
+        ValueError: the message names the setting and says what to do.
     """
     strategy = trainer.strategy
     if not isinstance(strategy, (DDPStrategy, SingleDeviceStrategy)):
         raise ValueError(
-            f"{type(strategy).__name__} does not go with Task2Vec, which needs each process to "
+            f"{type(strategy).__name__} does not work with Task2Vec, which needs each process to "
             "hold the whole network; use strategy='ddp' for several devices"
         )
     if starts_processes(strategy):
@@ -40,8 +40,8 @@ def check_trainer(trainer: pl.Trainer, learns: bool) -> None:
     for name, (value, allowed) in refused.items():
         if value != allowed or type(value) is not type(allowed):
             raise ValueError(
-                f"Trainer({name}={value!r}) does not go with Task2Vec: every image must be seen exactly once "
-                f"and gradients stay as they are; leave it at {allowed!r}. For fewer images: Task2Vec(max_samples=...)"
+                f"Trainer({name}={value!r}) does not work with Task2Vec: every image must be seen exactly once "
+                f"and gradients must not change; leave it at {allowed!r}. For fewer images: Task2Vec(max_samples=...)"
             )
     _check_precision(str(trainer.precision), learns)
 
@@ -49,11 +49,11 @@ def check_trainer(trainer: pl.Trainer, learns: bool) -> None:
 def _check_precision(precision: str, learns: bool) -> None:
     if precision == "16-mixed" and learns:
         raise ValueError(
-            "Trainer(precision='16-mixed') does not go with method='variational': float16 ends at 6e-8, and the "
-            "gradients of a trained head's loss lie below; take 'bf16-mixed', which is as fast, or '32-true'"
+            "Trainer(precision='16-mixed') does not work with method='variational': float16 holds nothing below "
+            "6e-8, and gradients of a trained head's loss are smaller; use 'bf16-mixed', which is as fast, or '32-true'"
         )
     if precision not in ("32-true", "64-true", "bf16-mixed", "16-mixed"):
         raise ValueError(
-            f"Trainer(precision={precision!r}) does not go with Task2Vec: it rounds the weights of the probe, which "
-            "makes it another probe, and leaves them so; take '32-true', '64-true' or 'bf16-mixed'"
+            f"Trainer(precision={precision!r}) does not work with Task2Vec: it rounds the weights of the probe, which "
+            "makes it another probe for good; use '32-true', '64-true' or 'bf16-mixed'"
         )

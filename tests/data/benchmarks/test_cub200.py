@@ -76,7 +76,7 @@ def test_another_level_has_other_tasks(root: Path) -> None:
     assert datamodule.num_classes == 133
     with pytest.raises(UnknownTaskError, match=r"allowed are 0\.\.10"):
         get_datamodule("cub200", root=root, task_id=11, level="order")
-    with pytest.raises(ValueError, match="Got level='species': allowed are paper, order, family and genus"):
+    with pytest.raises(ValueError, match="got level='species'; allowed are paper, order, family and genus"):
         get_datamodule("cub200", level="species")
 
 

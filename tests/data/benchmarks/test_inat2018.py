@@ -68,7 +68,7 @@ def test_classes_of_living_things_are_another_level(tmp_path: Path) -> None:
     assert datamodule.task_names == [name for name, _ in counts.most_common()]
     assert datamodule.num_classes == sum(taxon["class"] == datamodule.task_name for taxon in taxa)
     assert len(datamodule.load_task("train")) == counts[datamodule.task_name]
-    with pytest.raises(ValueError, match="Got level='genus': allowed are order and class"):
+    with pytest.raises(ValueError, match="got level='genus'; allowed are order and class"):
         get_datamodule("inat2018", level="genus")
 
 
@@ -82,7 +82,7 @@ def test_images_are_opened_from_where_the_annotations_say(tmp_path: Path) -> Non
     assert np.array_equal(np.asarray(datamodule.test_dataset[2][0]), np.asarray(expected))
     undrawn = get_datamodule("inat2018", root=tmp_path, task_id=2)
     undrawn.setup()
-    with pytest.raises(MissingDataError, match=r"Image .*train_val2018/.*\.jpg does not exist"):
+    with pytest.raises(MissingDataError, match=r"image .*train_val2018/.*\.jpg does not exist"):
         undrawn.train_dataset[0]
 
 
@@ -128,7 +128,7 @@ def test_a_changed_annotation_file_is_read_again(tmp_path: Path) -> None:
         ('"image_id": 0,', '"image_id": 77,', "annotation of image 77, which is not listed"),
         ('"category_id": 3', '"category_id": 99', "annotation of category 99, which is not listed"),
         ('"annotations"', '"notes"', "does not hold lists of images and annotations"),
-        ('"categories": [', '"categories": ', r"Cannot read .*train2018\.json"),
+        ('"categories": [', '"categories": ', r"cannot read .*train2018\.json"),
     ],
 )
 def test_annotations_that_contradict_themselves_are_errors(
@@ -198,7 +198,7 @@ def test_each_half_of_the_meta_task_does_without_the_other(both: Path, tmp_path:
     get_datamodule("cub_inat2018", root=tmp_path / "birds", task_id=24).setup()
     with pytest.raises(MissingDataError, match=r"run scripts/download_inat2018\.sh"):
         get_datamodule("cub_inat2018", root=tmp_path / "birds", task_id=25).setup()
-    with pytest.raises(UnknownTaskError, match=r"Got task_id=232 .* allowed are 0\.\.231"):
+    with pytest.raises(UnknownTaskError, match=r"got task_id=232 .* allowed are 0\.\.231"):
         get_datamodule("cub_inat2018", root=tmp_path / "birds", task_id=232)
     shutil.copytree(both / "inat2018", tmp_path / "rest" / "inat2018")
     get_datamodule("cub_inat2018", root=tmp_path / "rest", task_id=30).setup()

@@ -32,7 +32,7 @@ def test_damaged_idx_files_are_errors_that_name_them(tmp_path: Path) -> None:
         "plain.gz": whole,
     }.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(AnnotationError, match=f"Cannot read .*{name} .*: fetch it again"):
+        with pytest.raises(AnnotationError, match=f"cannot read .*{name} .*: fetch it again"):
             read_idx(tmp_path / name)
 
 
@@ -40,17 +40,17 @@ def test_plain_files_hold_whole_items(tmp_path: Path) -> None:
     noise(6, 2, 3).tofile(tmp_path / "a.bin")
     assert np.array_equal(read_plain(tmp_path / "a.bin", 2, 3), noise(6, 2, 3))
     with pytest.raises(
-        AnnotationError, match=r"Cannot read .*a\.bin \(cannot reshape .* size 36 into shape \(2,4\)"
+        AnnotationError, match=r"cannot read .*a\.bin \(cannot reshape .* size 36 into shape \(2,4\)"
     ):
         read_plain(tmp_path / "a.bin", 2, 4)
     (tmp_path / "a.bin").write_bytes(b"")
-    with pytest.raises(AnnotationError, match=r"Cannot read .*a\.bin \(it is empty"):
+    with pytest.raises(AnnotationError, match=r"cannot read .*a\.bin \(it is empty"):
         read_plain(tmp_path / "a.bin", 2, 3)
 
 
 def test_damaged_matlab_files_are_errors_that_name_them(tmp_path: Path) -> None:
     (tmp_path / "a.mat").write_bytes(b"nothing")
-    with pytest.raises(AnnotationError, match=r"Cannot read .*a\.mat"):
+    with pytest.raises(AnnotationError, match=r"cannot read .*a\.mat"):
         read_matlab(tmp_path / "a.mat", "X")
 
 
@@ -96,7 +96,7 @@ class Trap:
 def test_a_pickle_that_names_a_function_is_refused_and_runs_nothing(tmp_path: Path) -> None:
     (tmp_path / "batch").write_bytes(pickle.dumps({"data": Trap(str(tmp_path / "sprung"))}, 2))
     with pytest.raises(
-        AnnotationError, match=r"Cannot read .*batch \(the pickle asks for posix\.mkdir, which is refused"
+        AnnotationError, match=r"cannot read .*batch \(the pickle asks for posix\.mkdir, which is refused"
     ):
         read_python_batch(tmp_path / "batch")
     assert not (tmp_path / "sprung").exists()
@@ -107,7 +107,7 @@ def test_a_pickle_that_names_a_function_is_refused_and_runs_nothing(tmp_path: Pa
 def test_a_batch_that_lacks_an_entry_is_an_error_that_names_both(tmp_path: Path) -> None:
     (tmp_path / "batch").write_bytes(pickle.dumps({"labels": [1]}, 2))
     assert read_python_batch(tmp_path / "batch", "labels") == {"labels": [1]}
-    with pytest.raises(AnnotationError, match=r"Cannot read .*batch \(it holds no 'data'"):
+    with pytest.raises(AnnotationError, match=r"cannot read .*batch \(it holds no 'data'"):
         read_python_batch(tmp_path / "batch", "labels", "data")
 
 
@@ -121,8 +121,8 @@ def test_a_batch_that_lacks_an_entry_is_an_error_that_names_both(tmp_path: Path)
 )
 def test_other_pickles_are_errors_that_name_the_file(tmp_path: Path, content: Any, reason: str) -> None:
     (tmp_path / "batch").write_bytes(pickle.dumps(content, 2))
-    with pytest.raises(AnnotationError, match=rf"Cannot read .*batch \({reason}\): fetch it again\.$"):
+    with pytest.raises(AnnotationError, match=rf"cannot read .*batch \({reason}\): fetch it again$"):
         read_python_batch(tmp_path / "batch")
     (tmp_path / "batch").write_bytes(b"")
-    with pytest.raises(AnnotationError, match=r"Cannot read .*batch"):
+    with pytest.raises(AnnotationError, match=r"cannot read .*batch"):
         read_python_batch(tmp_path / "batch")

@@ -113,7 +113,7 @@ def test_split_mnist_counts_the_usual_pairs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("digits", [(0,), (1, 1), (3, 10), (0, -1), ("0", "1"), (True, 0), (), "01", 5])
 def test_other_digits_are_an_error(digits: Any) -> None:
-    with pytest.raises(UnknownTaskError, match="for 'split_mnist': allowed are"):
+    with pytest.raises(UnknownTaskError, match="for 'split_mnist'; allowed are"):
         get_datamodule("split_mnist", task_id=digits)
 
 

@@ -148,5 +148,5 @@ def test_a_missing_image_names_the_remedy() -> None:
 
 
 def test_an_unknown_builtin_task_is_an_error() -> None:
-    with pytest.raises(UnknownDataModuleError, match=r"Got built-in task 'cifar'.*digits_odd_even"):
+    with pytest.raises(UnknownDataModuleError, match=r"got built-in task 'cifar'.*digits_odd_even"):
         BuiltinDataModule("cifar")

@@ -65,7 +65,7 @@ def test_crops_differ_and_satisfy_the_condition() -> None:
 
 def test_too_few_crops_is_an_error() -> None:
     grid = Grid(Box(0, 0, 100, 100), 25)
-    with pytest.raises(DataError, match="Got count=4, but the region has 0 such train crops of 15 pixels"):
+    with pytest.raises(DataError, match="got count=4, but the region has 0 such train crops of 15 pixels"):
         spread_crops(grid, "train", 15, 4, accept=lambda box: False)
 
 

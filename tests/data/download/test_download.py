@@ -169,12 +169,12 @@ def test_space_is_looked_at_first(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=9_000_000))
     assert command("cub200", tmp_path / "data") == 1
-    assert "Got 9.0 MB of free space" in capsys.readouterr().err
+    assert "got 9.0 MB of free space" in capsys.readouterr().err
     assert cub.requests == []
     assert not (tmp_path / "data").exists()
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=318_000_000_000))
     assert command("inat2018", tmp_path / "data") == 1
-    assert "Got 318.0 GB of free space" in (text := capsys.readouterr().err)
+    assert "got 318.0 GB of free space" in (text := capsys.readouterr().err)
     assert "319.0 GB are needed" in text
 
 

@@ -116,7 +116,7 @@ def test_passing_errors_of_the_server_are_waited_out(server: Loopback, tmp_path:
 @pytest.mark.parametrize("code", ["404", "403"])
 def test_lasting_errors_are_not(server: Loopback, tmp_path: Path, code: str) -> None:
     server.plan = [code] * 10
-    with pytest.raises(DownloadError, match=rf"Cannot fetch .*a\.bin \(HTTP Error {code}.*may have moved"):
+    with pytest.raises(DownloadError, match=rf"cannot fetch .*a\.bin \(HTTP Error {code}.*may have moved"):
         get(server, tmp_path / "a.bin")
     assert len(server.requests) == 1
 
@@ -132,7 +132,7 @@ def test_a_server_that_never_gives_more_is_given_up_and_the_part_kept(
 
 
 def test_no_server_at_all_is_said(tmp_path: Path) -> None:
-    with pytest.raises(DownloadError, match=r"Cannot fetch http://127\.0\.0\.1:9/a .*check the connection"):
+    with pytest.raises(DownloadError, match=r"cannot fetch http://127\.0\.0\.1:9/a .*check the connection"):
         fetch(["http://127.0.0.1:9/a"], tmp_path / "a", MD5, progress=False)
 
 
@@ -147,7 +147,7 @@ def test_too_little_space_is_said_before_anything_is_fetched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=74_000_000_000))
-    with pytest.raises(DownloadError, match=r"Got 74\.0 GB of free space in .*but 319\.0 GB are needed"):
+    with pytest.raises(DownloadError, match=r"got 74\.0 GB of free space in .*but 319\.0 GB are needed"):
         check_space(tmp_path / "not" / "there", 319_000_000_000)
     check_space(tmp_path / "not" / "there", 74_000_000_000)
     assert not (tmp_path / "not").exists()

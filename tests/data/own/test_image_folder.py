@@ -67,7 +67,7 @@ def test_nested_folders_are_tasks(tmp_path: Path) -> None:
     assert datamodule.task_name == "shapes"
     assert datamodule.class_names == ["cone", "cube", "tube"]
     assert len(datamodule.train_dataset) + len(datamodule.test_dataset) == 45
-    with pytest.raises(UnknownTaskError, match=r"Got task_id=2 .*\(0: colours, 1: shapes\)"):
+    with pytest.raises(UnknownTaskError, match=r"got task_id=2 .*\(0: colours, 1: shapes\)"):
         get_datamodule("image_folder", root=tmp_path, task_id=2)
 
 
@@ -173,7 +173,7 @@ def test_lists_of_labels_are_many_labels(root: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
     [
-        ([["file", "label"], ["img/0.png", "a"]], {}, "has no column 'path': allowed are file, label"),
+        ([["file", "label"], ["img/0.png", "a"]], {}, "has no column 'path'; allowed are file, label"),
         (
             [["path", "label"], ["img/0.png", "a"], ["img/0.png", "b"]],
             {},
@@ -189,7 +189,7 @@ def test_lists_of_labels_are_many_labels(root: Path, kind: str) -> None:
         (
             [["path", "label", "split"], ["img/0.png", "a", "dev"]],
             {},
-            "row 2: got split 'dev': allowed are train",
+            "row 2: got split 'dev'; allowed are train",
         ),
         ([["path", "label", "split"], ["img/0.png", "a", "test"]], {}, "has no train images of task 't'"),
         (
@@ -214,9 +214,9 @@ def test_other_tables_are_errors(root: Path) -> None:
     (root / "t.xlsx").touch()
     with pytest.raises(AnnotationError, match=r"allowed are files that end in \.csv, \.tsv, \.parquet"):
         opened(root=root, table="t.xlsx")
-    with pytest.raises(MissingDataError, match=r"Table .*nowhere\.csv does not exist"):
+    with pytest.raises(MissingDataError, match=r"table .*nowhere\.csv does not exist"):
         opened(root=root, table="nowhere.csv")
     pytest.importorskip("pyarrow", reason="Parquet needs the extra hf")
     (root / "t.parquet").write_bytes(b"no table")
-    with pytest.raises(DataError, match=r"Cannot read table .*t\.parquet"):
+    with pytest.raises(DataError, match=r"cannot read table .*t\.parquet"):
         opened(root=root / "t.parquet")

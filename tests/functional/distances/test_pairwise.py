@@ -62,7 +62,7 @@ class TestArguments:
 
     def test_unknown_distance(self) -> None:
         with pytest.raises(
-            ValueError, match="unknown distance 'euclid'; choose one of cosine, kl, asymmetric_kl"
+            ValueError, match="unknown distance 'euclid'; allowed are cosine, kl, asymmetric_kl"
         ):
             pdist([[1.0], [2.0]], "euclid")
 

@@ -168,7 +168,7 @@ def test_outputs_must_be_one_row_a_sample(returned: str) -> None:
             y = self.conv(x)
             return {"a tuple": (y.mean((2, 3)), y), "a map": y, "one row": y.mean((0, 2, 3))}[returned]
 
-    with pytest.raises(ValueError, match=r"one row of outputs a sample, a tensor \[N, C\]; got"):
+    with pytest.raises(ValueError, match=r"one row of outputs per sample, a tensor \[N, C\]; got"):
         filterwise_fisher(Returns().double(), images(3))
 
 

@@ -60,14 +60,14 @@ def test_targets_that_are_no_numbers_of_one_shape(name: str) -> None:
 
 def test_classes_that_are_no_integers() -> None:
     for raw in ([0.5, 1.0], [[0, 1], [1, 0]], torch.tensor([1j])):
-        with pytest.raises(TypeError, match=r"one integer class an image, got .*likelihood='bernoulli'"):
+        with pytest.raises(TypeError, match=r"one integer class per image, got .*likelihood='bernoulli'"):
             get_likelihood("softmax").read_targets(raw)
 
 
 @pytest.mark.parametrize("name", VECTORS)
 def test_vectors_that_are_none_or_not_finite(name: str) -> None:
     with pytest.raises(
-        TypeError, match=rf"{name} targets must be one vector an image, got shape \(2, 1, 2\)"
+        TypeError, match=rf"{name} targets must be one vector per image, got shape \(2, 1, 2\)"
     ):
         get_likelihood(name).read_targets(torch.zeros(2, 1, 2))
     with pytest.raises(ValueError, match=f"{name} targets must be finite numbers"):

@@ -74,7 +74,7 @@ class CUB200(FileDataModule):
         **options: Any,
     ) -> None:
         if level not in ("paper", "order", "family", "genus"):
-            raise ValueError(f"Got level={level!r}: allowed are paper, order, family and genus.")
+            raise ValueError(f"got level={level!r}; allowed are paper, order, family and genus")
         self.level: CUBLevel = level
         super().__init__(root, task_id, **options)
 
@@ -103,7 +103,7 @@ class CUB200(FileDataModule):
             if labels[image] not in numbers:
                 raise AnnotationError(
                     f"{folder / 'image_class_labels.txt'} gives image {image} the class {labels[image]}, "
-                    "which classes.txt does not list: fetch the data again."
+                    "which classes.txt does not list: fetch the data again"
                 )
         birds: Task[np.bytes_] = Task(
             pack_names([names[image] for image in chosen]),
@@ -134,13 +134,13 @@ def _read_list(path: Path, ids: dict[str, str] | None = None) -> dict[str, str]:
         identity, _, value = line.strip().partition(" ")
         if not value:
             raise AnnotationError(
-                f"{path}, line {number}: got {line!r}, but a line is an id and a value: fetch the data again."
+                f"{path}, line {number}: got {line!r}, but a line is an id and a value: fetch the data again"
             )
         if identity in values:
-            raise AnnotationError(f"{path}, line {number}: id {identity} occurs twice: fetch the data again.")
+            raise AnnotationError(f"{path}, line {number}: id {identity} occurs twice: fetch the data again")
         values[identity] = value
     if ids is not None and (odd := sorted(values.keys() ^ ids.keys(), key=len)):
         lacking = "has no line for" if odd[0] in ids else "names"
         also = "images.txt lists" if odd[0] in ids else "images.txt does not list"
-        raise AnnotationError(f"{path} {lacking} image {odd[0]}, which {also}: fetch the data again.")
+        raise AnnotationError(f"{path} {lacking} image {odd[0]}, which {also}: fetch the data again")
     return values

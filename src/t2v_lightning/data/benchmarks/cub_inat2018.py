@@ -98,13 +98,13 @@ class CUBINat2018(FileDataModule):
         last = _CUB_TASKS + (len(self._inat_groups()) if there else len(inat_positions())) - 1
         if not whole or not 0 <= task_id <= last:
             raise UnknownTaskError(
-                f"Got task_id={task_id!r} for {self.name!r}: allowed are 0..{last} (0..24: CUB, "
-                f"25..{last}: iNat)."
+                f"got task_id={task_id!r} for {self.name!r}; allowed are 0..{last} (0..24: CUB, "
+                f"25..{last}: iNat)"
             )
         return task_id
 
     def prepare_data(self) -> None:
-        """Cache the annotations; Lightning calls this in one process of each machine."""
+        """Caches the annotations; Lightning calls this in one process of each machine."""
         self.part.prepare_data()
 
     def load_task(self, split: Split) -> Task[np.bytes_]:

@@ -71,7 +71,7 @@ class IMat2018Fashion(FileDataModule):
         **options: Any,
     ) -> None:
         if level not in ("attribute", "type", "category"):
-            raise ValueError(f"Got level={level!r}: allowed are attribute, type and category.")
+            raise ValueError(f"got level={level!r}; allowed are attribute, type and category")
         self.level: IMatLevel = level
         self.likelihood = "bernoulli" if level == "type" else "softmax"
         super().__init__(root, task_id, **options)
@@ -87,7 +87,7 @@ class IMat2018Fashion(FileDataModule):
         return _distinct([label.name for label in labels], labels)
 
     def prepare_data(self) -> None:
-        """Cache the annotations; Lightning calls this in one process of each machine."""
+        """Caches the annotations; Lightning calls this in one process of each machine."""
         for split in _FILES:
             self._annotations(split)
 
@@ -149,11 +149,11 @@ def _read_labels(path: Path) -> list[_Label]:
         except ValueError as error:
             raise AnnotationError(
                 f"{path}, line {line}: got {','.join(row)!r}, but a line is label id, task id, label name, "
-                "task name, is-pants and is-shoe: fetch it again."
+                "task name, is-pants and is-shoe: fetch it again"
             ) from error
         if label.number in labels:
             raise AnnotationError(
-                f"{path}, line {line}: label id {label.number} occurs twice: fetch it again."
+                f"{path}, line {line}: label id {label.number} occurs twice: fetch it again"
             )
         labels[label.number] = label
     return [labels[number] for number in sorted(labels)]
@@ -170,15 +170,15 @@ def _read_annotations(path: Path) -> Mapping[str, NDArray[Any]]:
         content = json.loads(path.read_bytes(), object_hook=_shorten)
         images, annotations = content["images"], content["annotations"]
     except (ValueError, KeyError, TypeError, OverflowError) as error:
-        raise AnnotationError(f"Cannot read {path} ({error!r}): fetch it again.") from error
+        raise AnnotationError(f"cannot read {path} ({error!r}): fetch it again") from error
     listed = set(images)
     if len(listed) != len(images):
-        raise AnnotationError(f"{path} lists an imageId more than once: fetch it again.")
+        raise AnnotationError(f"{path} lists an imageId more than once: fetch it again")
     seen: set[str] = set()
     for image, _ in annotations:
         if image not in listed or image in seen:
             wrong = "twice" if image in seen else "but does not list it as an image"
-            raise AnnotationError(f"{path} annotates imageId {image} {wrong}: fetch it again.")
+            raise AnnotationError(f"{path} annotates imageId {image} {wrong}: fetch it again")
         seen.add(image)
     return {
         "names": pack_names(f"{path.stem}/{image}.jpg" for image, _ in annotations),
@@ -188,7 +188,7 @@ def _read_annotations(path: Path) -> Mapping[str, NDArray[Any]]:
 
 
 def _shorten(item: dict[str, Any]) -> Any:
-    """Keep only what is needed of an image or annotation while the file is read."""
+    """Keeps only what is needed of an image or annotation while the file is read."""
     if "labelId" in item:
         return str(item["imageId"]), np.array([int(number) for number in item["labelId"]], dtype=np.uint16)
     return str(item["imageId"]) if "imageId" in item else item

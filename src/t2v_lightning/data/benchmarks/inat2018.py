@@ -48,7 +48,7 @@ class INat2018(FileDataModule):
     """Telling related species apart (Van Horn et al., 2018), with the data in `root/inat2018`.
 
     The training images are those of `train2018.json`, the test images those of `val2018.json`; whether their files
-    exist shows only when they are opened. An order of one species is a task too, with one class, so that the
+    exist is only seen when they are opened. An order of one species is a task too, with one class, so that the
     numbers of the others do not depend on it; `CUBINat2018` leaves such orders out.
 
     Args:
@@ -77,7 +77,7 @@ class INat2018(FileDataModule):
         **options: Any,
     ) -> None:
         if level not in ("order", "class"):
-            raise ValueError(f"Got level={level!r}: allowed are order and class.")
+            raise ValueError(f"got level={level!r}; allowed are order and class")
         self.level: INatLevel = level
         super().__init__(root, task_id, **options)
 
@@ -100,7 +100,7 @@ class INat2018(FileDataModule):
         return self.taxon.get("class", self.name)
 
     def prepare_data(self) -> None:
-        """Cache the annotations; Lightning calls this in one process of each machine."""
+        """Caches the annotations; Lightning calls this in one process of each machine."""
         self._annotations()
 
     def load_task(self, split: Split) -> Task[np.bytes_]:

@@ -70,11 +70,11 @@ def _build(folder: Path) -> dict[str, NDArray[Any]]:
     ):
         raise AnnotationError(
             f"{folder / CATEGORIES} is not a list of categories with id, name and taxonomy: fetch the list "
-            "with the true names; run scripts/download_inat2018.sh <root>."
+            "with the true names; run scripts/download_inat2018.sh <root>"
         )
     positions = {category["id"]: position for position, category in enumerate(taxa)}
     if len(positions) != len(taxa):
-        raise AnnotationError(f"{folder / CATEGORIES} lists a category id more than once: fetch it again.")
+        raise AnnotationError(f"{folder / CATEGORIES} lists a category id more than once: fetch it again")
     arrays: dict[str, NDArray[Any]] = {
         "taxa": np.array(
             json.dumps([{rank: c[rank] for rank in (*RANKS, "name") if rank in c} for c in taxa])
@@ -88,19 +88,19 @@ def _build(folder: Path) -> dict[str, NDArray[Any]]:
 def _split(path: Path, positions: Mapping[int, int]) -> tuple[NDArray[np.bytes_], NDArray[np.int32]]:
     content = _load(path, _shorten)
     if not isinstance(content, dict) or not {"images", "annotations"} <= content.keys():
-        raise AnnotationError(f"{path} does not hold lists of images and annotations: fetch it again.")
+        raise AnnotationError(f"{path} does not hold lists of images and annotations: fetch it again")
     names: dict[Any, str] = dict(content["images"])
     if len(names) != len(content["images"]):
         raise AnnotationError(
-            f"{path} lists image id {_first_twice(content['images'])} twice: fetch it again."
+            f"{path} lists image id {_first_twice(content['images'])} twice: fetch it again"
         )
     annotations: list[tuple[Any, Any]] = content["annotations"]
     for image, category in annotations:
         if image not in names or category not in positions:
             what = f"image {image}" if image not in names else f"category {category}"
-            raise AnnotationError(f"{path} has an annotation of {what}, which is not listed: fetch it again.")
+            raise AnnotationError(f"{path} has an annotation of {what}, which is not listed: fetch it again")
     if len({image for image, _ in annotations}) != len(annotations):
-        raise AnnotationError(f"{path} annotates image id {_first_twice(annotations)} twice: fetch it again.")
+        raise AnnotationError(f"{path} annotates image id {_first_twice(annotations)} twice: fetch it again")
     if len(annotations) < len(names):
         log.warning("%s: %d images without annotation are left out", path, len(names) - len(annotations))
     categories = np.array([positions[category] for _, category in annotations], dtype=np.int32)
@@ -108,7 +108,7 @@ def _split(path: Path, positions: Mapping[int, int]) -> tuple[NDArray[np.bytes_]
 
 
 def _shorten(item: dict[str, Any]) -> Any:
-    """Keep only what is needed of an image or annotation while the file is read, which takes a tenth of the memory."""
+    """Keeps only what is needed of an image or annotation while the file is read, which takes a tenth of the memory."""
     if "file_name" in item:
         return item["id"], item["file_name"]
     if "image_id" in item:
@@ -121,7 +121,7 @@ def _load(path: Path, hook: Any = None) -> Any:
         with path.open(encoding="utf-8") as file:
             return json.load(file, object_hook=hook)
     except (ValueError, KeyError) as error:
-        raise AnnotationError(f"Cannot read {path} ({error!r}): fetch it again.") from error
+        raise AnnotationError(f"cannot read {path} ({error!r}): fetch it again") from error
 
 
 def _first_twice(pairs: list[tuple[Any, Any]]) -> Any:

@@ -35,7 +35,7 @@ def known_taxa(root: str | os.PathLike[str] | None = None) -> dict[str, dict[str
 
 def _inat_groups(path: Path) -> list[TaxonGroup]:
     if not path.is_file():
-        raise MissingDataError(f"{path} does not exist: {INat2018.remedy}.")
+        raise MissingDataError(f"{path} does not exist: {INat2018.remedy}")
     try:
         categories = json.loads(path.read_text(encoding="utf-8"))
         taxa: dict[int, Mapping[str, str]] = dict(enumerate(categories))
@@ -45,4 +45,4 @@ def _inat_groups(path: Path) -> list[TaxonGroup]:
             for group in group_by_rank({n: taxon for n, taxon in taxa.items() if rank in taxon}, rank)
         ]
     except (ValueError, TypeError, AttributeError) as error:
-        raise AnnotationError(f"Cannot read {path} ({error}): fetch it again.") from error
+        raise AnnotationError(f"cannot read {path} ({error}): fetch it again") from error

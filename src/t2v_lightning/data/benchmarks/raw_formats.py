@@ -18,11 +18,11 @@ from t2v_lightning.embedding.reference_pickle import read_array_pickle
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn whatever a reader raises into an `AnnotationError` that names the file."""
+    """Turns whatever a reader raises into an `AnnotationError` that names the file."""
     try:
         yield
     except Exception as error:  # on damaged files readers raise errors of many kinds
-        raise AnnotationError(f"Cannot read {path} ({str(error).rstrip('.')}): fetch it again.") from error
+        raise AnnotationError(f"cannot read {path} ({str(error).rstrip('.')}): fetch it again") from error
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:

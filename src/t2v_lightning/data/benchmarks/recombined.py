@@ -44,8 +44,8 @@ class SplitMNIST(MNIST):
         whole = all(isinstance(digit, int) and not isinstance(digit, bool) for digit in digits)
         if not whole or len(set(digits)) < max(2, len(digits)) or not set(digits) <= set(range(10)):
             raise UnknownTaskError(
-                f"Got task_id={task_id!r} for {self.name!r}: allowed are two or more different digits 0..9, "
-                "such as [0, 1], or the number 0..4 of a pair."
+                f"got task_id={task_id!r} for {self.name!r}; allowed are two or more different digits 0..9, "
+                "such as [0, 1], or the number 0..4 of a pair"
             )
         return digits
 

@@ -22,7 +22,7 @@ _FACELESS = ("coffee", "flower", "pagoda", "rocket", "motorcycle")
 def digit_task(
     groups: Mapping[str, Sequence[int]], split: str, train: int = 400, test: int = 200
 ) -> Task[Pixels]:
-    """Tell groups of digits apart: `train` or `test` images in all, equally many of each digit.
+    """Tells groups of digits apart: `train` or `test` images in all, equally many of each digit.
 
     >>> digit_task({"even": [0, 2, 4, 6, 8], "odd": [1, 3, 5, 7, 9]}, "test").num_classes
     2
@@ -37,12 +37,12 @@ def digit_task(
 
 
 def face_other_task(split: str) -> Task[Pixels]:
-    """Tell faces from the other patches of Labeled Faces in the Wild."""
+    """Tells faces from the other patches of Labeled Faces in the Wild."""
     return _task({"face": _faces_part(split, 0), "other": _faces_part(split, 100)})
 
 
 def face_photo_task(split: str) -> Task[Pixels]:
-    """Tell faces from patches of photographs without faces, scaled to the same size and made grey."""
+    """Tells faces from patches of photographs without faces, scaled to the same size and made grey."""
     faces = _faces_part(split, 0)
     crops = [
         crop for name in _FACELESS for crop in CROP_CLASSES[name].crops(split, len(faces) // len(_FACELESS))
@@ -52,7 +52,7 @@ def face_photo_task(split: str) -> Task[Pixels]:
 
 
 def face_turn_task(turns: Mapping[str, int], split: str) -> Task[Pixels]:
-    """Tell how far a face is turned: each class shows the same faces after a number of quarter turns.
+    """Tells how far a face is turned: each class shows the same faces after a number of quarter turns.
 
     >>> face_turn_task({"upright": 0, "upside down": 2}, "train").labels.shape
     (140,)

@@ -22,8 +22,8 @@ def _bundled_file(package: str, filename: str) -> Pixels:
     resource = files(package).joinpath(_FOLDERS[package], filename)
     if not resource.is_file():
         raise MissingDataError(
-            f"The installed {package} does not contain the image {filename}: reinstall scikit-image and "
-            "scikit-learn from their wheels (pip install --force-reinstall scikit-image scikit-learn)."
+            f"the installed {package} does not contain the image {filename}: reinstall scikit-image and "
+            "scikit-learn from their wheels (pip install --force-reinstall scikit-image scikit-learn)"
         )
     with as_file(resource) as path:
         if path.suffix == ".npy":

@@ -138,7 +138,7 @@ CROP_CLASSES: dict[str, CropClass] = {
 
 
 def crop_task(classes: Sequence[str], split: str, train: int = 300, test: int = 150) -> Task[BundledCrop]:
-    """Tell some of `CROP_CLASSES` apart: `train` or `test` crops in all, equally many of each.
+    """Tells some of `CROP_CLASSES` apart: `train` or `test` crops in all, equally many of each.
 
     >>> crop_task(["brick", "grass"], "test").labels.shape
     (150,)

@@ -105,7 +105,7 @@ def spread_crops(
             crops[box] = None
     if len(crops) < count:
         raise DataError(
-            f"Got count={count}, but the region has {len(crops)} such {split} crops of {size} pixels: ask for "
-            "fewer or smaller ones."
+            f"got count={count}, but the region has {len(crops)} such {split} crops of {size} pixels: ask for "
+            "fewer or smaller ones"
         )
     return list(crops)

@@ -102,7 +102,7 @@ class BuiltinDataModule(TaskDataModule):
     ) -> None:
         if name not in BUILTIN_TASKS:
             raise UnknownDataModuleError(
-                f"Got built-in task {name!r}: allowed are {', '.join(BUILTIN_TASKS)}."
+                f"got built-in task {name!r}; allowed are {', '.join(BUILTIN_TASKS)}"
             )
         self.name = name
         self.open_image = BUILTIN_TASKS[name].open_image

@@ -20,7 +20,7 @@ _MEMBERS: dict[str, tuple[str, ...]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Fetch what the command line names.
+    """Fetches what the command line names.
 
     Returns the exit status: 0 if all went well, 1 after an error, 130 after an interrupt. Wrong arguments exit with 2.
     """

@@ -21,14 +21,14 @@ from t2v_lightning.data.errors import DownloadError
 def unpack(
     archive: Path, folder: Path, pattern: str = "*", *, flat: bool = False, progress: bool = True
 ) -> int:
-    """Unpack a tar (of any compression) or zip file; returns the number of files that match the pattern.
+    """Unpacks a tar (of any compression) or zip file; returns the number of files that match the pattern.
 
     Files appear whole or not at all, and those that are there in their full size are left alone, so that
     unpacking can be interrupted and resumed. A leading `/` in a name is dropped.
 
     Args:
         archive: the file to unpack.
-        folder: where it goes; made when it is not there.
+        folder: where it goes; created if it is missing.
         pattern: shell pattern of the names to unpack.
         flat: leave out the folders inside the archive.
         progress: whether to show a progress bar.
@@ -46,7 +46,7 @@ def unpack(
     """
     if not hasattr(tarfile, "data_filter"):
         raise DownloadError(
-            f"Cannot unpack {archive} safely with this version of Python: use 3.10.12, 3.11.4, 3.12 or later."
+            f"cannot unpack {archive} safely with this version of Python: use 3.10.12, 3.11.4, 3.12 or later"
         )
     folder.mkdir(parents=True, exist_ok=True)
     count = 0
@@ -65,10 +65,10 @@ def unpack(
                 elif not (member.isfile() or member.isdir()):
                     raise tarfile.SpecialFileError(member)
     except (tarfile.FilterError, IsADirectoryError) as error:
-        raise DownloadError(f"Archive {archive} is refused: {error}. Fetch it from elsewhere.") from error
+        raise DownloadError(f"archive {archive} is refused: {error}. Fetch it from elsewhere") from error
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError) as error:
         raise DownloadError(
-            f"Archive {archive} is damaged ({error}): delete it and fetch it again."
+            f"archive {archive} is damaged ({error}): delete it and fetch it again"
         ) from error
     return count
 

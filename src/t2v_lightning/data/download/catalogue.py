@@ -54,7 +54,7 @@ class Source:
         return 0 if self.is_there(root) else self.space - sum(path.stat().st_size for path in there)
 
     def fetch(self, root: Path, *, progress: bool = True, keep_archive: bool = True) -> None:
-        """Fetch and unpack the file, unless that is done; can be interrupted and called again at any time.
+        """Fetches and unpacks the file, unless that is done; can be interrupted and called again at any time.
 
         Of two processes that do so at the same time, one waits for the other.
 
@@ -84,7 +84,7 @@ class Source:
 def fetch_all(
     sources: Sequence[Source], root: Path, *, progress: bool = True, keep_archives: bool = True
 ) -> None:
-    """Fetch and unpack those files that are not there yet; can be interrupted and called again at any time.
+    """Fetches and unpacks those files that are not there yet; can be interrupted and called again at any time.
 
     Raises:
         DownloadError: too little space, no connection, a wrong checksum or a bad archive.

@@ -13,7 +13,7 @@ class DownloadableDataModule(TaskDataModule):
     """A benchmark of `CATALOGUE`, in the folders that torchvision uses.
 
     Args:
-        root: folder that holds the benchmark's own folder, or in which it is made.
+        root: folder that holds the benchmark's own folder, or in which it is created.
         task_id: see `TaskDataModule`.
         download: whether `prepare_data` fetches what is missing.
         options: see `TaskDataModule`.
@@ -45,7 +45,7 @@ class DownloadableDataModule(TaskDataModule):
         return self.sources or (self.name,)
 
     def prepare_data(self) -> None:
-        """Fetch what is missing below `root` and verify its checksum; Lightning calls this in one process of each
+        """Fetches what is missing below `root` and verifies its checksum; Lightning calls this in one process of each
         machine.
 
         Raises:

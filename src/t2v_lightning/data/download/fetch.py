@@ -44,7 +44,7 @@ def bytes_progress(enabled: bool = True) -> Progress:
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """Check that the disk of `folder`, which need not exist yet, has `needed` bytes free.
+    """Checks that the disk of `folder`, which need not exist yet, has `needed` bytes free.
 
     Raises:
         DownloadError: it has fewer.
@@ -53,13 +53,13 @@ def check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise DownloadError(
-            f"Got {_with_unit(free)} of free space in {folder}, but {_with_unit(needed)} are needed: free some, "
-            "or choose another root."
+            f"got {_with_unit(free)} of free space in {folder}, but {_with_unit(needed)} are needed: free some, "
+            "or choose another root"
         )
 
 
 def fetch(urls: Sequence[str], path: Path, checksum: str, *, progress: bool = True) -> Path:
-    """Fetch a file from the first of its addresses that gives it.
+    """Fetches a file from the first of its addresses that gives it.
 
     Bytes go to `path` + ".part", which a later call continues; the file appears under its own name once it is
     complete and its checksum right. Processes that may fetch the same file at the same time need a lock.
@@ -71,7 +71,7 @@ def fetch(urls: Sequence[str], path: Path, checksum: str, *, progress: bool = Tr
         progress: whether to show a progress bar.
 
     Raises:
-        DownloadError: no address gives the file, or its checksum is another.
+        DownloadError: no address gives the file, or its checksum is wrong.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
@@ -98,20 +98,20 @@ def _with_unit(size: int) -> str:
 
 def _fetch_checked(url: str, part: Path, checksum: str, bar: Progress) -> None:
     resumed = part.exists() and part.stat().st_size > 0
-    # After a resumed one a second attempt, as the first bytes may be those of another version of the file.
+    # A resumed download gets a second attempt, as its first bytes may be those of another version of the file.
     for _ in range(2 if resumed else 1):
         _fetch_part(url, part, bar)
         if _has_checksum(part, checksum, bar):
             return
         part.unlink()
     raise DownloadError(
-        f"Got a file from {url} whose checksum is not {checksum}, and deleted it: try again later, or put the "
-        f"right file at {part.with_suffix('')} yourself."
+        f"got a file from {url} whose checksum is not {checksum}, and deleted it: try again later, or put the "
+        f"right file at {part.with_suffix('')} yourself"
     )
 
 
 def _fetch_part(url: str, part: Path, bar: Progress) -> None:
-    """Fetch until the file is complete, resuming after every broken connection."""
+    """Fetches until the file is complete, resuming after every broken connection."""
     failures = 0
     while True:
         before = part.stat().st_size if part.exists() else 0
@@ -123,8 +123,8 @@ def _fetch_part(url: str, part: Path, bar: Progress) -> None:
             failures = 0 if gained else failures + 1
             if failures >= ATTEMPTS:
                 raise DownloadError(
-                    f"Cannot fetch {url} ({error}): check the connection and run the same again, which resumes "
-                    f"after the {before:,} bytes that are there."
+                    f"cannot fetch {url} ({error}): check the connection and try again, which resumes "
+                    f"after the {before:,} bytes that are there"
                 ) from error
             time.sleep(PAUSE * 2 ** max(0, failures - 1))
 
@@ -143,7 +143,7 @@ def _transfer(url: str, part: Path, bar: Progress) -> None:
             raise _BrokenError("the server's file is shorter than what is there") from error
         if error.code < 500 and error.code not in (408, 429):
             raise DownloadError(
-                f"Cannot fetch {url} ({error}): the file may have moved; fetch it in another way."
+                f"cannot fetch {url} ({error}): the file may have moved; fetch it in another way"
             ) from error
         raise _BrokenError(str(error)) from error
     except (HTTPException, OSError) as error:

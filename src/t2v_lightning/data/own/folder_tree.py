@@ -35,7 +35,7 @@ def find_tasks(root: Path) -> dict[str, dict[Split, Path]]:
     classes = _subfolders(splits["train"])
     if not classes:
         raise MissingDataError(
-            f"{splits['train']} holds no folder: allowed are class/image and task/class/image."
+            f"{splits['train']} holds no folder; allowed are class/image and task/class/image"
         )
     if any(_is_image(entry.name) for folder in classes for entry in os.scandir(folder)):
         return {root.resolve().name: splits}
@@ -61,12 +61,12 @@ def folder_task(root: Path, folder: Path) -> Task[np.bytes_]:
         sub.name: [os.path.relpath(file, root) for file in _images(sub)] for sub in _subfolders(folder)
     }
     if not classes:
-        raise MissingDataError(f"{folder} holds no folder: make one for each class, with its images inside.")
+        raise MissingDataError(f"{folder} holds no folder: make one for each class, with its images inside")
     for name, files in classes.items():
         if not files:
             raise MissingDataError(
                 f"{folder / name} holds no image (files ending in {', '.join(IMAGE_SUFFIXES)}): add some, or "
-                "remove the folder."
+                "remove the folder"
             )
     labels = np.repeat(np.arange(len(classes)), [len(files) for files in classes.values()])
     return Task(pack_names(file for files in classes.values() for file in files), labels, tuple(classes))

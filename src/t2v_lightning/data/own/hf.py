@@ -83,15 +83,15 @@ class HuggingFace(TaskDataModule):
         return "bernoulli" if self._task("train").labels.ndim == 2 else "softmax"
 
     def prepare_data(self) -> None:
-        """Fetch the dataset if it is missing; Lightning calls this in one process of each machine."""
+        """Fetches the dataset if it is missing; Lightning calls this in one process of each machine."""
         self._read_splits()
 
     def load_task(self, split: Split) -> Task[Any]:
         splits = self._read_splits()
         if self.train_split not in splits:
             raise MissingDataError(
-                f"Dataset {self.task_name!r} has no split {self.train_split!r}: allowed are "
-                f"{', '.join(splits)}; pass train_split=."
+                f"dataset {self.task_name!r} has no split {self.train_split!r}; allowed are "
+                f"{', '.join(splits)}; pass train_split="
             )
         parts = {"train": self._split_task(splits, self.train_split)}
         held = self.test_split or next((name for name in SPLIT_NAMES["test"] if name in splits), None)
@@ -99,8 +99,8 @@ class HuggingFace(TaskDataModule):
             parts["train"], parts["test"] = hold_out(parts["train"])
         elif held not in splits:
             raise MissingDataError(
-                f"Dataset {self.task_name!r} has no split {held!r}: allowed are {', '.join(splits)}; pass "
-                "test_split=."
+                f"dataset {self.task_name!r} has no split {held!r}; allowed are {', '.join(splits)}; pass "
+                "test_split="
             )
         elif split == "test":
             parts["test"] = self._split_task(splits, held)
@@ -126,12 +126,12 @@ class HuggingFace(TaskDataModule):
         if (folder / "dataset_dict.json").exists() or (folder / "dataset_info.json").exists():
             return library.load_from_disk(str(folder))
         if self.dataset is None:
-            raise MissingDataError(f"{folder} was not written by save_to_disk: {self.remedy}.")
+            raise MissingDataError(f"{folder} was not written by save_to_disk: {self.remedy}")
         try:
             return library.load_dataset(self.dataset, self.config, cache_dir=self.root and str(self.root))
         except (OSError, ValueError) as error:
             raise MissingDataError(
-                f"Cannot load dataset {self.dataset!r} ({error}): {self.remedy}."
+                f"cannot load dataset {self.dataset!r} ({error}): {self.remedy}"
             ) from error
 
     def _split_task(self, splits: dict[str, Any], name: str) -> Task[Any]:
@@ -155,7 +155,7 @@ class HuggingFace(TaskDataModule):
             return asked or found[0]
         what = f"no column {asked!r}" if asked is not None else f"no column that could be the {option}"
         raise AnnotationError(
-            f"Dataset {self.task_name!r} has {what}: allowed are {', '.join(features)}; pass {option}=."
+            f"dataset {self.task_name!r} has {what}; allowed are {', '.join(features)}; pass {option}="
         )
 
 
@@ -164,7 +164,7 @@ def _library() -> Any:
         import datasets
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "Hugging Face datasets need the library datasets: pip install 't2v-lightning[hf]'."
+            "Hugging Face datasets need the library datasets: pip install 't2v-lightning[hf]'"
         ) from error
     return datasets
 
@@ -179,7 +179,7 @@ def _open_row(images: list[Any], column: str, sample: NDArray[np.int64]) -> Imag
     place, row = (int(number) for number in sample)
     cell = images[place][row][column]
     if cell is None:
-        raise ImageError(f"Row {row} of split {place} has no image: add it, or pass on_error='skip'.")
+        raise ImageError(f"row {row} of split {place} has no image: add it, or pass on_error='skip'")
     if cell["bytes"] is None:
         return open_rgb(cell["path"])
     return open_bytes(cell["bytes"], f"in row {row} of split {place}")
@@ -193,14 +193,14 @@ def _labels(part: Any, column: str) -> tuple[NDArray[Any], tuple[str, ...]]:
     values = [value for cell in cells for value in (cell if many else [cell])]
     if not all(isinstance(value, (int, str)) for value in values):
         raise AnnotationError(
-            f"Got column {column!r} of type {kind}: allowed are classes (whole numbers or strings) and lists of "
-            "classes, without empty cells; pass label_column=."
+            f"got column {column!r} of type {kind}; allowed are classes (whole numbers or strings) and lists of "
+            "classes, without empty cells; pass label_column="
         )
     names = list(getattr(_inner(kind), "names", None) or [])
     classes = list(range(len(names))) or sorted(set(values))
     if not set(values) <= set(classes):
         raise AnnotationError(
-            f"Got {min(set(values) - set(classes))} in column {column!r}: allowed are 0..{len(names) - 1}; relabel "
-            "or drop those rows."
+            f"got {min(set(values) - set(classes))} in column {column!r}; allowed are 0..{len(names) - 1}; relabel "
+            "or drop those rows"
         )
     return label_array(cells, classes), tuple(names or map(str, classes))

@@ -41,7 +41,7 @@ class ImageFolder(FileDataModule):
         label_column: its column of classes, or several columns of 0 and 1 (Bernoulli likelihood).
         label_separator: what separates several labels in one cell (Bernoulli likelihood).
         split_column, task_column: its columns of splits and tasks, if it has them.
-        test_every: how many images of a class there are to one test image, where no split is given.
+        test_every: one of this many images of a class is a test image, where no split is given.
         options: see `TaskDataModule`.
 
     Raises:
@@ -133,7 +133,7 @@ class ImageFolder(FileDataModule):
         if "train" not in rows:
             raise AnnotationError(
                 f"{path} has no train images of task {self.task_name!r}: mark some as train in column "
-                f"{self.split_column!r}."
+                f"{self.split_column!r}"
             )
         # An image in both splits would be tested on after it was trained on.
         table_images(path, columns, [row for own in rows.values() for row in own], self.image_column)
@@ -148,7 +148,7 @@ class ImageFolder(FileDataModule):
         split = str(columns[self.split_column][row]).lower()
         if split not in _SPLITS:
             raise AnnotationError(
-                f"{self._table_path()}, row {row + 2}: got split {split!r}: allowed are {', '.join(_SPLITS)}."
+                f"{self._table_path()}, row {row + 2}: got split {split!r}; allowed are {', '.join(_SPLITS)}"
             )
         return _SPLITS[split]
 

@@ -28,22 +28,22 @@ def read_table(path: Path) -> dict[str, list[Any]]:
         ModuleNotFoundError: it is a Parquet file, and pyarrow is not installed.
     """
     if not path.exists():
-        raise MissingDataError(f"Table {path} does not exist: pass the right table= or root=.")
+        raise MissingDataError(f"table {path} does not exist: pass the right table= or root=")
     if path.suffix.lower() == ".parquet":
         return _read_parquet(path)
     if path.suffix.lower() not in TABLE_SUFFIXES:
-        raise AnnotationError(f"Got table {path}: allowed are files that end in {', '.join(TABLE_SUFFIXES)}.")
+        raise AnnotationError(f"got table {path}; allowed are files that end in {', '.join(TABLE_SUFFIXES)}")
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = [row for row in csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",") if row]
     header = rows[0] if rows else []
     if len(set(header)) != len(header) or not header:
         raise AnnotationError(
-            f"{path}: got the columns {', '.join(header) or '(none)'}: give each its own name."
+            f"{path}: got the columns {', '.join(header) or '(none)'}: give each its own name"
         )
     for number, row in enumerate(rows[1:], start=2):
         if len(row) != len(header):
             raise AnnotationError(
-                f"{path}, row {number}: got {len(row)} cells for {len(header)} columns: give one for each column."
+                f"{path}, row {number}: got {len(row)} cells for {len(header)} columns: give one for each column"
             )
     return {name: [row[column] for row in rows[1:]] for column, name in enumerate(header)}
 
@@ -53,24 +53,24 @@ def _read_parquet(path: Path) -> dict[str, list[Any]]:
         from pyarrow import ArrowException, parquet
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "Parquet tables need pyarrow: pip install 't2v-lightning[hf]', or save the table as CSV."
+            "Parquet tables need pyarrow: pip install 't2v-lightning[hf]', or save the table as CSV"
         ) from error
     try:
         columns: dict[str, list[Any]] = parquet.read_table(path).to_pydict()
     except (ArrowException, OSError) as error:
-        raise AnnotationError(f"Cannot read table {path} ({error}). Write it again.") from error
+        raise AnnotationError(f"cannot read table {path} ({error}). Write it again") from error
     return columns
 
 
 def check_columns(path: Path, table: Mapping[str, Sequence[Any]], names: Sequence[str]) -> None:
-    """Check that the table has these columns.
+    """Checks that the table has these columns.
 
     Raises:
         AnnotationError: it lacks one; the message lists those that it has.
     """
     for name in names:
         if name not in table:
-            raise AnnotationError(f"{path} has no column {name!r}: allowed are {', '.join(table)}.")
+            raise AnnotationError(f"{path} has no column {name!r}; allowed are {', '.join(table)}")
 
 
 def table_images(
@@ -84,7 +84,7 @@ def table_images(
     images = [str(_filled(path, table[image_column][row], image_column, row)) for row in rows]
     if len(set(images)) != len(images):
         twice = Counter(images).most_common(1)[0][0]
-        raise AnnotationError(f"{path}: image {twice} occurs more than once. Keep one row for each image.")
+        raise AnnotationError(f"{path}: image {twice} occurs more than once. Keep one row for each image")
     return images
 
 
@@ -104,8 +104,8 @@ def table_task(
         rows: row numbers from 0.
         image_column: column of file names.
         label_column: a column of classes (names or numbers) or of lists of classes; or several columns of 0
-            and 1, each of them a label. Lists and several columns give many labels a sample.
-        separator: what separates the classes in a cell of `label_column`, for many labels a sample.
+            and 1, each of them a label. Lists and several columns give many labels per sample.
+        separator: what separates the classes in a cell of `label_column`, for many labels per sample.
 
     Raises:
         AnnotationError: a cell is empty, a file occurs twice, or a column of 0 and 1 holds something else.
@@ -153,13 +153,13 @@ def _sorted(names: set[str]) -> list[str]:
 
 def _filled(path: Path, cell: Any, column: str, row: int) -> Any:
     if cell is None or cell == "":
-        raise AnnotationError(f"{path}, row {row + 2}: column {column!r} is empty. Fill it or drop the row.")
+        raise AnnotationError(f"{path}, row {row + 2}: column {column!r} is empty. Fill it or drop the row")
     return cell
 
 
 def _flag(path: Path, cell: Any, column: str, row: int) -> int:
     if str(cell).strip().lower() not in ("0", "1", "0.0", "1.0", "true", "false"):
         raise AnnotationError(
-            f"{path}, row {row + 2}: got {cell!r} in column {column!r}: allowed are 0 and 1."
+            f"{path}, row {row + 2}: got {cell!r} in column {column!r}; allowed are 0 and 1"
         )
     return int(str(cell).strip().lower() in ("1", "1.0", "true"))

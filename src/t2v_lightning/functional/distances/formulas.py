@@ -70,7 +70,7 @@ class Distance:
 
 
 def single_precision(rows: Rows) -> Rows:
-    """The rows in float32, unless a quotient of theirs could leave its range."""
+    """The rows in float32, unless one of their quotients could fall outside its range."""
     peaks = rows.fisher.max(1)
     fits = peaks.min() > 1e-10 and peaks.max() < 1e8
     return Rows(rows.fisher.astype(np.float32), rows.scale) if fits else rows
@@ -80,7 +80,7 @@ def cosine(a: Rows, b: Rows) -> Matrix:
     """`1 - cos(p, q)` with p = h0 / (h0 + h1 + 1e-8) and q = h1 / (h0 + h1 + 1e-8).
 
     Quotients are in the dtype of the rows, float32 in most cases; the error is then below 1e-6, unless
-    `torch.set_float32_matmul_precision("medium")` asks a CPU that has it for bfloat16. They are torch's, which
+    `torch.set_float32_matmul_precision("medium")` lets a CPU that has bfloat16 use it. Torch computes them, and
     shares each operation among its threads; the dot products are a batch of 2 x 2 matrices.
     """
     h0, h1 = _one_dtype(a, b)
@@ -165,13 +165,13 @@ def normalized_cosine(a: Rows, b: Rows) -> Matrix:
 def correlation(a: Rows, b: Rows) -> Matrix:
     """One minus Pearson's correlation of v0 and v1."""
     (x, k0), (y, k1) = _variance(a.fisher), _variance(b.fisher)
-    # Centring each row first keeps the digits; the pair's own means differ from it by the left-out entries only.
+    # Centring each row first keeps the digits; the means of a pair differ from it only by the left-out entries.
     x, y = (z - z.sum(1, keepdims=True) / k.sum(1, keepdims=True) * k for z, k in ((x, k0), (y, k1)))
     count = _common(k0, k1)
     sum_x, sum_y = _sum_where(x, k1), _sum_where(y, k0).T
     squares_x, squares_y = _sum_where(x * x, k1), _sum_where(y * y, k0).T
     var_x, var_y = squares_x - sum_x**2 / count, squares_y - sum_y**2 / count
-    # A left-out entry far above the others takes their digits with it: those pairs one by one.
+    # A left-out entry far above the others costs them their digits: such pairs are computed one by one.
     poor = (var_x < 1e-7 * squares_x) | (var_y < 1e-7 * squares_y) | (squares_x == 0) | (squares_y == 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         result = 1 - (x @ y.T - sum_x * sum_y / count) / np.sqrt(var_x * var_y)
@@ -186,7 +186,7 @@ def _correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
     x, y = x - x.mean(), y - y.mean()
     norms = math.sqrt((x @ x) * (y @ y))
     if norms <= 1e-14 * len(x):
-        raise ValueError("a correlation is not defined where all entries in common are equal. Use 'cosine'.")
+        raise ValueError("a correlation is not defined where all entries in common are equal. Use 'cosine'")
     return float(x @ y) / norms
 
 
@@ -226,7 +226,7 @@ def is_dead(fisher: Matrix) -> Mask:
 
 
 def _one_dtype(a: Rows, b: Rows) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Their Fisher entries in the wider dtype of the two, writable, as torch asks of what it shares."""
+    """Their Fisher entries in the wider dtype of the two, writable, as torch requires of arrays that it shares."""
     dtype = np.result_type(a.fisher, b.fisher)
     return np.require(a.fisher, dtype, ["C", "W"]), np.require(b.fisher, dtype, ["C", "W"])
 
@@ -267,12 +267,12 @@ def _sum_where(x: Matrix, keep: Mask) -> Matrix:
 
 
 def _common(k0: Mask, k1: Mask) -> Matrix:
-    """[m, n]: how many entries a pair has in common; an error where that is none."""
+    """[m, n]: how many entries a pair has in common; an error if there are none."""
     count = _sum_where(k0.astype(np.float64), k1)
     if not count.all():
         raise ValueError(
             "two embeddings have no entry in common that is above zero: a variance-based distance between"
-            " them is not defined. Use 'cosine'."
+            " them is not defined. Use 'cosine'"
         )
     return count
 

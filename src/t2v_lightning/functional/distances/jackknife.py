@@ -106,6 +106,6 @@ def _with_weight(sums: ArrayLike, weights: ArrayLike) -> tuple[Array, Array]:
     if len(weights) < 2:
         raise ValueError(
             f"the uncertainty of an embedding comes from its groups of images; this one has {len(weights)}"
-            " with images in it, and two are needed. Use more images."
+            " with images in it, and two are needed. Use more images"
         )
     return sums, weights

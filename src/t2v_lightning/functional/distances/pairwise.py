@@ -69,8 +69,8 @@ def pdist(
             embeddings apart. The diagonal is 0. The variance-based distances turn on filters that few
             images excite, and their errors are then too small.
         out: array [n, n] that takes the distances, such as a `numpy.memmap` for many embeddings.
-        progress: a function that is called with the number of finished pairs and of all pairs as the work
-            goes on, or True to print the share to stderr. Pairs with a group deleted count too.
+        progress: a function, called with the number of finished pairs and of all pairs during the work. Pairs
+            with a group deleted count too.
         alpha: weight of the second term of `asymmetric`, 0.15 by default.
         trivial: the embedding t0 of `asymmetric`. Variational embeddings have their own,
             fisher = scale; Monte Carlo embeddings have no such unit, so for them it must be given.
@@ -133,16 +133,16 @@ def noise_floor(embeddings: Embeddings, distance: str = "cosine") -> Matrix:
     """How far apart two independent halves of one task lie; distances below it mean little.
 
     The groups of images of an embedding are halved by each bit of their number (16 groups: four
-    ways), and the floor is the mean distance between the halves. A half has half of the images, so
-    two embeddings of all of them lie closer still. For `asymmetric` it is the floor of its first
+    ways), and the floor is the mean distance between the halves. A half has only half of the images,
+    so two embeddings of all images lie closer still. For `asymmetric` it is the floor of its first
     term, `cosine`.
 
     Returns:
         float64 [n], one floor for each embedding.
 
     Raises:
-        ValueError: an unknown distance, embeddings that carry no sums over groups, or one of which a single
-            group holds everything.
+        ValueError: an unknown distance, embeddings that carry no sums over groups, or an embedding that
+            has all its information in one group.
     """
     kind = _kind("cosine" if distance == "asymmetric" else distance)
     rows = gather(embeddings)
@@ -153,7 +153,7 @@ def noise_floor(embeddings: Embeddings, distance: str = "cosine") -> Matrix:
         tiles = [(gather([x]), gather([y])) for x, y in pairs if x.any() and y.any()]
         if not tiles:
             raise ValueError(
-                f"embeddings[{i}]: one group of its images holds all its information. Use more images."
+                f"embeddings[{i}]: one group of its images holds all its information. Use more images"
             )
         floors[i] = np.mean(
             [kind.formula(replace(x, scale=scale), replace(y, scale=scale)) for x, y in tiles]
@@ -168,7 +168,7 @@ def _distances(
     return_stderr: bool,
     *,
     out: Matrix | None = None,
-    progress: Progress | bool | None = None,
+    progress: Progress | None = None,
     alpha: float = 0.15,
     trivial: Any = None,
 ) -> Matrix | tuple[Matrix, Matrix]:
@@ -187,11 +187,11 @@ def _distances(
     shape = (len(rows), len(rows if columns is None else columns))
     size = rows.fisher.shape[1]
     if columns is not None and columns.fisher.shape[1] != size:
-        raise ValueError(f"embeddings of {size} and of {columns.fisher.shape[1]} entries cannot be compared.")
+        raise ValueError(f"embeddings of {size} and of {columns.fisher.shape[1]} entries cannot be compared")
     if out is None:
         out = np.empty(shape)
     elif out.shape != shape or out.dtype.kind != "f":
-        raise ValueError(f"out is {out.dtype} {list(out.shape)}; expected an array of floats {list(shape)}.")
+        raise ValueError(f"out is {out.dtype} {list(out.shape)}; expected an array of floats {list(shape)}")
     if kind.uses_variance:
         warn_about_dead([rows] if columns is None else [rows, columns], distance)
     deletions_a, deletions_b = (sum(int((w > 0).sum()) for _, w in groups) for groups in (groups_a, groups_b))
@@ -207,7 +207,7 @@ def _distances(
 
 def _kind(distance: str) -> Distance:
     if distance not in DISTANCES:
-        raise ValueError(f"unknown distance {distance!r}; choose one of {', '.join(DISTANCES)}.")
+        raise ValueError(f"unknown distance {distance!r}; allowed are {', '.join(DISTANCES)}")
     return DISTANCES[distance]
 
 
@@ -217,13 +217,13 @@ def _trivial(rows: Rows, trivial: Any) -> Rows | None:
     if trivial is not None:
         unit = gather([trivial], "trivial")
         if unit.fisher.shape[1] != size:
-            raise ValueError(f"trivial has {unit.fisher.shape[1]} entries; the embeddings have {size}.")
+            raise ValueError(f"trivial has {unit.fisher.shape[1]} entries; the embeddings have {size}")
         return unit
     without = (rows.scale == 1).all(1)
     if without.any():
         raise ValueError(
             f"embedding {int(without.argmax())} has no trivial embedding of its own: only variational ones do"
             " (fisher = scale), Monte Carlo ones have no such unit. Pass trivial=, an embedding to"
-            " measure complexity from."
+            " measure complexity from"
         )
     return None

@@ -1,4 +1,4 @@
-"""From what callers pass as embeddings to rows of numbers, checked so that a distance means something."""
+"""Turns what callers pass as embeddings into rows of numbers, checked so that a distance means something."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def gather(embeddings: Embeddings, name: str = "embeddings") -> Rows:
             embedding of zeros, which has no direction and no variance.
     """
     if hasattr(embeddings, "fisher"):
-        raise TypeError(f"{name} is one embedding; pass a list of them.")
+        raise TypeError(f"{name} is one embedding; pass a list of them")
     if len(embeddings) == 0:
-        raise ValueError(f"{name} is empty; pass at least one embedding.")
+        raise ValueError(f"{name} is empty; pass at least one embedding")
     if isinstance(embeddings, np.ndarray) and embeddings.ndim == 2 and embeddings.dtype == np.float64:
         fisher = embeddings
     else:
@@ -41,7 +41,7 @@ def gather(embeddings: Embeddings, name: str = "embeddings") -> Rows:
         )
     if fisher.size and not (fisher.min() >= 0 and np.isfinite(fisher.max())):
         i = int((~np.isfinite(fisher) | (fisher < 0)).any(1).argmax())
-        raise ValueError(f"{name}[{i}] has Fisher entries that are negative or not finite.")
+        raise ValueError(f"{name}[{i}] has Fisher entries that are negative or not finite")
     peaks = fisher.max(1) if fisher.shape[1] else np.zeros(len(fisher))
     if is_dead(peaks).any():
         i = int(is_dead(peaks).argmax())
@@ -50,7 +50,7 @@ def gather(embeddings: Embeddings, name: str = "embeddings") -> Rows:
         i = int(((peaks > _LARGEST) | (peaks < 1 / _LARGEST)).argmax())
         raise ValueError(
             f"the largest Fisher entry of {name}[{i}] is {peaks[i]:.3g}; it must lie between {1 / _LARGEST:g} and "
-            f"{_LARGEST:g}, so that its square is a number."
+            f"{_LARGEST:g}, so that its square is a number"
         )
     scales = [getattr(e, "scale", None) for e in embeddings]
     if all(scale is None for scale in scales):
@@ -61,7 +61,7 @@ def gather(embeddings: Embeddings, name: str = "embeddings") -> Rows:
 
 
 def check_comparable(embeddings: Iterable[Any]) -> None:
-    """An error unless all embeddings agree in what they are `comparable_by`; what one of them does not record passes.
+    """Raises unless all embeddings agree in what they are `comparable_by`; what one of them does not record is ignored.
 
     Args:
         embeddings: objects that may have a mapping `comparable_by`, such as that of `Embedding`, and a `task_name`.
@@ -78,7 +78,7 @@ def check_comparable(embeddings: Iterable[Any]) -> None:
                 shown = f" ({first!r} and {value!r})" if isinstance(value, str) else ""
                 raise ValueError(
                     f"embeddings {first_label} and {label} cannot be compared: their {what} differs{shown}."
-                    " Compare embeddings of one probe, method and choice of layers."
+                    " Compare embeddings of one probe, method and choice of layers"
                 )
 
 
@@ -86,19 +86,19 @@ def groups_of(embedding: Any, label: str) -> Groups:
     """`group_sums` [G, D] and `group_weights` [G] of an embedding.
 
     Raises:
-        ValueError: it carries none.
+        ValueError: the embedding carries none.
     """
     sums, weights = getattr(embedding, "group_sums", None), getattr(embedding, "group_weights", None)
     if sums is None or weights is None:
         raise ValueError(
             f"{label} carries no sums over groups of images, from which its uncertainty is computed. Monte Carlo"
-            " embeddings of this package carry them; variational ones and those of other programs do not."
+            " embeddings of this package carry them; variational ones and those of other programs do not"
         )
     return np.asarray(sums), np.asarray(weights)
 
 
 def warn_about_dead(rows: Sequence[Rows], distance: str) -> None:
-    """Say once how many entries a variance-based distance leaves out."""
+    """Warns once how many entries a variance-based distance leaves out."""
     counts = [int(is_dead(part.fisher).sum()) for part in rows]
     if sum(counts):
         total = sum(part.fisher.size for part in rows)
@@ -115,7 +115,7 @@ def _stack(vectors: list[NDArray[np.float64]], name: str) -> NDArray[np.float64]
         if len(vector) != size:
             raise ValueError(
                 f"{name}[{i}] has {len(vector)} entries and {name}[0] has {size}: embeddings of different"
-                " probes or layers cannot be compared."
+                " probes or layers cannot be compared"
             )
     return np.stack(vectors)
 
@@ -127,10 +127,10 @@ def _vector(value: Any, name: str) -> NDArray[np.float64]:
         vector = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
         raise TypeError(
-            f"{name} is a {type(value).__name__}; expected an embedding or a vector of numbers."
+            f"{name} is a {type(value).__name__}; expected an embedding or a vector of numbers"
         ) from None
     if vector.ndim != 1 or vector.size == 0:
         raise ValueError(
-            f"{name} has shape {list(vector.shape)}; expected [D]. An array of embeddings is [n, D]."
+            f"{name} has shape {list(vector.shape)}; expected [D]. An array of embeddings is [n, D]"
         )
     return vector

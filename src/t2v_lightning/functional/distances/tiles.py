@@ -15,14 +15,14 @@ from t2v_lightning.functional.distances.jackknife import jackknife_bias, jackkni
 from t2v_lightning.functional.distances.rows import Groups
 
 Advance = Callable[[int], None]
-"""Told of how many pairs are finished, by several threads."""
+"""Called with the number of pairs just finished, from several threads."""
 
-# Embeddings whose deletions are held at a time.
+# Number of embeddings whose deletions are in memory at a time.
 _DELETED_AT_ONCE = 8
 
 
 def fill_distances(out: Matrix, kind: Distance, a: Rows, b: Rows | None, advance: Advance) -> None:
-    """Write the distances from `a` [m, D] to `b` [n, D], or among `a`, into `out` [m, n]."""
+    """Writes the distances from `a` [m, D] to `b` [n, D], or among `a`, into `out` [m, n]."""
     mirrored = b is None and kind.symmetric
     columns = a if b is None else b
     formula, threaded = kind.formula, kind.threaded
@@ -38,7 +38,7 @@ def fill_distances(out: Matrix, kind: Distance, a: Rows, b: Rows | None, advance
             part = slice(first, first + kind.tile[1])
             values = formula(a[rows], columns[part])
             if mirrored and first == start:
-                # `entropy` differs when a pair is turned round, most for entries near 1e-8: the upper triangle counts.
+                # `entropy` differs when a pair is swapped, most for entries near 1e-8: the upper triangle counts.
                 square = values[:, : len(values)]
                 square[:] = np.triu(square) + np.triu(square, 1).T
             out[rows, part] = values
@@ -105,7 +105,7 @@ def _deletions(
         if not deleted.fisher.any(1).all():
             raise ValueError(
                 "one group of an embedding's images holds all its information, so its uncertainty is not known. "
-                "Use more images."
+                "Use more images"
             )
         values = np.empty((len(deleted), len(columns)))
         fill_distances(values, kind, deleted, columns, advance)

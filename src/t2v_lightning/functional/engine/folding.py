@@ -47,7 +47,7 @@ class Fold:
     conv_bias: str | None
 
     def apply(self, weight: Tensor, tensors: Mapping[str, Tensor]) -> FoldedWeight:
-        """Folds the BatchNorm into W, in float64 until the end: a rounding error of s would be that of a filter.
+        """Folds the BatchNorm into W, in float64 until the end: a rounding error in s would affect the whole filter.
 
         Args:
             weight: W [filters, ...].
@@ -64,7 +64,7 @@ class Fold:
         if self.norm_bias is not None:
             shift += exact(self.norm_bias)
         scaled = weight.double() * scale.view(-1, *[1] * (weight.dim() - 1))
-        square = scale.square().to(torch.promote_types(weight.dtype, torch.float32))  # float16 ends at 6e-8
+        square = scale.square().to(torch.promote_types(weight.dtype, torch.float32))  # float16 stops at 6e-8
         return FoldedWeight(scaled.to(weight.dtype), shift.to(weight.dtype), square)
 
 
@@ -112,7 +112,7 @@ class _ConvolutionReaders:
         return result
 
     def pairs(self) -> Iterator[tuple[Call, Call]]:
-        """Each convolution whose output nothing reads but one BatchNorm in eval mode, and that BatchNorm."""
+        """Each convolution whose output is read only by one BatchNorm in eval mode, and that BatchNorm."""
         for output, conv in self._convolutions:
             readers = self._readers[id(output)]
             norm = readers[0] if len(readers) == 1 else None

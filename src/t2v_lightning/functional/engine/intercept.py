@@ -30,7 +30,7 @@ _ATTENTION = types.FunctionType(
 
 
 class Intercept(TorchFunctionMode):
-    """Hands every torch function call in its block to `handle`, also those of compiled parts and of attention.
+    """Hands every torch function call in its block to `handle`, including those of compiled parts and of attention.
 
     >>> called = []
     >>> def handle(func, args, kwargs):
@@ -79,7 +79,7 @@ def frozen(module: nn.Module) -> Iterator[None]:
 
 
 def no_gradient_error(layer: str) -> RuntimeError:
-    """For a layer that must take part in the backward pass and cannot."""
+    """The error for a layer that must take part in the backward pass and cannot."""
     return RuntimeError(
         f"layer {layer!r} runs without gradients inside the network's forward pass (under torch.no_grad, or in a "
         "checkpointed block); switch that off, or leave its stage out with skip_layers"
@@ -87,7 +87,7 @@ def no_gradient_error(layer: str) -> RuntimeError:
 
 
 def control_flow_error(layer: str) -> RuntimeError:
-    """For a layer that the network calls more often, or less often, than it did for the example."""
+    """The error for a layer that the network calls more often, or less often, than for the example."""
     return RuntimeError(
         f"layer {layer!r} ran a different number of times than in the tracing pass; data-dependent control flow is "
         "not supported"

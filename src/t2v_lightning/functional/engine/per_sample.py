@@ -22,7 +22,7 @@ class PerSampleFisher:
     """Squared per-sample gradients of every measured filter of a network.
 
     Args:
-        model: in eval mode; it is left as it is. Inputs are a tensor, a tuple (positional arguments) or a dict
+        model: in eval mode; it is not changed. Inputs are a tensor, a tuple (positional arguments) or a dict
             (keyword arguments) of tensors whose first dimension counts the samples.
         example: inputs [N, ...]. Tracing passes over the first sample find out how the network uses its weights.
         include: "weights" (of convolutions, linear layers, embeddings and matrix products), "weights+norm" (affine
@@ -96,7 +96,7 @@ class PerSampleFisher:
         """A part of the network, without gradients and with the arranged weights of `PreparedNetwork`."""
         return partial(self.prepared, part)
 
-    @torch.inference_mode(False)  # in which a Trainer runs its validation
+    @torch.inference_mode(False)  # a Trainer's validation runs in inference mode
     def __call__(self, x: Inputs, vectors: Callable[[Tensor], Iterable[Tensor]]) -> Tensor:
         """Sum over vectors v of the squared gradients of <v, f(x_n)>, averaged within each filter.
 
@@ -109,7 +109,7 @@ class PerSampleFisher:
 
         Raises:
             RuntimeError: the network hides a layer from the backward pass (checkpointing, no_grad), changes a layer's
-                input in place, or calls its layers another number of times than for the example.
+                input in place, or calls its layers more or less often than for the example.
         """
         x = inputs.detach(x)
         self.prepared.refresh()

@@ -1,4 +1,4 @@
-"""Another input for a network, to see what changes with it."""
+"""A different input for a network, to see what changes with it."""
 
 import torch
 from torch import Tensor
@@ -6,14 +6,14 @@ from torch import Tensor
 from t2v_lightning.functional.inputs import Inputs, tensors_in, transform
 
 _SEED = 0x5EED_0F_7A5C
-"""One that no data was made with: noise equal to x would give x + x, which LayerNorm maps to the same as x."""
+"""A seed that no data was made with: noise equal to x would give x + x, which LayerNorm maps to the same as x."""
 
 
 def unlike(x: Inputs) -> Inputs:
     """Inputs of the same shapes, dtypes and range of indices that differ from x.
 
-    Noise is added to floating-point tensors, and integers come in another order. Masks and constant integers, such as
-    an attention mask of ones, stay as they are, unless nothing else can change.
+    Noise is added to floating-point tensors, and integers are put in another order. Masks and constant integers, such
+    as an attention mask of ones, stay as they are, unless nothing else can change.
 
     >>> unlike({"ids": torch.tensor([[5, 7, 9]]), "mask": torch.ones(1, 3, dtype=torch.int64)})
     {'ids': tensor([[9, 5, 7]]), 'mask': tensor([[1, 1, 1]])}

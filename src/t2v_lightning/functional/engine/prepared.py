@@ -37,8 +37,8 @@ class PreparedNetwork:
         model: in eval mode. Its weights may move or change between calls; they are then arranged again, unless
             they change through `.data`, which leaves no trace.
         folds: as `find_folds` gives them.
-        example: inputs [N, ...]. The first sample tries the arrangement out; where the network's own code does not
-            take it (channels-last by `x.view(len(x), -1)`), or its output changes, it is given up.
+        example: inputs [N, ...]. The arrangement is tried out on the first sample, and given up where the network's
+            own code fails with it (`x.view(len(x), -1)` in channels-last) or its output changes.
 
     Attributes:
         notes: what was given up, in words for a log.
@@ -78,7 +78,7 @@ class PreparedNetwork:
         return x.contiguous(memory_format=torch.channels_last) if wanted else x
 
     def refresh(self) -> None:
-        """Arranges the weights if they are not those of the last call."""
+        """Arranges the weights again if they have changed since the last call."""
         tensors = dict((*self.model.named_parameters(), *self.model.named_buffers()))
         state = tuple((id(t), t.data_ptr(), version_of(t), t.device, t.dtype) for t in tensors.values())
         if state == self._state:
@@ -97,7 +97,7 @@ class PreparedNetwork:
         self._state = state
 
     def square_factor(self, weight: Tensor) -> Tensor | None:
-        """[filters] to multiply squared gradients in the arranged weight with, or None for ones."""
+        """[filters], multiplies squared gradients in the arranged weight; None for ones."""
         return self._arranged[weight].square if weight in self._arranged else None
 
     def call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

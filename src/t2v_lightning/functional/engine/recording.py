@@ -1,4 +1,4 @@
-"""A forward pass whose layers square their per-sample gradients while backward passes go by."""
+"""A forward pass whose layers square their per-sample gradients during the backward passes."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ from t2v_lightning.internals import version_of, view_base
 
 @dataclass(frozen=True)
 class MeasuredWeight:
-    """A weight with a closed form, and the entries of the vector that its filters have."""
+    """A weight with a closed form, and the entries of the vector that belong to its filters."""
 
     name: str
     usage: Usage
@@ -36,9 +36,9 @@ class LayerUse:
         weight: what is measured.
         rule: of the layer.
         order: of the rows of its input.
-        call: the call; None once the last output gradient has come by, so that the input can be freed.
+        call: the call; None once the last output gradient has arrived, so that the input can be freed.
         version: of the input, when the layer read it.
-        factor: [filters] to multiply the squares with, or None for ones.
+        factor: [filters], multiplies the squares; None for ones.
     """
 
     weight: MeasuredWeight
@@ -62,11 +62,11 @@ class LayerUse:
 
 
 class Recording:
-    """One batch on its way forward, and back once for each vector.
+    """One batch: a forward pass, and a backward pass for each vector.
 
     The weights take no gradients, so autograd computes activation gradients only; the graph starts at the output of
     the first measured layer. Hooks in the graph refer to the recording. It must not refer to the graph in turn, as
-    Python cannot see that circle through autograd and would never free it: `backward` is given the outputs.
+    Python cannot see such a cycle through autograd and would never free it: `backward` is given the outputs.
 
     Args:
         weights: parameter -> what is measured of it.
@@ -136,7 +136,7 @@ class Recording:
         return y if weight is None else self._hooked(y, weight, rule, call)
 
     def _hooked(self, y: Tensor, weight: MeasuredWeight, rule: LayerRule, call: Call) -> Tensor:
-        """y, tied to the start of the graph, with a hook that squares when its gradient comes by."""
+        """y, tied to the start of the graph, with a hook that squares its gradient when it arrives."""
         if not torch.is_grad_enabled():
             raise no_gradient_error(layer_name(weight.name))
         number = self._uses[weight.name]
@@ -167,9 +167,9 @@ class Recording:
 
 
 class _Tie(torch.autograd.Function):
-    """Ties y to the start of the graph without a copy, also where y is changed in place afterwards.
+    """Ties y to the start of the graph without a copy, even if y is changed in place afterwards.
 
-    Every measured output is tied to it, also one that takes gradients already: those may lead elsewhere.
+    Every measured output is tied to it, even one that takes gradients already: those may lead elsewhere.
     """
 
     @staticmethod
@@ -183,9 +183,9 @@ class _Tie(torch.autograd.Function):
 
 
 def _unviewed(y: Tensor) -> Tensor:
-    """y, or the tensor that y is all of in another shape.
+    """y, or the tensor of which y is a view in another shape.
 
-    A change in place of a view would cost autograd copies in the backward pass.
+    Changing a view in place would make autograd copy in the backward pass.
     """
     base = view_base(y)
     same = base is not None and base.numel() == y.numel() and base.is_contiguous() and y.is_contiguous()

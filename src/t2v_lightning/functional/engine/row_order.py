@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class RowOrder:
-    """The rows along `dim` belong to one sample after the other, or (`interleaved`) to each in turn.
+    """The rows along `dim` belong to one sample after another, or (`interleaved`) to the samples in turn.
 
     >>> RowOrder(interleaved=True).samples_first(torch.tensor([1, 2, 10, 20]), samples=2)
     tensor([ 1, 10,  2, 20])
@@ -25,7 +25,7 @@ class RowOrder:
         return x
 
     def place(self, numbers: Tensor, shape: torch.Size) -> Tensor:
-        """Each sample's numbers [N, size] put where its rows stand in a tensor of that shape."""
+        """Each sample's numbers [N, size] put where its rows are in a tensor of that shape."""
         if self == RowOrder():
             return numbers.reshape(shape)
         rows = torch.Size([shape[self.dim], *shape[: self.dim], *shape[self.dim + 1 :]])
@@ -44,14 +44,14 @@ _ORDERS = (RowOrder(0), RowOrder(0, interleaved=True), RowOrder(1), RowOrder(1, 
 def find_row_order(equal: Tensor, changed: Tensor, swapped: Tensor) -> RowOrder | None:
     """The order in which only the rows of the changed sample differ; None if there is no such order.
 
-    A threshold alone would not do: a network may shrink the difference between two images to the size of rounding
-    errors. Nor would a single change: where half the rows of [T, N, ...] are learned tokens, the other half
+    A threshold would not be enough: a network may shrink the difference between two images to the size of rounding
+    errors. Nor would a single change be: where half the rows of [T, N, ...] are learned tokens, the other half
     look like sample 1.
 
     Args:
         equal: a layer's input for two equal samples.
-        changed: the same with another sample 1.
-        swapped: the same with another sample 0.
+        changed: the same with a different sample 1.
+        swapped: the same with a different sample 0.
     """
     if not equal.shape == changed.shape == swapped.shape:
         return None

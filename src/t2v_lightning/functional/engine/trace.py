@@ -21,7 +21,7 @@ from t2v_lightning.functional.inputs import Inputs, tensors_in
 from t2v_lightning.functional.layers import RULES
 from t2v_lightning.internals import is_norm, is_transformed
 
-# what multiplies rows of inputs by a matrix, whatever the network calls that matrix
+# functions that multiply rows of inputs by a matrix, whatever the network calls that matrix
 _PRODUCTS = {
     *(torch.matmul, torch.mm, torch.bmm, torch.addmm, torch.baddbmm, torch.einsum, torch.tensordot),
     *(Tensor.matmul, Tensor.mm, Tensor.bmm, Tensor.addmm, Tensor.baddbmm),
@@ -33,8 +33,8 @@ def inspect_network(model: nn.Module, x: Inputs) -> dict[str, Usage]:
     """Usage of every parameter of `model`, from forward passes over the first sample of x.
 
     Raises:
-        ValueError: the samples of a batch influence each other, a layer is in train mode, or the output is not one
-            row a sample.
+        ValueError: the samples of a batch influence each other, a layer is in train mode, or the output does not
+            have one row per sample.
     """
     _refuse_train_mode(model)
     one = inputs.transform(lambda tensor: tensor[:1].detach(), x)
@@ -93,7 +93,7 @@ class ForwardTrace:
         if not isinstance(output, Tensor) or output.dim() != 2 or len(output) != inputs.length(x):
             got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ValueError(
-                f"the network must return one row of outputs a sample, a tensor [N, C]; got {got}"
+                f"the network must return one row of outputs per sample, a tensor [N, C]; got {got}"
             )
         for rows, name in self._rows:
             self.usages[name].makes_output |= rows is output
@@ -111,7 +111,7 @@ class ForwardTrace:
         return result
 
     def _record_factors(self, arguments: Inputs) -> None:
-        """Notes the parameters that a matrix product multiplies, also as a view."""
+        """Notes the parameters that a matrix product multiplies, views of them included."""
         for factor in tensors_in(arguments):
             if not is_transformed(factor):
                 owner = self._owners.get(factor.untyped_storage().data_ptr())

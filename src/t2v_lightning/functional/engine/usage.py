@@ -12,7 +12,7 @@ Include = Literal["weights", "weights+norm", "all"]
 
 
 def check_include(include: str) -> None:
-    """Raise unless `include` is one of its three values."""
+    """Raises unless `include` is one of its three values."""
     if include not in get_args(Include):
         raise ValueError(
             f"unknown include {include!r}; allowed are {', '.join(map(repr, get_args(Include)))}"

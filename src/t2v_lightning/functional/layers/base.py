@@ -1,4 +1,4 @@
-"""What a layer rule tells: which argument is the weight, its per-sample gradients, and its noise if it bears any."""
+"""The interface of a layer rule: which argument is the weight, its per-sample gradients, and its noise if any."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence

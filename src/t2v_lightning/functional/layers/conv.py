@@ -59,7 +59,7 @@ class ConvRule(Convolution, NoisyLayer):
     transposed: ClassVar = False
 
     def squares(self, call: Call, grad: Tensor, samples: int) -> Tensor:
-        """In the form that `functional.layers.cost_model` expects to be the cheapest, for one 2-d map a sample."""
+        """In the form that `functional.layers.cost_model` expects to be the cheapest, for one 2-d map per sample."""
         if len(grad) != samples or grad.dim() != 4:
             return super().squares(call, grad, samples)
         a, geometry = geometry_of(call)
@@ -82,7 +82,7 @@ class ConvRule(Convolution, NoisyLayer):
 
     def noise_factors(self, call: Call, std: Tensor) -> tuple[Tensor, Tensor]:
         groups, kernel = int(call.options.get("groups", 1)), call.weight.shape[2:]
-        sums = floored_square_sum(call.input.unflatten(1, (groups, -1)), 2)  # one channel a group
+        sums = floored_square_sum(call.input.unflatten(1, (groups, -1)), 2)  # one channel per group
         ones = sums.new_ones(groups, 1, *kernel)
         options = {k: v for k, v in call.options.items() if k in ("stride", "padding", "dilation")}
         s = self.functions[len(kernel) - 1](sums, ones, None, **options, groups=groups)

@@ -13,7 +13,7 @@ from t2v_lightning.functional.layers.base import Call
 
 @dataclass(frozen=True)
 class Geometry:
-    """One number a dimension; padding is that on both sides."""
+    """One number per dimension; padding is the same on both sides."""
 
     kernel: list[int]
     stride: list[int]

@@ -1,4 +1,4 @@
-"""Which form of a layer's squared gradients is used: the cost model.
+"""The cost model, which decides in which form a layer's squared gradients are computed.
 
 For a layer with C input channels, F filters, kernel volume K and T output positions there are two forms:
 
@@ -24,17 +24,17 @@ GPU_BLOCK = 2**27
 
 
 def gram_is_cheaper(gram_cost: float, direct_cost: float) -> bool:
-    """Whether a Gram form with so many multiplications beats the direct one."""
+    """Whether a Gram form of that cost beats the direct one."""
     return gram_cost < GRAM_ADVANTAGE * direct_cost
 
 
 def runs_on_cpu(device: torch.device) -> bool:
-    """Whether forms are chosen for the caches of a CPU, or for a GPU, which is fast at much work in few calls."""
+    """Whether forms are chosen for the caches of a CPU, or for a GPU, which is fast when much work is in few calls."""
     return device.type == "cpu"
 
 
 def sample_by_sample(device: torch.device) -> bool:
-    """Whether convolutions are differentiated in a loop over samples, not as one of N times the groups."""
+    """Whether convolutions are differentiated in a loop over samples, not as one with N times the groups."""
     return runs_on_cpu(device)
 
 
@@ -44,12 +44,12 @@ def channels_last_is_faster(device: torch.device) -> bool:
 
 
 def shifted_is_cheaper(positions: int, kernel: int, device: torch.device) -> bool:
-    """Depthwise: whether shifted products beat one small convolution backward pass a sample."""
+    """Depthwise: whether shifted products beat one small convolution backward pass per sample."""
     return not runs_on_cpu(device) or positions <= 49 or (positions <= 196 and kernel >= 25)
 
 
 def blocks(samples: int, numbers: int, device: torch.device, least: int = 1) -> Iterator[Any]:
-    """Slices of `least` samples or more, so that a buffer of `numbers` numbers a sample stays within the limit."""
+    """Slices of `least` samples or more, so that a buffer of `numbers` numbers per sample stays within the limit."""
     limit = CPU_BLOCK if runs_on_cpu(device) else GPU_BLOCK
     step = max(least, limit // max(1, numbers))
     for start in range(0, samples, step):

@@ -1,12 +1,12 @@
-r"""What noise on a layer's weights is multiplied with on its way to the output: a statistic s of the layer's input.
+r"""The statistic s of a layer's input that noise on its weights is multiplied by on its way to the output.
 
 Weights of variance v_f, the same for all weights of filter f, give an output of variance conv(a^2 + 0.01, v) for
 input a (Linear: a sum instead of a convolution). As v_f is constant within a filter that equals, to rounding,
 
 .. math:: v_f\, s, \qquad s = \mathrm{conv}\Bigl(\sum_c (a_c^2 + 0.01),\ 1\Bigr),
 
-one channel (one a group) instead of all channels times all filters. Zero padding by the layer comes after the addition
-of 0.01; a module that pads by itself (another padding mode, say) hands over a padded input, which is then squared.
+one channel (per group) instead of all channels times all filters. Zero padding by the layer comes after the addition
+of 0.01; a module that pads by itself (in another padding mode, say) passes a padded input, which is then squared.
 
 Source: Kingma, Salimans and Welling, *Variational dropout and the local reparameterization trick*, NeurIPS 2015;
 the 0.01 is that of the reference implementation of Task2Vec.

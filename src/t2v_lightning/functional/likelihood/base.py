@@ -1,4 +1,4 @@
-"""What the Fisher information and the fit of a head ask of a likelihood."""
+"""The interface of a likelihood: what the Fisher information and the fit of a head need from it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ class Likelihood(ABC):
     """How network outputs f [N, C] become a distribution over targets.
 
     Attributes:
-        name: by which options and files know it.
-        target: what each sample is labelled with, in words, as errors say it.
+        name: as options and files give it.
+        target: what each sample is labelled with, in words, for errors.
         measure: what `accuracy` measures, in words.
         has_classes: whether a target is one class out of several, so that classes can be renumbered, balanced and
             represented equally in a subset.
@@ -52,7 +52,7 @@ class Likelihood(ABC):
 
         Raises:
             TypeError: they are not numbers of one shape, or not of the form that this likelihood takes.
-            ValueError: values that it has no use for, such as NaN.
+            ValueError: values that it does not allow, such as NaN.
         """
         targets = self._stack(raw).to(torch.get_default_dtype())
         if targets.dim() == 1:
@@ -77,7 +77,7 @@ class Likelihood(ABC):
             ) from error
 
     def check_targets(self, outputs: Tensor, targets: Tensor) -> None:
-        """Raise ValueError unless targets fit the outputs [N, C]."""
+        """Raises ValueError unless targets fit the outputs [N, C]."""
         if targets.shape != outputs.shape:
             raise ValueError(
                 f"{self.name} targets must have the shape of the outputs, {tuple(outputs.shape)}; got "

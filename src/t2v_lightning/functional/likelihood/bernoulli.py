@@ -14,7 +14,7 @@ class Bernoulli(Likelihood):
     """C labels, each present or not; targets float [N, C] of zeros and ones."""
 
     name = "bernoulli"
-    target = "one vector an image"
+    target = "one vector per image"
     measure = "share of right labels"
 
     def columns(self, outputs: Tensor) -> int:

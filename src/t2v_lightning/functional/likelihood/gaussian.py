@@ -12,7 +12,7 @@ class Gaussian(Likelihood):
     """Regression with unit variance; targets float [N, C]."""
 
     name = "gaussian"
-    target = "one vector an image"
+    target = "one vector per image"
     measure = "1 - squared error"
 
     def columns(self, outputs: Tensor) -> int:

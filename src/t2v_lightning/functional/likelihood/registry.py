@@ -16,7 +16,7 @@ def get_likelihood(name: str) -> Likelihood:
     """The likelihood of that name.
 
     Raises:
-        ValueError: there is none; the text lists those that there are.
+        ValueError: there is none; the message lists those that exist.
 
     >>> get_likelihood("softmax").name
     'softmax'

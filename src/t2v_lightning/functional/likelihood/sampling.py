@@ -13,7 +13,7 @@ Sampling = Literal["exact", "sign", "categorical", "empirical"]
 
 
 def check_sampling(sampling: str, passes: int) -> None:
-    """Raise unless `sampling` is a known mode and `passes` makes sense for it."""
+    """Raises unless `sampling` is a known mode and `passes` makes sense for it."""
     if sampling not in get_args(Sampling):
         raise ValueError(f"unknown sampling {sampling!r}; allowed are {', '.join(get_args(Sampling))}")
     if passes < 1:
@@ -29,7 +29,7 @@ def rank_signs(seed: int, draw: int, draws: int, index: Tensor, size: int) -> Te
     """Signs for draw number `draw` out of `draws` of each sample, orthogonal across the draws.
 
     Column r gets one random sign per sample, held across the draws, times entry (draw, r mod K) of a K x K
-    Hadamard matrix with K the largest power of two that divides into `draws` from below. A single sign is
+    Hadamard matrix with K the largest power of two up to `draws`. A single sign is
     uniform, so E[e e^T] = I holds for each draw; over K draws the cross terms of columns that differ modulo K
     cancel exactly instead of on average.
 
@@ -68,7 +68,7 @@ def cotangents(
     Args:
         outputs: [N, C], detached.
         sampling: which vectors, see the table.
-        passes: number of random vectors a sample ("sign" and "categorical").
+        passes: number of random vectors per sample ("sign" and "categorical").
         seed: together with the number of the draw and `index` it fixes every random number.
         index: int64 [N], the samples' positions in their dataset; 0..N-1 when left out.
         targets: needed by "empirical" only.

@@ -15,7 +15,7 @@ class Softmax(Likelihood):
     """One class out of C; targets int64 [N]."""
 
     name = "softmax"
-    target = "one integer class an image"
+    target = "one integer class per image"
     measure = "accuracy"
     has_classes = True
 
@@ -29,7 +29,7 @@ class Softmax(Likelihood):
         scaled = (
             coefficients * (p[:, :-1] * following / tail[:, :-1].clamp_min(torch.finfo(p.dtype).tiny)).sqrt()
         )
-        # row j of L c: its own column, minus p_j times what all earlier columns put on the classes behind them
+        # row j of L c: its own column, minus p_j times what all earlier columns put on the classes after them
         earlier = F.pad((scaled / following).cumsum(1), (1, 0))
         product = F.pad(scaled, (0, 1)) - p * earlier
         return torch.zeros_like(product).scatter(1, order, product)
@@ -43,7 +43,7 @@ class Softmax(Likelihood):
         return self.score(outputs, labels)
 
     def read_targets(self, raw: Any) -> Tensor:
-        """One integer for each sample, int64 [N]; a column [N, 1] will do."""
+        """One integer for each sample, int64 [N]; a column [N, 1] is allowed too."""
         labels = self._stack(raw)
         if labels.dim() == 2 and labels.shape[1] == 1:
             labels = labels[:, 0]
@@ -57,7 +57,7 @@ class Softmax(Likelihood):
     def check_targets(self, outputs: Tensor, targets: Tensor) -> None:
         if targets.shape != outputs.shape[:1] or targets.is_floating_point():
             raise ValueError(
-                f"softmax targets must be one integer label a sample, shape ({len(outputs)},); got {targets.dtype} "
+                f"softmax targets must be one integer label per sample, shape ({len(outputs)},); got {targets.dtype} "
                 f"of shape {tuple(targets.shape)}"
             )
         if len(targets) and not (int(targets.min()) >= 0 and int(targets.max()) < outputs.shape[1]):

@@ -22,8 +22,8 @@ def noisy_output(
 
     Args:
         rule: of the layer.
-        call: the layer's input, weight and options; the input is [N, C, ...] or, of linear layers, [..., C].
-        y: its output; left as it is.
+        call: the layer's input, weight and options; the input is [N, C, ...] or, for linear layers, [..., C].
+        y: its output; not changed.
         log_variance: [filters].
         epsilon: gives standard normal numbers of y's shape, which are overwritten. It is called in the forward
             and again in the backward pass and must give the same numbers, so that they need not be kept.

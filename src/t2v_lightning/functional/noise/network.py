@@ -43,8 +43,8 @@ class NoisyWeight:
 class NoisyNetwork:
     """A network with noise on the weights of its convolutions and linear layers.
 
-    Noise is added where the forward pass calls the layer's torch function, with the input that the layer really
-    gets, whatever module makes the call; the network itself is left as it is.
+    Noise is added where the forward pass calls the layer's torch function, with the input that the layer actually
+    gets, whatever module makes the call; the network itself is not changed.
 
     Args:
         model: in eval mode. Parameters that are not to be learned must not require gradients. Inputs are a tensor, a
@@ -113,8 +113,8 @@ class NoisyNetwork:
             observe: called with the name and the output of each noisy layer.
 
         Raises:
-            RuntimeError: the network hides a layer from the backward pass (checkpointing, no_grad), or calls one more
-                often than for the example.
+            RuntimeError: the network hides a layer from the backward pass (checkpointing, no_grad), or calls a
+                layer more often than for the example.
         """
         forward = _NoisyPass(self, draws, observe)
         with Intercept(forward.call), torch.autograd.graph.disable_saved_tensors_hooks(RECOMPUTES):
@@ -122,13 +122,13 @@ class NoisyNetwork:
         return output
 
     def learned(self, value: Any) -> Any:
-        """The learned copy of an affine parameter; anything else itself."""
+        """The learned copy of an affine parameter; anything else unchanged."""
         number = self._affine.get(value) if isinstance(value, nn.Parameter) else None
         return value if number is None else self.noise.affine[number]
 
 
 class _NoisyPass:
-    """One forward pass with noise: counts the calls, as each has noise of its own."""
+    """One forward pass with noise: counts the calls, as each has its own noise."""
 
     def __init__(self, network: NoisyNetwork, draws: Tensor, observe: Observer | None) -> None:
         self.network, self.draws, self.observe = network, draws, observe

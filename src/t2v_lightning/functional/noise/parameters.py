@@ -1,4 +1,4 @@
-r"""What is learned of the noise: one variance for each filter, and the width of each layer's prior.
+r"""The learned parameters of the noise: one variance for each filter, and the width of each layer's prior.
 
 The variational method minimises cross-entropy + beta * KL over the noise, the head, and the width lambda of each
 layer's prior N(0, lambda^2), where (twice the divergence, as in the reference implementation)
@@ -7,8 +7,8 @@ layer's prior N(0, lambda^2), where (twice the divergence, as in the reference i
 
 To second order the noise adds half of v F to the cross-entropy for each weight, with F its Fisher information, so that
 at the optimum 1/v = F / (2 beta) + 1 / lambda^2: the more a filter matters to the task, the less noise it bears. This
-F differs from the Fisher information of the noise-free network in two ways: every position of an output has noise of
-its own, so products of gradients at different positions are missing; and F is that under the noise, which at
+F differs from the Fisher information of the noise-free network in two ways: every position of an output has its
+own noise, so products of gradients at different positions are missing; and F is that under the noise, which at
 beta = 1e-7 is not small.
 
 Source: Achille et al., Task2Vec, ICCV 2019, arXiv 1902.03545; the noise itself is in `functional.noise.layer_output`.
