@@ -113,7 +113,7 @@ def report(name: str, label: str, fishers: np.ndarray, options: argparse.Namespa
     ours, loop, expected = [], [], np.empty(0)
     for turn in range(options.repeats):
         start = time.perf_counter()
-        matrix = pdist(fishers, name, progress=False)
+        matrix = pdist(fishers, name)
         ours.append(time.perf_counter() - start)
         if turn == 0:
             first = ours[0]

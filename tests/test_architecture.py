@@ -33,7 +33,8 @@ def module_name(path: Path) -> str:
 
 
 FILES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
-TREES = {module: ast.parse(path.read_text()) for module, path in FILES.items()}
+PLUGINS = {module_name(path): path for path in sorted(PACKAGE.parent.glob("hydra_plugins/**/*.py"))}
+TREES = {module: ast.parse(path.read_text()) for module, path in (FILES | PLUGINS).items()}
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
@@ -45,7 +46,7 @@ def imports(tree: ast.AST) -> Iterator[str]:
             source = "." * node.level + (node.module or "")
             for alias in node.names:
                 whole = f"{source}.{alias.name}"
-                yield whole if whole in FILES else source
+                yield whole if whole in FILES or whole in PLUGINS else source
 
 
 IMPORTS = {module: sorted(set(imports(tree))) for module, tree in TREES.items()}
@@ -105,7 +106,7 @@ def test_nothing_is_imported_by_a_relative_path() -> None:
 
 def test_no_files_import_each_other_in_a_circle() -> None:
     try:
-        TopologicalSorter({m: [name for name in IMPORTS[m] if name in FILES] for m in FILES}).prepare()
+        TopologicalSorter({m: [name for name in IMPORTS[m] if name in IMPORTS] for m in IMPORTS}).prepare()
     except CycleError as error:
         pytest.fail(f"a circle, each imported by the next: {' -> '.join(error.args[1])}")
 
@@ -175,14 +176,15 @@ BY_NAME = ("getattr", "setattr", "hasattr", "delattr")
 def private_uses(tree: ast.AST) -> Iterator[str]:
     """Private names of torch and Lightning that a file imports, reads or sets, also by `getattr` and its like."""
     own = set(own_names(tree))
+    inherited = {name for other in TREES.values() for name in own_names(other)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             source = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
             names = [source + alias.name for alias in node.names]
             theirs = [name for name in names if name.startswith(("torch", "pytorch_lightning", "lightning"))]
             yield from (name for name in theirs if any(is_private(part) for part in name.split(".")))
-        elif isinstance(node, ast.Attribute) and is_private(node.attr) and not of_itself(node):
-            if node.attr not in own:
+        elif isinstance(node, ast.Attribute) and is_private(node.attr):
+            if node.attr not in (inherited if of_itself(node) else own):
                 yield ast.unparse(node)
         elif isinstance(node, ast.Call) and ast.unparse(node.func) in BY_NAME:
             name = node.args[1]

@@ -1,7 +1,9 @@
 """Private names of PyTorch and Lightning, each behind a function that says what it is for.
 
 No other file uses one of their names that start with an underscore, or an undocumented part of Lightning's loops.
-The table says where each was read, and which public thing it stands in for:
+Two of their private hooks are overridden where they belong: `Metric._apply` in `metrics`, and
+`RichProgressBar._get_train_description` in `callbacks.progress`. The table says where each name was read, and which
+public thing it stands in for:
 
 =============================  ===============================================  =====================================
 function                       private name (read from)                         stands in for

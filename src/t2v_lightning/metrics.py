@@ -43,9 +43,10 @@ class FilterwiseFisher(Metric):
 
     def __init__(self, size: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.size = size
-        for name, zeros in new_sums(size).items():
-            self.add_state(name, zeros, dist_reduce_fx="sum")
+        self.size, zeros = size, new_sums(size)
+        self.names = tuple(zeros)
+        for name, zero in zeros.items():
+            self.add_state(name, zero, dist_reduce_fx="sum")
 
     def update(self, values: Tensor, weights: Tensor | None = None, index: Tensor | None = None) -> None:
         """Adds samples.
@@ -81,7 +82,7 @@ class FilterwiseFisher(Metric):
         return estimate(self._sums())
 
     def _sums(self) -> Sums:
-        return {name: getattr(self, name) for name in self._defaults}
+        return {name: getattr(self, name) for name in self.names}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = ()) -> nn.Module:
         """Moves the sums to another device; they stay in float64, whatever dtype the parent module changes to."""

@@ -63,8 +63,10 @@ class _Launcher(Launcher):
             return wait()
         except Exception as error:  # of any kind: it must not end the sweep
             config = self._job_config(overrides, number)
-            HydraConfig.instance().set_config(config)  # the folder's name may have ${hydra:...} in it
+            current: Any = HydraConfig.instance()
+            before, current.cfg = current.cfg, config  # the folder's name may have ${hydra:...} in it
             fail(Path(config.hydra.sweep.dir, str(config.hydra.sweep.subdir)), str(error) or repr(error))
+            current.cfg = before
             return JobReturn(overrides=overrides, status=JobStatus.COMPLETED)
 
 

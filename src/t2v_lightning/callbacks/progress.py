@@ -9,6 +9,8 @@ from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.callbacks.progress.rich_progress import RichProgressBarTheme
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from t2v_lightning.callbacks.planned import followed
+
 
 class EmbedProgress(Progress):
     """Progress bar of `Task2Vec.embed`: phase, images per second, and the relative standard error or loss so far."""
@@ -74,8 +76,7 @@ class PhaseProgressBar(RichProgressBar):
         self._images, self._since = 0, time.perf_counter()
 
     def _get_train_description(self, current_epoch: int) -> str:
-        module: Any = self.trainer.lightning_module
-        phase, epoch = module.plan.phase_at(current_epoch)
+        phase, epoch = followed(self.trainer.lightning_module).plan.phase_at(current_epoch)
         return str(phase.name_of(epoch))
 
     def on_train_batch_end(

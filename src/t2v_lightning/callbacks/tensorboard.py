@@ -15,6 +15,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from t2v_lightning.callbacks.examples import mosaic, plot_examples, read_examples
+from t2v_lightning.callbacks.planned import followed
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.embedding.run_folder import THUMBNAIL_FILE, whole_file
 from t2v_lightning.embedding.summary import summarise
@@ -49,7 +50,7 @@ class TensorBoardSummary(Callback):
         self._since = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        plan: Any = pl_module.plan
+        plan = followed(pl_module).plan
         loggers = _loggers_without("examples", trainer, pl_module)
         names = plan.meta.get("class_names")
         if loggers and (examples := read_examples(plan.dataset, plan.selection, names)):
@@ -68,16 +69,16 @@ class TensorBoardSummary(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        plan: Any = pl_module.plan
+        plan = followed(pl_module).plan
         self._lap(plan.phase_at(trainer.current_epoch)[0].title)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        embedding: Any = pl_module.embedding
+        module = followed(pl_module)
+        embedding = module.embedding
         loggers = _loggers_without("summary/text_summary", trainer, pl_module)
         if embedding is None or not loggers:
             return
-        plan: Any = pl_module.plan
-        stages = plan.probe.stages
+        stages = module.plan.probe.stages
         profile = pixels(plot_stage_profile([embedding], stages=stages, ax=new_axes(*_PROFILE)))
         for writer in (logger.experiment for logger in loggers):
             writer.add_text("summary", summarise(embedding, self.seconds))
@@ -160,9 +161,8 @@ def _save_thumbnail(picture: Image.Image, folder: str) -> None:
 
 def _loggers_without(tag: str, trainer: Trainer, module: LightningModule) -> list[TensorBoardLogger]:
     """The loggers of this process whose logs lack a tag."""
-    logged: Any = module.logged
     return [
         logger
-        for logger, last in zip(trainer.loggers, logged, strict=True)
+        for logger, last in zip(trainer.loggers, followed(module).logged, strict=True)
         if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero and tag not in last
     ]

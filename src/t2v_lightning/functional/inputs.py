@@ -5,7 +5,7 @@ dimension of every tensor counts the samples. A batch of images costs no more th
 masks keep their dtype.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -26,7 +26,7 @@ def tensors_in(inputs: Inputs) -> Iterator[Tensor]:
     elif isinstance(inputs, (list, tuple)):
         for part in inputs:
             yield from tensors_in(part)
-    elif isinstance(inputs, dict):
+    elif isinstance(inputs, Mapping):
         for part in inputs.values():
             yield from tensors_in(part)
 
@@ -39,7 +39,7 @@ def transform(function: Callable[[Tensor], Any], inputs: Inputs) -> Inputs:
     """
     if isinstance(inputs, Tensor):
         return function(inputs)
-    if isinstance(inputs, dict):
+    if isinstance(inputs, Mapping):
         return {name: transform(function, part) for name, part in inputs.items()}
     if isinstance(inputs, (tuple, list)):
         return tuple(transform(function, part) for part in inputs)
@@ -85,7 +85,7 @@ def concatenate(parts: Sequence[Inputs]) -> Inputs:
     first = parts[0]
     if isinstance(first, Tensor):
         return torch.cat(list(parts))
-    if isinstance(first, dict):
+    if isinstance(first, Mapping):
         return {name: concatenate([part[name] for part in parts]) for name in first}
     return tuple(concatenate(column) for column in zip(*parts, strict=True))
 
@@ -117,7 +117,7 @@ def call(network: Callable[..., Any], inputs: Inputs) -> Any:
     """
     if isinstance(inputs, Tensor):
         return network(inputs)
-    return network(**inputs) if isinstance(inputs, dict) else network(*inputs)
+    return network(**inputs) if isinstance(inputs, Mapping) else network(*inputs)
 
 
 def device_of(inputs: Inputs) -> torch.device:
@@ -133,7 +133,7 @@ def describe(inputs: Inputs) -> str:
     """
     if isinstance(inputs, Tensor):
         return f"{str(inputs.dtype).removeprefix('torch.')} {list(inputs.shape)}"
-    if isinstance(inputs, dict):
+    if isinstance(inputs, Mapping):
         return ", ".join(f"{name}: {describe(part)}" for name, part in inputs.items())
     if isinstance(inputs, (tuple, list)):
         return f"({', '.join(map(describe, inputs))})"

@@ -1,7 +1,8 @@
 """The items of a task by their position, as the probe takes them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ class IndexedDataset(Dataset[tuple[Inputs, Any, int]]):
 
     Args:
         dataset: map-style, of (input, target). An input is a float tensor, or a dict or tuple of tensors such as
-            token ids and their mask, or whatever the transform takes, such as a PIL image.
+            token ids and their mask, or anything else that the transform takes, such as a PIL image.
         chosen: int64 [N], items of `dataset`.
         transform: makes tensors of inputs that are not tensors yet; None when all are.
     """
@@ -48,13 +49,13 @@ class IndexedDataset(Dataset[tuple[Inputs, Any, int]]):
         """
         item = int(self.chosen[position % len(self.chosen)])
         inputs, target = as_pair(self.dataset[item], item)
-        if not isinstance(inputs, (Tensor, dict, tuple, list)):
+        if not isinstance(inputs, (Tensor, Mapping, tuple, list)):
             if self.transform is None:
                 raise TypeError(
                     f"item {item} is a {type(inputs).__name__}; pass a transform that makes it a tensor"
                 )
             inputs = self.transform(inputs)
-        if isinstance(inputs, (dict, tuple, list)):
+        if isinstance(inputs, (Mapping, tuple, list)):
             return _checked_tree(inputs, item), target, position
         if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
             got = f"{inputs.dtype} tensor" if isinstance(inputs, Tensor) else type(inputs).__name__
@@ -77,8 +78,9 @@ def _checked_tree(inputs: Inputs, item: int) -> Inputs:
     except TypeError:
         tensors = []
     if not tensors:
+        found = shorten(describe(inputs), 120, placeholder=" ...")
         raise TypeError(
-            f"input {item} of the dataset is a {type(inputs).__name__} of {describe(inputs) or 'nothing'}; give a "
+            f"input {item} of the dataset is a {type(inputs).__name__} of {found or 'nothing'}; give a "
             "tensor, or a dict or tuple that holds tensors only"
         )
     for tensor in tensors:

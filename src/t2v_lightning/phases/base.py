@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from t2v_lightning.functional.inputs import Inputs
 from t2v_lightning.loading.selection import Selection
+from t2v_lightning.probes import ProbeNetwork
 
 Metrics = dict[str, float]
 LogMetrics = Callable[[Metrics, int], None]
@@ -102,3 +103,30 @@ class MethodPhase(Phase):
     layers: Mapping[str, slice]
     features: Callable[[Inputs], Tensor]
     learned: nn.Module | None = None
+
+    @classmethod
+    @abstractmethod
+    def of(
+        cls,
+        probe: ProbeNetwork,
+        task: Selection,
+        options: Any,
+        *,
+        skip_layers: int,
+        seed: int,
+        example: Inputs,
+        learn_head: bool,
+        all_reduce: AllReduce,
+    ) -> "MethodPhase":
+        """The phase for a probe from stage `skip_layers` on, traced with an example input without batch dimension.
+
+        Args:
+            probe: its head is new, or the one to keep.
+            task: which images, with which targets and weights.
+            options: of the method.
+            skip_layers: first stage that counts.
+            seed: of everything random.
+            example: one input of the task.
+            learn_head: whether the phase may learn the head along.
+            all_reduce: adds a float64 tensor up over processes, in place.
+        """

@@ -1,9 +1,10 @@
 """What each method is: its options, and the phase that follows the head."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any, Literal, NamedTuple, get_args
 
+from t2v_lightning.phases.base import MethodPhase
 from t2v_lightning.phases.montecarlo import MonteCarloPhase
 from t2v_lightning.phases.options import MonteCarloOptions, VariationalOptions
 from t2v_lightning.phases.variational import VariationalPhase
@@ -16,8 +17,8 @@ Options = MonteCarloOptions | VariationalOptions
 class Method(NamedTuple):
     """A dataclass of options, and a phase with a class method `of` that takes them."""
 
-    options: type[Any]
-    phase: Any
+    options: type[MonteCarloOptions] | type[VariationalOptions]
+    phase: type[MethodPhase]
 
 
 METHODS: Mapping[str, Method] = {
@@ -26,8 +27,13 @@ METHODS: Mapping[str, Method] = {
 }
 
 
-def method_options(method: str, given: Mapping[str, Any]) -> Options:
+def method_options(method: str, given: Mapping[str, Any], shared: Iterable[str] = ()) -> Options:
     """The options of a method; those left out have their defaults.
+
+    Args:
+        method: a key of `METHODS`.
+        given: options by name.
+        shared: names of the options of every method, which a message lists.
 
     Raises:
         ValueError: there is no such method, an option is out of range, or belongs to another method and would
@@ -37,7 +43,7 @@ def method_options(method: str, given: Mapping[str, Any]) -> Options:
     >>> method_options("montecarlo", {"passes": 2}).passes
     2
     """
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise ValueError(f"unknown method {method!r}; allowed are {', '.join(get_args(MethodName))}")
     defaults = {
         name: {field.name: field.default for field in fields(known.options)}
@@ -47,8 +53,7 @@ def method_options(method: str, given: Mapping[str, Any]) -> Options:
         owners = [owner for owner, options in defaults.items() if name in options]
         if not owners:
             raise TypeError(
-                f"unknown option {name!r}; method={method!r} takes {', '.join(defaults[method])} besides those of "
-                "every method"
+                f"unknown option {name!r}; method={method!r} takes {', '.join([*shared, *defaults[method]])}"
             )
         if method not in owners and value != defaults[owners[0]][name]:
             raise ValueError(

@@ -76,10 +76,9 @@ class MonteCarloPhase(MethodPhase):
         skip_layers: int,
         seed: int,
         example: Inputs,
+        learn_head: bool,
         all_reduce: AllReduce,
-        **unused: Any,
     ) -> "MonteCarloPhase":
-        """The phase for a probe from stage `skip_layers` on, traced with an example input without batch dimension."""
         engine = fisher_of_filters(probe, skip_layers, options.include, example)
         return cls(probe, task, engine, options, seed, all_reduce)
 

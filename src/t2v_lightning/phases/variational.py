@@ -114,7 +114,6 @@ class VariationalPhase(MethodPhase):
         learn_head: bool,
         all_reduce: AllReduce,
     ) -> "VariationalPhase":
-        """The phase for a probe from stage `skip_layers` on, traced with an example input without batch dimension."""
         network = noisy_filters(probe, skip_layers, seed, options.update_norm, example)
         return cls(probe, task, network, options, seed, learn_head, all_reduce)
 

@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from t2v_lightning.functional import inputs
+from t2v_lightning.functional.inputs import Inputs
+
 
 @dataclass
 class _Call:
@@ -32,7 +35,7 @@ def trial_input(module: nn.Module, input_size: tuple[int, int, int]) -> Tensor:
     return images.to(like.device, like.dtype)
 
 
-def split_head(module: nn.Module, images: Tensor) -> tuple[nn.Module, nn.Linear, str]:
+def split_head(module: nn.Module, batch: Inputs) -> tuple[nn.Module, nn.Linear, str]:
     """Takes the final Linear layer out of a network, in place.
 
     The head is the Linear layer whose output is the network's output in a forward pass in eval mode without
@@ -41,24 +44,24 @@ def split_head(module: nn.Module, images: Tensor) -> tuple[nn.Module, nn.Linear,
 
     Args:
         module: the network; changed in place and left in eval mode.
-        images: [N, C, H, W], N >= 2, on the module's device.
+        batch: images [N, C, H, W] or other inputs of N >= 2 samples, on the module's device.
 
     Returns:
         (backbone, head, dotted path of the head in the backbone).
 
     Raises:
-        ValueError: the network fails on these images, or its output does not come straight from one call of a
+        ValueError: the network fails on this batch, or its output does not come straight from one call of a
             Linear layer on [N, P]; the message says what was found.
     """
     module.eval()
     kind = type(module).__name__
-    with torch.no_grad(), _restored_rng(images.device):
+    with torch.no_grad(), _restored_rng(inputs.device_of(batch)):
         try:
-            output, calls = _record_calls(module, images)
+            output, calls = _record_calls(module, batch)
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
             raise ValueError(
-                f"{kind} failed on images of size {tuple(images.shape[1:])}: {error}\n"
-                "Pass an input_size=(channels, height, width) that it accepts"
+                f"{kind} failed on {_size_of(batch)}: {error}\n"
+                "Pass an input_size=(channels, height, width) that it accepts, or an example= of other inputs"
             ) from error
         call = _find_head(kind, output, calls)
         head, name = call.layer, call.name
@@ -67,7 +70,7 @@ def split_head(module: nn.Module, images: Tensor) -> tuple[nn.Module, nn.Linear,
         for path in [n for n, m in module.named_modules(remove_duplicate=False) if m is head]:
             module.set_submodule(path, nn.Identity())
         try:
-            again = head(module(images))
+            again = head(inputs.call(module, batch))
         except (RuntimeError, AttributeError, TypeError) as error:
             raise ValueError(
                 f"{kind} does not run without its head {name!r}: besides calling it, forward uses the layer's "
@@ -81,7 +84,13 @@ def split_head(module: nn.Module, images: Tensor) -> tuple[nn.Module, nn.Linear,
     return module, head, name
 
 
-def _record_calls(module: nn.Module, images: Tensor) -> tuple[Any, list[_Call]]:
+def _size_of(batch: Inputs) -> str:
+    if isinstance(batch, Tensor) and batch.dim() == 4:
+        return f"images of size {tuple(batch.shape[1:])}"
+    return f"a batch of {inputs.describe(batch)}"
+
+
+def _record_calls(module: nn.Module, batch: Inputs) -> tuple[Any, list[_Call]]:
     calls: list[_Call] = []
 
     def record(name: str) -> Any:
@@ -99,7 +108,7 @@ def _record_calls(module: nn.Module, images: Tensor) -> tuple[Any, list[_Call]]:
         layer.register_forward_hook(record(name)) for name, layer in {**dict(leaves), **dict(linears)}.items()
     ]
     try:
-        return module(images), calls
+        return inputs.call(module, batch), calls
     finally:
         for handle in handles:
             handle.remove()

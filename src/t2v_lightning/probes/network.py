@@ -53,7 +53,7 @@ class ProbeNetwork(nn.Module):
         backbone: nn.Module,
         head: nn.Linear,
         input_size: tuple[int, int, int] | None,
-        transform: Transform,
+        transform: Transform | None,
         name: str,
         stages: Sequence[str] | None = None,
     ) -> None:
@@ -73,6 +73,7 @@ class ProbeNetwork(nn.Module):
         input_size: Sequence[int] | None = None,
         transform: Transform | None = None,
         name: str | None = None,
+        example: Inputs | None = None,
     ) -> ProbeNetwork:
         """A probe from any image classifier whose output comes straight from a final Linear layer.
 
@@ -85,6 +86,8 @@ class ProbeNetwork(nn.Module):
             transform: PIL image to float tensor; None for timm's if the module has timm's configuration,
                 otherwise the usual ImageNet evaluation for `input_size`.
             name: None for the name of the class.
+            example: one input, without batch dimension, of a network that takes something else than images: a tensor,
+                or a tuple or dict of tensors. Then `input_size` of the probe is None.
 
         Raises:
             TypeError: `module` is not an `nn.Module`, or is a probe already.
@@ -99,7 +102,7 @@ class ProbeNetwork(nn.Module):
             raise TypeError(
                 f"from_module takes an nn.Module that is not a probe yet, got {type(module).__name__}"
             )
-        return cls.from_owned(copy.deepcopy(_unwrapped(module)), input_size, transform, name)
+        return cls.from_owned(copy.deepcopy(_unwrapped(module)), input_size, transform, name, example)
 
     @classmethod
     def from_owned(
@@ -108,8 +111,15 @@ class ProbeNetwork(nn.Module):
         input_size: Sequence[int] | None = None,
         transform: Transform | None = None,
         name: str | None = None,
+        example: Inputs | None = None,
     ) -> ProbeNetwork:
         """`from_module` without the copy: the module is taken apart in place."""
+        if example is not None:
+            two = inputs.transform(lambda tensor: torch.stack([tensor, tensor]), example)
+            like = next(module.parameters())
+            backbone, head, head_name = split_head(module, inputs.to(two, like.device, like.dtype))
+            stages = find_stages(backbone, head_name)
+            return cls(backbone, head, None, transform, name or type(module).__name__, stages)
         size = _input_size(module, input_size)
         backbone, head, head_name = split_head(module, trial_input(module, size))
         stages = find_stages(backbone, head_name)

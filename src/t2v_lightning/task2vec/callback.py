@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.functional.distances import DISTANCES, pdist
+from t2v_lightning.functional.inputs import Inputs, take
 from t2v_lightning.loading.random_transforms import warn_random_transforms
 from t2v_lightning.loading.selection import check_map_style, find_targets
 from t2v_lightning.loading.users import dataset_of, loader_options, one_loader
@@ -143,7 +144,10 @@ class Task2VecCallback(Callback):
     def _plan(self, trainer: Trainer, pl_module: LightningModule) -> Plan:
         """For a copy of the network as it is now, ready to run."""
         network = pl_module if self.network is None else _part(pl_module, self.network)
-        probe = ProbeNetwork.from_module(copy_network(network), self._images[0][0].shape)
+        first: Inputs = self._images[0][0]
+        is_image = isinstance(first, Tensor) and first.dim() == 3
+        size, example = (first.shape, None) if is_image else (None, first)
+        probe = ProbeNetwork.from_module(copy_network(network), size, example=example)
         if probe.head.weight.dtype in (torch.float16, torch.bfloat16):
             probe.float()
         if trainer.world_size > 1:
@@ -153,7 +157,8 @@ class Task2VecCallback(Callback):
         options = loader_options(self._images.loader)
         options.collate_fn = default_collate
         module.to(pl_module.device)
-        meta = describe_task(self._images.owner, self._images.source)
+        described = describe_task(self._images.owner, self._images.source)
+        meta = {key: value for key, value in described.items() if isinstance(value, str)}
         return module.prepare(self._images, options, trainer.world_size, meta)
 
     def _find_images(self, trainer: Trainer) -> "_Images":
@@ -180,14 +185,15 @@ class _Images:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __getitem__(self, item: int) -> tuple[Tensor, Any]:
+    def __getitem__(self, item: int) -> tuple[Inputs, Any]:
         batch = self.loader.collate_fn([self.source[item]])
-        if not (isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[0], Tensor)):
+        pair = isinstance(batch, (tuple, list)) and len(batch) == 2
+        if not pair or not isinstance(batch[0], (Tensor, dict, tuple, list)):
             raise TypeError(
                 f"the loader's collate function makes a {type(batch).__name__} where (images, targets) is "
                 "needed; pass Task2VecCallback(dataset=...), a dataset of (image, label)"
             )
-        return batch[0][0], self.targets[item]
+        return take(batch[0], 0), self.targets[item]
 
 
 @contextmanager

@@ -98,7 +98,7 @@ class LightningFit(LightningModule):
         write_state(self.plan, self.position, self.trainer, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self._trainer is None:
+        if not hasattr(self, "plan"):  # no fit has set it up
             raise RuntimeError(
                 "a checkpoint holds an unfinished embedding, not a module: build the module as before and continue "
                 "with Trainer.fit(module, ..., ckpt_path=...)"

@@ -39,10 +39,11 @@ class EmbeddingOptions:
         """Options by name, those of every method and those of the chosen one together."""
         if not isinstance(head, (str, HeadOptions)):
             raise TypeError(f"head must be HeadOptions(...) or the name of a method, got {head!r}")
-        shared = {name: options.pop(name) for name in cls.__dataclass_fields__ if name in options}
+        names = [name for name in cls.__dataclass_fields__ if name not in ("method", "own")]
+        shared = {name: options.pop(name) for name in names if name in options}
         return cls(
             method=method,
-            own=method_options(method, options),
+            own=method_options(method, options, names),
             head=HeadOptions(method=head) if isinstance(head, str) else head,
             **shared,
         )

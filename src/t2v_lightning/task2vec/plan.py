@@ -195,7 +195,7 @@ def describe_task(source: Any, dataset: Any) -> dict[str, Any]:
         for name, attribute in names.items()
         if isinstance(source, LightningDataModule) and hasattr(source, attribute)
     }
-    return known | {"dataset": known.get("dataset", type(getattr(dataset, "dataset", dataset)).__name__)}
+    return known | {"dataset": known.get("dataset") or type(getattr(dataset, "dataset", dataset)).__name__}
 
 
 def _add_over_processes(sums: Tensor) -> None:

@@ -69,8 +69,8 @@ def pdist(
             embeddings apart. The diagonal is 0. The variance-based distances turn on filters that few
             images excite, and their errors are then too small.
         out: array [n, n] that takes the distances, such as a `numpy.memmap` for many embeddings.
-        progress: a function, called with the number of finished pairs and of all pairs during the work, or
-            True to print the percentage to stderr. Pairs with a group deleted count too.
+        progress: a function, called with the number of finished pairs and of all pairs during the work. Pairs
+            with a group deleted count too.
         alpha: weight of the second term of `asymmetric`, 0.15 by default.
         trivial: the embedding t0 of `asymmetric`. Variational embeddings have their own,
             fisher = scale; Monte Carlo embeddings have no such unit, so for them it must be given.
@@ -168,7 +168,7 @@ def _distances(
     return_stderr: bool,
     *,
     out: Matrix | None = None,
-    progress: Progress | bool | None = None,
+    progress: Progress | None = None,
     alpha: float = 0.15,
     trivial: Any = None,
 ) -> Matrix | tuple[Matrix, Matrix]:
