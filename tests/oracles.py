@@ -1,4 +1,8 @@
-"""Brute force in float64 by plain autograd; shares no code with the package."""
+"""Brute force in float64 by plain autograd; shares no code with the package.
+
+A sample goes through the network beside a copy of itself: torch's backward pass of BatchNorm is wrong for some
+batches of one.
+"""
 
 from collections.abc import Iterator
 
@@ -34,7 +38,7 @@ def log_likelihood(outputs: Tensor, target: Tensor, likelihood: str) -> Tensor:
 def sample_fishers(model: nn.Module, x: Tensor, parameter: Tensor, likelihood: str) -> Iterator[Tensor]:
     """diag(J_n^T H_n J_n) of one parameter, one sample at a time through the network."""
     for n in range(len(x)):
-        f = model(x[n : n + 1])[0]
+        f = model(x[[n, n]])[0]
         jacobian = torch.stack(
             [torch.autograd.grad(f[c], parameter, retain_graph=True)[0].flatten() for c in range(len(f))]
         )
@@ -56,7 +60,7 @@ def squared_gradients(model: nn.Module, x: Tensor, parameter: Tensor, vectors: T
     """Per-sample (d/d theta <v_n, f(x_n)>)^2, [N, *shape], for given vectors [N, C]."""
     rows = []
     for n in range(len(x)):
-        f = model(x[n : n + 1])[0]
+        f = model(x[[n, n]])[0]
         rows.append(torch.autograd.grad((f * vectors[n]).sum(), parameter)[0] ** 2)
     return torch.stack(rows)
 

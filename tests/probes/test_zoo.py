@@ -143,7 +143,7 @@ def brute_force(probe: ProbeNetwork, x: Tensor, names: list[str]) -> dict[str, T
     parameters = [dict(probe.named_parameters())[n].requires_grad_() for n in names]
     rows: dict[str, list[Tensor]] = {n: [] for n in names}
     for sample in x:
-        f = probe(sample[None])[0]
+        f = probe(torch.stack([sample, sample]))[0]  # torch's BatchNorm is wrong for some batches of one
         p = f.detach().softmax(0)
         totals = [torch.zeros(len(q) if q.dim() else 1, dtype=q.dtype) for q in parameters]
         for k in range(len(f)):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from t2v_lightning.functional import inputs
 from t2v_lightning.functional.engine.folding import Fold
 from t2v_lightning.functional.engine.intercept import Intercept
+from t2v_lightning.functional.engine.norm_calls import call_function
 from t2v_lightning.functional.inputs import Inputs
 from t2v_lightning.functional.layers import RULES
 from t2v_lightning.functional.layers.conv import Convolution
@@ -114,7 +115,7 @@ class PreparedNetwork:
             call = rule.bind(args, kwargs)
             if call.weight in self._folded_norms:
                 return call.input
-        return func(*args, **kwargs)
+        return call_function(func, args, kwargs)
 
     def __call__(self, module: Callable[..., Tensor], x: Inputs) -> Tensor:
         """The output of the model, or of a part of it, for inputs [N, ...], without gradients."""

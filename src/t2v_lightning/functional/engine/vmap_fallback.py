@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from t2v_lightning.functional import inputs
+from t2v_lightning.functional.engine.intercept import Intercept
+from t2v_lightning.functional.engine.norm_calls import call_function
 from t2v_lightning.functional.inputs import Inputs
 from t2v_lightning.functional.layers import filter_means
 from t2v_lightning.functional.layers.cost_model import blocks
@@ -18,8 +20,8 @@ def fallback_squares(
 ) -> dict[str, Tensor]:
     """Squared gradients of <v_n, f(x_n)> in the named parameters, averaged within filters.
 
-    Uses `vmap(grad)` over only these parameters, in blocks of samples; where an operation has no batching
-    rule, one sample after the other.
+    Uses `vmap(grad)` over only these parameters, in blocks of samples; where an operation does not run inside it,
+    plain autograd, one sample after the other.
 
     Args:
         model: maps [N, ...] to [N, C].
@@ -35,13 +37,24 @@ def fallback_squares(
 
     def product(values: dict[str, Tensor], sample: Inputs, vector: Tensor) -> Tensor:
         def network(*args: Any, **kwargs: Any) -> Any:
-            return functional_call(model, values, args, kwargs)
+            with Intercept(call_function):
+                return functional_call(model, values, args, kwargs)
 
         outputs: Tensor = inputs.call(network, inputs.transform(lambda tensor: tensor[None], sample))
         return (outputs[0] * vector).sum()
 
-    single = grad(product)
-    batched = vmap(single, in_dims=(None, 0, 0))
+    def alone(sample: Inputs, vector: Tensor) -> dict[str, Tensor]:
+        values = {name: p.clone().requires_grad_() for name, p in parameters.items()}
+        with torch.enable_grad():
+            gradients = torch.autograd.grad(
+                product(values, sample, vector),
+                list(values.values()),
+                allow_unused=True,
+                materialize_grads=True,
+            )
+        return dict(zip(values, gradients, strict=True))
+
+    batched = vmap(grad(product), in_dims=(None, 0, 0))
     parts: dict[str, list[Tensor]] = {name: [] for name in parameters}
     numbers = sum(p.numel() for p in parameters.values())
     for block in blocks(len(vectors), numbers, vectors.device, least=4):
@@ -49,7 +62,7 @@ def fallback_squares(
         try:
             gradients = batched(parameters, samples, weights)
         except RuntimeError:
-            rows = [single(parameters, inputs.take(samples, n), v) for n, v in enumerate(weights)]
+            rows = [alone(inputs.take(samples, n), v) for n, v in enumerate(weights)]
             gradients = {name: torch.stack([row[name] for row in rows]) for name in parameters}
         for name, gradient in gradients.items():
             parts[name].append(filter_means(gradient, filter_dims[name]))

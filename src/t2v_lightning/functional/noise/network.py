@@ -16,6 +16,7 @@ from t2v_lightning.functional.engine.intercept import (
     control_flow_error,
     no_gradient_error,
 )
+from t2v_lightning.functional.engine.norm_calls import call_function
 from t2v_lightning.functional.engine.row_order import RowOrder
 from t2v_lightning.functional.engine.trace import inspect_network
 from t2v_lightning.functional.engine.usage import Usage, layer_name
@@ -146,7 +147,7 @@ class _NoisyPass:
         if rule.kind == "norm":
             args = tuple(map(self.network.learned, args))
             kwargs = {name: self.network.learned(value) for name, value in kwargs.items()}
-        y = func(*args, **kwargs)
+        y = call_function(func, args, kwargs)
         if not isinstance(rule, NoisyLayer):
             return y
         call = rule.bind(args, kwargs)

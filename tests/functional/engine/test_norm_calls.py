@@ -1,0 +1,101 @@
+"""Normalisations in batches of one and on thin maps, where torch's backward pass is wrong for some memory layouts."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from oracles import network_fisher, relative_error
+from torch import Tensor, nn
+
+from t2v_lightning.functional import filterwise_fisher
+from t2v_lightning.functional.engine.norm_calls import call_function
+
+
+def layouts(x: Tensor) -> Iterator[Tensor]:
+    """The same values in every order in memory, and with strides of dimensions of size 1 that say nothing."""
+    for order in itertools.permutations(range(x.dim())):
+        moved = x.permute(order).contiguous().permute([order.index(d) for d in range(x.dim())])
+        yield moved
+        for stride in (1, 10**6):
+            strides = [stride if n == 1 else s for n, s in zip(moved.shape, moved.stride(), strict=True)]
+            yield moved.as_strided(moved.shape, strides)
+
+
+def normalise(
+    name: str, x: Tensor, weight: Tensor
+) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+    mean, variance = torch.linspace(-1, 1, x.shape[1]).double(), torch.linspace(0.5, 2, x.shape[1]).double()
+    if name == "batch":
+        return F.batch_norm, (x, mean, variance, weight), {}
+    return F.instance_norm, (x, mean, variance, weight), {"use_input_stats": name == "instance"}
+
+
+def by_hand(name: str, x: Tensor, weight: Tensor) -> Tensor:
+    mean, variance = torch.linspace(-1, 1, x.shape[1]).double(), torch.linspace(0.5, 2, x.shape[1]).double()
+    column = (-1, *[1] * (x.dim() - 2))
+    mean, variance = mean.view(column), variance.view(column)
+    if name == "instance":
+        places = tuple(range(2, x.dim()))
+        mean, variance = x.mean(places, keepdim=True), x.var(places, keepdim=True, unbiased=False)
+    return (x - mean) / (variance + 1e-5).sqrt() * weight.view(column)
+
+
+@pytest.mark.parametrize("name", ["batch", "instance", "instance with statistics"])
+@pytest.mark.parametrize("shape", [(1, 3, 4, 2), (2, 3, 4, 2), (2, 3, 1, 4), (1, 3, 4, 1)], ids=str)
+def test_gradients_are_right_for_every_memory_layout(shape: tuple[int, ...], name: str) -> None:
+    values, grad = torch.randn(shape).double(), torch.randn(shape).double()
+    weight = torch.randn(3).double().requires_grad_()
+    plain = values.clone().requires_grad_()
+    y = by_hand(name, plain, weight)
+    expected = torch.autograd.grad(y, (plain, weight), grad)
+    for x in layouts(values):
+        x = x.detach().requires_grad_()
+        func, args, kwargs = normalise(name, x, weight)
+        got = call_function(func, args, kwargs)
+        torch.testing.assert_close(got, y, rtol=1e-9, atol=1e-9)
+        for g in layouts(grad):
+            found = torch.autograd.grad(got, (x, weight), g, retain_graph=True)
+            torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_layout_that_torch_reads_rightly_is_not_copied() -> None:
+    for layout in (torch.contiguous_format, torch.channels_last):
+        x = torch.randn(1, 3, 4, 4).to(memory_format=layout).requires_grad_()
+        func, args, kwargs = normalise("batch", x, torch.ones(3))
+        y = call_function(func, tuple(a.float() for a in args), kwargs)
+        own = func(*(a.float() for a in args), **kwargs)
+        assert torch.equal(y, own)
+        assert y.stride() == own.stride()
+        g = torch.randn(1, 3, 4, 4).to(memory_format=layout)
+        assert torch.equal(torch.autograd.grad(y, x, g)[0], torch.autograd.grad(own, x, g)[0])
+
+
+class Tokens(nn.Module):
+    """A normalised map that is read as tokens, so that its gradient comes in another order; a bare parameter too."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.first, self.conv, self.norm = nn.Parameter(torch.randn(6, 1, 1)), nn.Conv2d(2, 6, 3), norm
+        self.mix, self.head = nn.Linear(6, 5), nn.Linear(16 * 5, 3)
+
+    def forward(self, x: Tensor) -> Any:
+        y = self.norm(torch.tanh(self.conv(x)) * self.first)
+        return self.head(torch.tanh(self.mix(y.flatten(2).transpose(1, 2))).flatten(1))
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d(6), nn.InstanceNorm2d(6)], ids=["batch", "instance"])
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_embeddings_do_not_depend_on_the_size_of_batches(size: int, norm: nn.Module) -> None:
+    if isinstance(norm, nn.BatchNorm2d):
+        norm.running_var = torch.rand(6) + 0.5
+    model, x = Tokens(norm).double().eval(), torch.randn(3, 2, 6, 6, dtype=torch.float64)
+    names = ["first", "conv.weight", "mix.weight"]
+    expected = network_fisher(model, x, names)
+    batches = [filterwise_fisher(model, part, include="all") for part in x.split(size)]
+    for name in names:
+        layer = name.removesuffix(".weight")
+        got = torch.stack([batch[layer] for batch in batches]).sum(0)
+        assert relative_error(got, expected[name].flatten()) < 1e-10, name
