@@ -70,7 +70,7 @@ def split_head(module: nn.Module, batch: Inputs) -> tuple[nn.Module, nn.Linear, 
         for path in [n for n, m in module.named_modules(remove_duplicate=False) if m is head]:
             module.set_submodule(path, nn.Identity())
         try:
-            again = head(inputs.call(module, batch))
+            again = head(inputs.call(module, inputs.transform(Tensor.clone, batch)))
         except (RuntimeError, AttributeError, TypeError) as error:
             raise ValueError(
                 f"{kind} does not run without its head {name!r}: besides calling it, forward uses the layer's "
@@ -108,7 +108,8 @@ def _record_calls(module: nn.Module, batch: Inputs) -> tuple[Any, list[_Call]]:
         layer.register_forward_hook(record(name)) for name, layer in {**dict(leaves), **dict(linears)}.items()
     ]
     try:
-        return inputs.call(module, batch), calls
+        # the network may write into them
+        return inputs.call(module, inputs.transform(Tensor.clone, batch)), calls
     finally:
         for handle in handles:
             handle.remove()

@@ -10,6 +10,7 @@ from small_networks import fingerprint, images, network, same
 from torch import Tensor, nn
 
 from t2v_lightning.functional import filterwise_fisher
+from t2v_lightning.functional.engine.side_effects import SideEffects
 from t2v_lightning.functional.engine.trace import inspect_network
 
 
@@ -27,7 +28,8 @@ def test_every_parameter_has_its_use() -> None:
         def forward(self, x: Tensor) -> Any:
             return self.head((self.up(torch.relu(self.norm(self.conv(x)))) * self.scale).mean(2))
 
-    usages = inspect_network(Net().eval(), torch.randn(3, 2, 8))
+    model, x = Net().eval(), torch.randn(3, 2, 8)
+    usages = inspect_network(model, x, SideEffects(model, x))
     assert {name for name, usage in usages.items() if usage.closed_form} == {
         "conv.weight", "norm.weight", "up.weight", "head.weight",
     }  # fmt: skip
@@ -71,7 +73,7 @@ def test_a_matrix_is_a_weight_whatever_its_name_and_a_table_is_not(how: str) -> 
 def test_tracing_leaves_the_network_and_the_random_numbers_alone() -> None:
     model, x = network(), images()
     before, state = fingerprint(model), torch.get_rng_state()
-    inspect_network(model, x)
+    inspect_network(model, x, SideEffects(model, x))
     assert same(fingerprint(model), before)
     assert torch.equal(torch.get_rng_state(), state)
 

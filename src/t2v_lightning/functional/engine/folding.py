@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from t2v_lightning.functional import inputs
 from t2v_lightning.functional.engine.intercept import Intercept
+from t2v_lightning.functional.engine.side_effects import SideEffects
 from t2v_lightning.functional.engine.usage import Usage
 from t2v_lightning.functional.inputs import Inputs, tensors_in
 from t2v_lightning.functional.layers import RULES, Call
@@ -68,14 +69,16 @@ class Fold:
         return FoldedWeight(scaled.to(weight.dtype), shift.to(weight.dtype), square)
 
 
-def find_folds(model: nn.Module, x: Inputs, usages: Mapping[str, Usage]) -> dict[str, Fold]:
+def find_folds(
+    model: nn.Module, x: Inputs, usages: Mapping[str, Usage], effects: SideEffects
+) -> dict[str, Fold]:
     """Name of each convolution weight that a BatchNorm can be folded into -> the fold.
 
     Pairs are found by the identity of the tensor between them, in a forward pass over the first sample of x.
     """
     readers = _ConvolutionReaders(model)
     with torch.no_grad(), Intercept(readers.record):
-        inputs.call(model, inputs.take(x, slice(0, 1)))
+        effects.call(model, inputs.take(x, slice(0, 1)))
     folds = {}
     for conv, norm in readers.pairs():
         fold = _fold_of(conv, norm, readers.names)

@@ -11,6 +11,7 @@ from t2v_lightning.functional.engine.folding import find_folds
 from t2v_lightning.functional.engine.intercept import RECOMPUTES, frozen
 from t2v_lightning.functional.engine.prepared import PreparedNetwork
 from t2v_lightning.functional.engine.recording import MeasuredWeight, Recording
+from t2v_lightning.functional.engine.side_effects import SideEffects
 from t2v_lightning.functional.engine.trace import inspect_network
 from t2v_lightning.functional.engine.usage import Include, check_include, layer_name, why_left_out
 from t2v_lightning.functional.engine.vmap_fallback import fallback_squares
@@ -66,7 +67,8 @@ class PerSampleFisher:
         self.size = 0
         self._entries: dict[str, slice] = {}
         self._weights: dict[Tensor, MeasuredWeight] = {}
-        usages = inspect_network(model, example)
+        effects = SideEffects(model, example)
+        usages = inspect_network(model, example, effects)
         for name, parameter in model.named_parameters():
             usage = usages[name]
             reason = why_left_out(name, parameter, usage, include)
@@ -88,9 +90,9 @@ class PerSampleFisher:
                 "the network has no weight to measure: every parameter is left out "
                 f"({', '.join(sorted(set(self.left_out.values()))) or 'there are none'})"
             )
-        folds = find_folds(model, example, usages)
+        folds = find_folds(model, example, usages, effects)
         unmeasured = {name: fold for name, fold in folds.items() if fold.norm_weight not in self._entries}
-        self.prepared = PreparedNetwork(model, unmeasured, example)
+        self.prepared = PreparedNetwork(model, unmeasured, example, effects)
 
     def features(self, part: Callable[..., Tensor]) -> Callable[[Inputs], Tensor]:
         """A part of the network, without gradients and with the arranged weights of `PreparedNetwork`."""
@@ -129,7 +131,7 @@ class PerSampleFisher:
 
     def _add_fallback(self, values: Tensor, x: Inputs, vector: Tensor) -> None:
         with torch.autocast(values.device.type, enabled=False):
-            squares = fallback_squares(self.model, self.fallback, x, vector)
+            squares = fallback_squares(self.model, self.fallback, x, vector, self.prepared.effects)
         for name, of_filters in squares.items():
             values[:, self._entries[name]] += of_filters
 

@@ -14,6 +14,7 @@ from t2v_lightning.functional import inputs
 from t2v_lightning.functional.engine.folding import Fold
 from t2v_lightning.functional.engine.intercept import Intercept
 from t2v_lightning.functional.engine.norm_calls import call_function
+from t2v_lightning.functional.engine.side_effects import SideEffects
 from t2v_lightning.functional.inputs import Inputs
 from t2v_lightning.functional.layers import RULES
 from t2v_lightning.functional.layers.conv import Convolution
@@ -40,13 +41,16 @@ class PreparedNetwork:
         folds: as `find_folds` gives them.
         example: inputs [N, ...]. The arrangement is tried out on the first sample, and given up where the network's
             own code fails with it (`x.view(len(x), -1)` in channels-last) or its output changes.
+        effects: of the network's passes.
 
     Attributes:
         notes: what was given up, in words for a log.
     """
 
-    def __init__(self, model: nn.Module, folds: Mapping[str, Fold], example: Inputs) -> None:
-        self.model, self.folds = model, dict(folds)
+    def __init__(
+        self, model: nn.Module, folds: Mapping[str, Fold], example: Inputs, effects: SideEffects
+    ) -> None:
+        self.model, self.folds, self.effects = model, dict(folds), effects
         self.channels_last = True
         self.notes: list[str] = []
         self._state: tuple[Any, ...] = ()
@@ -56,7 +60,7 @@ class PreparedNetwork:
 
     def _try(self, x: Inputs) -> None:
         with torch.no_grad():
-            plain = inputs.call(self.model, x)
+            plain = self.effects.call(self.model, x)
         try:
             self(self.model, x)
         except RuntimeError:
@@ -121,5 +125,5 @@ class PreparedNetwork:
         """The output of the model, or of a part of it, for inputs [N, ...], without gradients."""
         self.refresh()
         with torch.no_grad(), Intercept(self.call):
-            output: Tensor = inputs.call(module, inputs.transform(self.lay_out, x))
+            output: Tensor = self.effects.call(module, inputs.transform(self.lay_out, x))
         return output

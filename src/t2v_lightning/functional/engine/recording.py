@@ -100,7 +100,8 @@ class Recording:
         device = inputs.device_of(x)
         self._start = torch.zeros((), device=device, requires_grad=True)
         with Intercept(self._call):
-            outputs: Tensor = inputs.call(self.prepared.model, inputs.transform(self.prepared.lay_out, x))
+            network = self.prepared
+            outputs: Tensor = network.effects.call(network.model, inputs.transform(network.lay_out, x))
         for weight in self.weights.values():
             if self._uses[weight.name] != len(weight.usage.rules):
                 raise control_flow_error(layer_name(weight.name))

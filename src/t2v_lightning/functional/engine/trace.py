@@ -16,10 +16,11 @@ from t2v_lightning.functional import inputs
 from t2v_lightning.functional.engine.intercept import Intercept, frozen
 from t2v_lightning.functional.engine.perturb import unlike
 from t2v_lightning.functional.engine.row_order import find_row_order
+from t2v_lightning.functional.engine.side_effects import SideEffects
 from t2v_lightning.functional.engine.usage import Usage
 from t2v_lightning.functional.inputs import Inputs, tensors_in
 from t2v_lightning.functional.layers import RULES
-from t2v_lightning.internals import is_norm, is_transformed
+from t2v_lightning.internals import is_transformed
 
 # functions that multiply rows of inputs by a matrix, whatever the network calls that matrix
 _PRODUCTS = {
@@ -29,18 +30,16 @@ _PRODUCTS = {
 }
 
 
-def inspect_network(model: nn.Module, x: Inputs) -> dict[str, Usage]:
+def inspect_network(model: nn.Module, x: Inputs, effects: SideEffects) -> dict[str, Usage]:
     """Usage of every parameter of `model`, from forward passes over the first sample of x.
 
     Raises:
-        ValueError: the samples of a batch influence each other, a layer is in train mode, or the output does not
-            have one row per sample.
+        ValueError: the samples of a batch influence each other, or the output does not have one row per sample.
     """
-    _refuse_train_mode(model)
     one = inputs.transform(lambda tensor: tensor[:1].detach(), x)
     other = unlike(one)
     pairs = ((one, one), (one, other), (other, one))
-    equal, changed, swapped = (ForwardTrace(model, inputs.concatenate(pair)) for pair in pairs)
+    equal, changed, swapped = (ForwardTrace(model, inputs.concatenate(pair), effects) for pair in pairs)
     for name, usage in equal.usages.items():
         if (changed.usages[name].rules, changed.usages[name].other) != (usage.rules, usage.other):
             raise ValueError(
@@ -55,7 +54,7 @@ def inspect_network(model: nn.Module, x: Inputs) -> dict[str, Usage]:
             "the output for one sample changes with the other samples of its batch (a layer in train mode, "
             "dropout, or batch statistics), so there are no per-sample gradients; call model.eval() first"
         )
-    _find_hidden_uses(model, one, equal.usages)
+    _find_hidden_uses(model, one, equal.usages, effects)
     return equal.usages
 
 
@@ -65,6 +64,7 @@ class ForwardTrace:
     Args:
         model: in eval mode.
         x: inputs [N, ...].
+        effects: of its passes.
 
     Attributes:
         usages: parameter name -> its usage, `orders` left empty.
@@ -75,7 +75,7 @@ class ForwardTrace:
         ValueError: the pass draws random numbers, or its output is not [N, C].
     """
 
-    def __init__(self, model: nn.Module, x: Inputs) -> None:
+    def __init__(self, model: nn.Module, x: Inputs, effects: SideEffects) -> None:
         self._names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
         self._owners = {p.untyped_storage().data_ptr(): name for p, name in self._names.items() if p.numel()}
         self._rows: list[tuple[Tensor, str]] = []  # outputs of the form [N, C] and the layers they come from
@@ -84,7 +84,7 @@ class ForwardTrace:
         device = inputs.device_of(x)
         before = _random_state(device)
         with torch.no_grad(), Intercept(self._record):
-            output = inputs.call(model, x)
+            output = effects.call(model, x)
         if any(not torch.equal(a, b) for a, b in zip(before, _random_state(device), strict=True)):
             raise ValueError(
                 "the forward pass draws random numbers (dropout or stochastic depth in train mode), so the Fisher "
@@ -154,18 +154,7 @@ def _random_state(device: torch.device) -> list[Tensor]:
     return [torch.get_rng_state(), *on_gpu]
 
 
-def _refuse_train_mode(model: nn.Module) -> None:
-    """Before anything runs: in train mode a forward pass would already move the statistics."""
-    for name, module in model.named_modules():
-        if is_norm(module) and module.training and module.track_running_stats:
-            raise ValueError(
-                f"layer {name!r} ({type(module).__name__}) is in train mode: its batch statistics mix the samples, so "
-                "there are no per-sample gradients; call model.eval() first (its stored statistics are then used and "
-                "never move)"
-            )
-
-
-def _find_hidden_uses(model: nn.Module, x: Inputs, usages: dict[str, Usage]) -> None:
+def _find_hidden_uses(model: nn.Module, x: Inputs, usages: dict[str, Usage], effects: SideEffects) -> None:
     """Notes parameters that have a gradient although no traced function call used them (in scripted code, say)."""
     unused = {n: p for n, p in model.named_parameters() if usages[n] == Usage()}
     if not unused:
@@ -173,7 +162,7 @@ def _find_hidden_uses(model: nn.Module, x: Inputs, usages: dict[str, Usage]) -> 
     with frozen(model), torch.enable_grad(), torch.compiler.set_stance("force_eager"):
         for parameter in unused.values():
             parameter.requires_grad_()
-        output = inputs.call(model, x)
+        output = effects.call(model, x)
         if output.requires_grad:
             gradients = torch.autograd.grad(output.sum(), list(unused.values()), allow_unused=True)
             for name, gradient in zip(unused, gradients, strict=True):

@@ -10,13 +10,14 @@ from torch.func import functional_call, grad, vmap
 from t2v_lightning.functional import inputs
 from t2v_lightning.functional.engine.intercept import Intercept
 from t2v_lightning.functional.engine.norm_calls import call_function
+from t2v_lightning.functional.engine.side_effects import SideEffects
 from t2v_lightning.functional.inputs import Inputs
 from t2v_lightning.functional.layers import filter_means
 from t2v_lightning.functional.layers.cost_model import blocks
 
 
 def fallback_squares(
-    model: nn.Module, filter_dims: Mapping[str, int], x: Inputs, vectors: Tensor
+    model: nn.Module, filter_dims: Mapping[str, int], x: Inputs, vectors: Tensor, effects: SideEffects
 ) -> dict[str, Tensor]:
     """Squared gradients of <v_n, f(x_n)> in the named parameters, averaged within filters.
 
@@ -28,6 +29,7 @@ def fallback_squares(
         filter_dims: parameter name -> dimension whose indices are the filters.
         x: inputs [N, ...].
         vectors: [N, C].
+        effects: of the network's passes.
 
     Returns:
         parameter name -> [N, filters].
@@ -37,10 +39,12 @@ def fallback_squares(
 
     def product(values: dict[str, Tensor], sample: Inputs, vector: Tensor) -> Tensor:
         def network(*args: Any, **kwargs: Any) -> Any:
-            with Intercept(call_function):
+            with Intercept(call_function), effects.forgotten():
                 return functional_call(model, values, args, kwargs)
 
-        outputs: Tensor = inputs.call(network, inputs.transform(lambda tensor: tensor[None], sample))
+        outputs: Tensor = inputs.call(
+            network, effects.own(inputs.transform(lambda tensor: tensor[None], sample))
+        )
         return (outputs[0] * vector).sum()
 
     def alone(sample: Inputs, vector: Tensor) -> dict[str, Tensor]:

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from t2v_lightning.functional import inputs
 from t2v_lightning.functional.engine.intercept import (
     RECOMPUTES,
     Intercept,
@@ -18,6 +17,7 @@ from t2v_lightning.functional.engine.intercept import (
 )
 from t2v_lightning.functional.engine.norm_calls import call_function
 from t2v_lightning.functional.engine.row_order import RowOrder
+from t2v_lightning.functional.engine.side_effects import SideEffects
 from t2v_lightning.functional.engine.trace import inspect_network
 from t2v_lightning.functional.engine.usage import Usage, layer_name
 from t2v_lightning.functional.inputs import Inputs
@@ -84,7 +84,8 @@ class NoisyNetwork:
         self.noise_free: dict[str, str] = {}
         self.weights: dict[Tensor, NoisyWeight] = {}
         self._affine: dict[Tensor, int] = {}
-        usages = inspect_network(self.model, example)
+        self.effects = SideEffects(self.model, example)
+        usages = inspect_network(self.model, example, self.effects)
         layers: dict[str, Tensor] = {}
         for name, parameter in self.model.named_parameters():
             usage = usages[name]
@@ -119,7 +120,7 @@ class NoisyNetwork:
         """
         forward = _NoisyPass(self, draws, observe)
         with Intercept(forward.call), torch.autograd.graph.disable_saved_tensors_hooks(RECOMPUTES):
-            output: Tensor = inputs.call(self.model, x)
+            output: Tensor = self.effects.call(self.model, x)
         return output
 
     def learned(self, value: Any) -> Any:

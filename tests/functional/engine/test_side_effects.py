@@ -1,0 +1,156 @@
+"""Networks that write into their inputs, or keep what they compute from one pass to the next, against brute force."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from oracles import network_fisher, relative_error
+from torch import Tensor, nn
+
+from t2v_lightning import ProbeNetwork
+from t2v_lightning.functional import filterwise_fisher
+from t2v_lightning.functional.engine.per_sample import PerSampleFisher
+from t2v_lightning.functional.engine.side_effects import SideEffects
+from t2v_lightning.functional.noise.network import NoisyNetwork
+from t2v_lightning.functional.noise.normal_table import NormalTable
+
+
+class Writes(nn.Module):
+    """Normalises in place, or has an in-place activation as its first layer; with a bare parameter."""
+
+    def __init__(self, first: str) -> None:
+        super().__init__()
+        self.activation = {"silu": nn.SiLU(True), "hardswish": nn.Hardswish(True)}.get(first)
+        self.conv, self.gain, self.head = (
+            nn.Conv2d(2, 4, 3),
+            nn.Parameter(torch.randn(4, 1, 1)),
+            nn.Linear(4, 3),
+        )
+
+    def forward(self, x: Tensor) -> Any:
+        x = x.sub_(0.4).div_(0.3) if self.activation is None else self.activation(x)
+        return self.head(torch.tanh(self.conv(x) * self.gain).mean((2, 3)))
+
+
+class Fresh(nn.Module):
+    """A network that is given copies."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Any:
+        return self.network(x.clone())
+
+
+@pytest.mark.parametrize("first", ["normalise", "silu", "hardswish"])
+@pytest.mark.parametrize(
+    "layout", [torch.contiguous_format, torch.channels_last], ids=["plain", "channels last"]
+)
+def test_inputs_are_those_of_the_caller_in_every_pass_and_stay_so(layout: Any, first: str) -> None:
+    model, x = Writes(first).double().eval(), torch.randn(3, 2, 6, 6).double().to(memory_format=layout)
+    given, version = x.clone(), x._version
+    expected = network_fisher(Fresh(model), x, ["network.conv.weight", "network.gain"])
+    got = filterwise_fisher(model, x, include="all")
+    assert relative_error(got["conv"], expected["network.conv.weight"]) < 1e-10
+    assert relative_error(got["gain"], expected["network.gain"].flatten()) < 1e-10
+    noisy = NoisyNetwork(model.requires_grad_(False), x, NormalTable(0).read)
+    draws = torch.arange(3)
+    assert torch.equal(noisy(x, draws), noisy(x, draws))
+    probe = ProbeNetwork.from_module(model, input_size=(2, 6, 6))
+    engine = PerSampleFisher(probe, x)
+    torch.testing.assert_close(engine.features(probe.backbone)(x), probe.features(x.clone()))
+    assert torch.equal(x, given)
+    assert x._version == version
+
+
+def test_inputs_are_not_copied_for_a_network_that_only_reads_them() -> None:
+    seen: list[int] = []
+
+    class Reads(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(x.data_ptr())
+            return super().forward(x)
+
+    model, x = Reads(3, 2), torch.randn(4, 3)
+    effects = SideEffects(model, x)
+    assert not effects.writes
+    effects.call(model, x)
+    assert seen[-1] == x.data_ptr()
+
+
+def test_a_network_that_writes_into_some_inputs_and_not_into_others_is_refused() -> None:
+    class Scales(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Linear(4, 4), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Any:
+            x = x.div_(255) if bool(x.max() > 50) else x
+            return self.head(torch.tanh(self.body(x)))
+
+    x = torch.rand(3, 4)
+    x[1] = 255
+    with pytest.raises(RuntimeError, match=r"writes into its inputs for some samples.*x = x - mean"):
+        filterwise_fisher(Scales(), x)
+
+
+class Biased(nn.Module):
+    """Attention biases that are computed once in eval mode and kept, in a dict or in an attribute."""
+
+    def __init__(self, kept: str) -> None:
+        super().__init__()
+        self.kept, self.cache, self.bias = kept, {}, None
+        self.weight_table = nn.Parameter(torch.randn(4, 3))
+        self.register_buffer("index", torch.tensor([[0, 1, 2, 0], [2, 1, 0, 0], [1, 1, 2, 0], [0, 2, 1, 1]]))
+        self.mix, self.head = nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def _bias(self) -> Tensor:
+        if self.kept == "dict":
+            if "cpu" not in self.cache:
+                self.cache["cpu"] = self.weight_table.gather(1, self.index)
+            return self.cache["cpu"]
+        if self.bias is None:
+            self.bias = self.weight_table.gather(1, self.index)
+        return self.bias
+
+    def forward(self, x: Tensor) -> Any:
+        return self.head(torch.tanh(self.mix(x) @ self._bias().softmax(1)))
+
+    def forget(self) -> None:
+        self.cache, self.bias = {}, None
+
+
+@pytest.mark.parametrize(("kept", "before"), [("dict", False), ("dict", True), ("attribute", False)])
+def test_a_parameter_behind_a_cache_counts_as_used(kept: str, before: bool) -> None:
+    model, x = Biased(kept).double().eval(), torch.randn(3, 4, dtype=torch.float64)
+    expected = network_fisher(model, x, ["weight_table", "mix.weight"])
+    model.forget()
+    if before:
+        with torch.no_grad():
+            model(x)
+    cache, held = model.cache, dict(model.cache)
+    got = filterwise_fisher(model, x)
+    assert list(got) == ["weight_table", "mix"]
+    for name, values in expected.items():
+        assert relative_error(got[name.removesuffix(".weight")], values) < 1e-10, name
+    assert model.cache is cache
+    assert model.cache == held
+    assert model.bias is None
+
+
+def test_a_table_of_constants_is_no_cache() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = {"mean": torch.tensor(0.5, dtype=torch.float64)}
+            self.body, self.head = nn.Linear(4, 4), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Any:
+            return self.head(torch.tanh(self.body(x - self.table["mean"])))
+
+    model, x = Scaled().double(), torch.randn(3, 4, dtype=torch.float64)
+    expected = network_fisher(copy.deepcopy(model), x, ["body.weight"])["body.weight"]
+    assert relative_error(filterwise_fisher(model, x)["body"], expected) < 1e-10
+    assert list(model.table) == ["mean"]
