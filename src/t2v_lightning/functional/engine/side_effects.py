@@ -49,14 +49,14 @@ class SideEffects:
         _refuse_train_mode(model)
         one = _copy(inputs.take(inputs.detach(example), slice(0, 1)))
         held = _attributes(model)
-        full: _Attributes = {
+        emptied: _Attributes = {
             key: {} for key, value in held.items() if isinstance(value, dict) and _holds_tensors(value)
         }
-        start = held | full
-        if full:
+        start = held | emptied
+        if emptied:
             try:
                 found = _after_a_pass(model, _copy(one), held, start)
-                refilled = all(found[key].keys() == held[key].keys() for key in full)
+                refilled = all(found[key].keys() == held[key].keys() for key in emptied)
             except Exception:
                 refilled = False
             if not refilled:  # tables of constants
