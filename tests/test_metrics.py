@@ -286,3 +286,18 @@ def test_nothing_added_is_an_error() -> None:
 def test_there_is_at_least_one_filter(size: int) -> None:
     with pytest.raises(ValueError, match=f"1 or more; got {size}"):
         FilterwiseFisher(size)
+
+
+def test_a_network_of_one_filter_has_a_vector_of_one_entry() -> None:
+    metric = FilterwiseFisher(size=1)
+    values = torch.tensor([[1.0], [3.0]])
+    for estimate in (metric(values), metric.compute(), metric.estimate()):
+        assert torch.equal(estimate.fisher, torch.tensor([2.0], dtype=torch.float64))
+        assert estimate.stderr.shape == (1,)
+
+
+def test_a_network_in_the_place_of_its_number_of_filters_is_told() -> None:
+    with pytest.raises(
+        TypeError, match=r"number of filters D, an integer; got Linear.*filterwise_fisher\(model, x\)"
+    ):
+        FilterwiseFisher(torch.nn.Linear(2, 3))  # type: ignore[arg-type]

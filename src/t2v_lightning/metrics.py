@@ -25,6 +25,7 @@ class FilterwiseFisher(Metric):
         size: number of filters D.
 
     Raises:
+        TypeError: size is not an integer.
         ValueError: size is below 1.
 
     >>> import torch
@@ -42,6 +43,11 @@ class FilterwiseFisher(Metric):
     seen: Tensor
 
     def __init__(self, size: int, **kwargs: Any) -> None:
+        if isinstance(size, bool) or not isinstance(size, int):
+            raise TypeError(
+                f"size is the number of filters D, an integer; got {type(size).__name__}. The metric adds up squared "
+                "gradients [N, D]; functional.filterwise_fisher(model, x) computes them and the Fisher information"
+            )
         super().__init__(**kwargs)
         self.size, zeros = size, new_sums(size)
         self.names = tuple(zeros)

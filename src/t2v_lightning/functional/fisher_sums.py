@@ -25,7 +25,15 @@ Sums = dict[str, Tensor]
 non-zero weight) and `seen` in int64."""
 
 
-class FisherEstimate(NamedTuple):
+class _Estimate(NamedTuple):
+    fisher: Tensor
+    stderr: Tensor
+    group_sums: Tensor
+    group_weights: Tensor
+    samples: Tensor
+
+
+class FisherEstimate(_Estimate):
     """Weighted mean of the per-sample values, and its error.
 
     Attributes:
@@ -36,11 +44,9 @@ class FisherEstimate(NamedTuple):
         samples: int64 scalar, samples of non-zero weight.
     """
 
-    fisher: Tensor
-    stderr: Tensor
-    group_sums: Tensor
-    group_weights: Tensor
-    samples: Tensor
+    def __new__(cls, fisher: Tensor, stderr: Tensor, *sums: Tensor) -> "FisherEstimate":
+        """torchmetrics takes results apart and hands back scalars for a network of one filter: they are [1]."""
+        return super().__new__(cls, torch.atleast_1d(fisher), torch.atleast_1d(stderr), *sums)
 
     @property
     def relative_stderr(self) -> float:
