@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from t2v_lightning.functional import inputs
 from t2v_lightning.functional.engine.intercept import Intercept, frozen
+from t2v_lightning.functional.engine.origins import Origins
 from t2v_lightning.functional.engine.perturb import unlike
 from t2v_lightning.functional.engine.row_order import find_row_order
 from t2v_lightning.functional.engine.side_effects import SideEffects
 from t2v_lightning.functional.engine.usage import Usage
 from t2v_lightning.functional.inputs import Inputs, tensors_in
-from t2v_lightning.functional.layers import RULES
+from t2v_lightning.functional.layers import RULES, Call, LayerRule
 from t2v_lightning.internals import is_transformed
 
 # functions that multiply rows of inputs by a matrix, whatever the network calls that matrix
@@ -78,9 +79,11 @@ class ForwardTrace:
     def __init__(self, model: nn.Module, x: Inputs, effects: SideEffects) -> None:
         self._names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
         self._owners = {p.untyped_storage().data_ptr(): name for p, name in self._names.items() if p.numel()}
+        self._numbers = {name: p.numel() for p, name in self._names.items()}
         self._rows: list[tuple[Tensor, str]] = []  # outputs of the form [N, C] and the layers they come from
         self.usages = {name: Usage() for name in self._names.values()}
         self.inputs: dict[str, list[Tensor]] = {name: [] for name in self._names.values()}
+        self._origins = Origins(self._names, x)
         device = inputs.device_of(x)
         before = _random_state(device)
         with torch.no_grad(), Intercept(self._record):
@@ -102,8 +105,11 @@ class ForwardTrace:
 
     def _record(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = func(*args, **kwargs)
+        self._origins.record(func, args, kwargs, result)
         if func in _PRODUCTS:
             self._record_factors([args, kwargs])
+        if func in RULES:
+            self._record_made_weight(RULES[func], RULES[func].bind(args, kwargs), result)
         used = [t for t in tensors_in([args, kwargs]) if t in self._names]
         # a call without a new tensor only asks a parameter about itself (its shape, say)
         if used and any(t not in self._names for t in tensors_in([result])):
@@ -117,6 +123,24 @@ class ForwardTrace:
                 owner = self._owners.get(factor.untyped_storage().data_ptr())
                 if owner is not None:
                     self.usages[owner].in_product = True
+                for name in self._sources(factor):
+                    self.usages[name].in_product |= self._numbers[name] == factor.numel()
+
+    def _record_made_weight(self, rule: LayerRule, call: Call, result: Any) -> None:
+        """Notes the parameters that a layer's weight is computed from, and which of them are only its scale."""
+        if call.weight is None or call.weight in self._names:
+            return
+        for name in self._sources(call.weight):
+            usage, numbers = self.usages[name], self._numbers[name]
+            is_scale = numbers < call.weight.numel() and numbers <= max(call.weight.shape[:2])
+            usage.makes.add("norm" if is_scale else rule.kind)
+            if result.dim() == 2:
+                self._rows.append((result, name))
+
+    def _sources(self, tensor: Tensor) -> frozenset[str]:
+        """Parameters that a tensor is computed from, if it is computed from nothing else."""
+        origin = self._origins.of(tensor)
+        return frozenset() if origin.inputs or tensor in self._names else origin.parameters
 
     def _record_uses(
         self,
@@ -137,8 +161,11 @@ class ForwardTrace:
                 usage.other.append("a function transform such as vmap")
                 usage.filter_dim = rule.filter_dim(call) if rule is not None and call is not None else 0
             elif rule is not None and call is not None and parameter is call.weight:
+                if not usage.rules:  # a weight that two layers share has the filters of the first
+                    usage.filter_dim = rule.filter_dim(call)
                 usage.rules.append(rule)
-                usage.filter_dim = rule.filter_dim(call)
+                if self._origins.of(call.input).selected:
+                    usage.other.append("rows that depend on the values of the inputs")
                 self.inputs[name].append(call.input.detach().clone())
                 if result.dim() == 2:
                     self._rows.append((result, name))

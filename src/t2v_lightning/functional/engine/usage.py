@@ -7,6 +7,7 @@ from torch import Tensor
 
 from t2v_lightning.functional.engine.row_order import RowOrder
 from t2v_lightning.functional.layers import LayerRule
+from t2v_lightning.functional.layers.base import WeightKind
 
 Include = Literal["weights", "weights+norm", "all"]
 
@@ -31,6 +32,7 @@ class Usage:
         filter_dim: the dimension whose indices are the filters.
         makes_output: the network's output comes straight out of this layer.
         in_product: it, or a view of it, is a factor of a matrix product.
+        makes: kinds of the weights that are computed from it ("norm" for a scale of theirs).
     """
 
     rules: list[LayerRule] = field(default_factory=list)
@@ -40,6 +42,7 @@ class Usage:
     filter_dim: int = 0
     makes_output: bool = False
     in_product: bool = False
+    makes: set[WeightKind] = field(default_factory=set)
 
     @property
     def used_once(self) -> bool:
@@ -71,11 +74,14 @@ def why_left_out(name: str, parameter: Tensor, usage: Usage, include: Include) -
     """
     if usage.makes_output:
         return "head"
-    if usage.as_bias or (parameter.dim() == 1 and name.rpartition(".")[2].endswith("bias")):
+    own_name = name.rpartition(".")[2]
+    if usage.as_bias or (
+        parameter.dim() == 1 and (own_name.endswith("bias") or own_name.startswith("bias_"))
+    ):
         return "bias"
     if not usage.rules and not usage.other:
         return "not used in the forward pass"
-    kinds = {rule.kind for rule in usage.rules}
+    kinds = {rule.kind for rule in usage.rules} | usage.makes
     if not kinds and "weight" in name:
         kinds = {"weights" if parameter.dim() > 1 else "norm"}
     if usage.in_product and parameter.dim() > 1:
