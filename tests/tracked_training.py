@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from t2v_lightning import Embedding, Task2VecCallback
 from t2v_lightning.phases import HeadOptions
-from t2v_lightning.task2vec.network_copy import copy_network
+from t2v_lightning.probes.network_copy import copy_network
 
 QUICK: dict[str, Any] = {"head": HeadOptions(epochs=1, num_samples=64), "max_samples": 16}
 

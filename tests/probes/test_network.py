@@ -163,3 +163,40 @@ def test_only_modules(module: object) -> None:
 def test_a_probe_is_not_wrapped_again(probe: ProbeNetwork) -> None:
     with pytest.raises(TypeError, match="not a probe yet"):
         ProbeNetwork.from_module(probe)
+
+
+@pytest.mark.parametrize("kind", ["weight norm", "pruned"])
+def test_networks_whose_hooks_make_their_weights(kind: str, images: Tensor) -> None:
+    """Such a weight is part of a graph, which `copy.deepcopy` refuses."""
+    module = small_net()
+    if kind == "weight norm":
+        module[0] = nn.utils.weight_norm(module[0])
+    else:
+        nn.utils.prune.l1_unstructured(module[0], "weight", amount=20)
+    module.eval()
+    module(images)
+    probe = ProbeNetwork.from_module(module, (3, 16, 16))
+    assert torch.equal(probe(images), module(images))
+    for own, copied in zip(module.parameters(), probe.parameters(), strict=True):
+        assert own is not copied
+
+
+def test_one_number_is_the_side_of_a_square_image_of_three_channels() -> None:
+    assert ProbeNetwork.from_module(small_net(), 16).input_size == (3, 16, 16)
+    with pytest.raises(ValueError, match="three positive integers"):
+        ProbeNetwork.from_module(small_net(), True)
+
+
+def test_an_error_without_a_text_names_its_line() -> None:
+    class Blocks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            torch._assert(x.shape[2] % 7 == 0, "")
+            return self.head(x.mean((2, 3)))
+
+    with pytest.raises(ValueError, match=r"\(3, 16, 16\): AssertionError in `torch._assert\(x.shape\[2\] % 7 == 0"):
+        ProbeNetwork.from_module(Blocks(), 16)
+    assert ProbeNetwork.from_module(Blocks(), 14).feature_size == 3

@@ -16,7 +16,7 @@ from tracked_training import QUICK, History, Somebodys, loader, train
 
 from t2v_lightning import Embedding, ProbeNetwork, Task2VecCallback, embed
 from t2v_lightning.functional.distances import pdist
-from t2v_lightning.task2vec.network_copy import copy_network
+from t2v_lightning.probes.network_copy import copy_network
 
 
 def test_norm_and_drift_are_those_of_the_network_at_that_epoch() -> None:
@@ -133,7 +133,7 @@ from small_probe import striped
 from tracked_training import QUICK, Augmented, Somebodys, loader, seeded, traces
 from t2v_lightning import ProbeNetwork, Task2VecCallback, embed
 from t2v_lightning.functional.distances import pdist
-from t2v_lightning.task2vec.network_copy import copy_network
+from t2v_lightning.probes.network_copy import copy_network
 
 def run(data, epochs, tracker=None, **options):
     callbacks = [ModelCheckpoint({folder!r}, save_last=True)] + ([tracker] if tracker else [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ def split_head(module: nn.Module, batch: Inputs) -> tuple[nn.Module, nn.Linear, 
             output, calls = _record_calls(module, batch)
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
             raise ValueError(
-                f"{kind} failed on {_size_of(batch)}: {error}\n"
+                f"{kind} failed on {_size_of(batch)}: {_reason(error)}\n"
                 "Pass an input_size=(channels, height, width) that it accepts, or an example= of other inputs"
             ) from error
         call = _find_head(kind, output, calls)
@@ -88,6 +89,13 @@ def _size_of(batch: Inputs) -> str:
     if isinstance(batch, Tensor) and batch.dim() == 4:
         return f"images of size {tuple(batch.shape[1:])}"
     return f"a batch of {inputs.describe(batch)}"
+
+
+def _reason(error: Exception) -> str:
+    """What an error says; for one without a text, such as a bare `assert`, the network's line that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(torch.__path__[0])]
+    return str(error) or f"{type(error).__name__} in `{own[-1].line}`"
 
 
 def _record_calls(module: nn.Module, batch: Inputs) -> tuple[Any, list[_Call]]:

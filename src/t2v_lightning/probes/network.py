@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import math
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from t2v_lightning.functional import inputs
 from t2v_lightning.functional.inputs import Inputs
 from t2v_lightning.internals import inner_module
 from t2v_lightning.probes.heads import split_head, trial_input
+from t2v_lightning.probes.network_copy import copy_network
 from t2v_lightning.probes.stages import find_stages, stage_of
 from t2v_lightning.probes.transforms import ImageTransform
 
@@ -70,7 +70,7 @@ class ProbeNetwork(nn.Module):
     def from_module(
         cls,
         module: nn.Module,
-        input_size: Sequence[int] | None = None,
+        input_size: int | Sequence[int] | None = None,
         transform: Transform | None = None,
         name: str | None = None,
         example: Inputs | None = None,
@@ -81,8 +81,8 @@ class ProbeNetwork(nn.Module):
 
         Args:
             module: classifier [N, C, H, W] -> [N, K].
-            input_size: (channels, height, width); None for the module's own (timm's configuration, an
-                `image_size` attribute) or, without one, (3, 224, 224).
+            input_size: (channels, height, width), or n for (3, n, n); None for the module's own (timm's
+                configuration, an `image_size` attribute) or, without one, (3, 224, 224).
             transform: PIL image to float tensor; None for timm's if the module has timm's configuration,
                 otherwise the usual ImageNet evaluation for `input_size`.
             name: None for the name of the class.
@@ -90,7 +90,7 @@ class ProbeNetwork(nn.Module):
                 or a tuple or dict of tensors. Then `input_size` of the probe is None.
 
         Raises:
-            TypeError: `module` is not an `nn.Module`, or is a probe already.
+            TypeError: `module` is not an `nn.Module`, is a probe already, or cannot be copied.
             ValueError: no final Linear head, or the module fails on images of `input_size`; the message says
                 what was found.
         """
@@ -102,13 +102,14 @@ class ProbeNetwork(nn.Module):
             raise TypeError(
                 f"from_module takes an nn.Module that is not a probe yet, got {type(module).__name__}"
             )
-        return cls.from_owned(copy.deepcopy(_unwrapped(module)), input_size, transform, name, example)
+        owned = copy_network(_unwrapped(module), keep_hooks=True)
+        return cls.from_owned(owned, input_size, transform, name, example)
 
     @classmethod
     def from_owned(
         cls,
         module: nn.Module,
-        input_size: Sequence[int] | None = None,
+        input_size: int | Sequence[int] | None = None,
         transform: Transform | None = None,
         name: str | None = None,
         example: Inputs | None = None,
@@ -229,14 +230,17 @@ def _timm_config(module: nn.Module) -> dict[str, object] | None:
     return config if isinstance(config, dict) and {"input_size", "mean", "std"} <= set(config) else None
 
 
-def _input_size(module: nn.Module, given: Sequence[int] | None) -> tuple[int, int, int]:
+def _input_size(module: nn.Module, given: int | Sequence[int] | None) -> tuple[int, int, int]:
     if given is None:
         config, side = _timm_config(module), getattr(module, "image_size", None)
         if config is not None:
             given = cast("Sequence[int]", config["input_size"])
         else:
             given = (3, side, side) if isinstance(side, int) else (3, 224, 224)
-    size = tuple(given)
+    size = (3, given, given) if isinstance(given, int) else tuple(given)
     if len(size) != 3 or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in size):
-        raise ValueError(f"input_size must be three positive integers (channels, height, width), got {given}")
+        raise ValueError(
+            "input_size must be three positive integers (channels, height, width), or one for square images of three "
+            f"channels; got {given!r}"
+        )
     return size[0], size[1], size[2]

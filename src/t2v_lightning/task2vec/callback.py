@@ -22,8 +22,8 @@ from t2v_lightning.loading.random_transforms import warn_random_transforms
 from t2v_lightning.loading.selection import check_map_style, find_targets
 from t2v_lightning.loading.users import dataset_of, loader_options, one_loader
 from t2v_lightning.probes import ProbeNetwork
+from t2v_lightning.probes.network_copy import copy_network
 from t2v_lightning.task2vec.module import Task2Vec
-from t2v_lightning.task2vec.network_copy import copy_network
 from t2v_lightning.task2vec.options import EmbeddingOptions
 from t2v_lightning.task2vec.plain_loop import run_plan
 from t2v_lightning.task2vec.plan import Plan, describe_task

@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from oracles import network_fisher, relative_error
 from torch import Tensor, nn
+from torchvision.ops import DeformConv2d
 
 from t2v_lightning.functional import filterwise_fisher
 
@@ -84,3 +86,52 @@ def test_cross_attention_with_its_split_projection() -> None:
     assert list(got) == [name.removesuffix(".weight") for name in names]
     for name in names:
         assert relative_error(got[name.removesuffix(".weight")], expected[name]) < 1e-10, name
+
+
+class Tanh(torch.autograd.Function):
+    """As it was written before function transforms: without `setup_context`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.tanh()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad * (1 - ctx.saved_tensors[0].tanh() ** 2)
+
+
+class Deforms(nn.Module):
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.offsets, self.layer = nn.Conv2d(2, 18, 3, padding=1), DeformConv2d(2, 4, 3, padding=1)
+        self.gain, self.kind, self.head = nn.Parameter(torch.randn(4, 1, 1)), kind, nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Any:
+        if self.kind == "function":
+            y = F.conv2d(x, self.layer.weight, self.layer.bias) * self.gain
+            return self.head(Tanh.apply(y).mean((2, 3)))
+        return self.head(torch.tanh(self.layer(x, self.offsets(x)) * self.gain).mean((2, 3)))
+
+
+@pytest.mark.parametrize("kind", ["function", "deformable convolution"])
+def test_what_does_not_run_inside_vmap_goes_sample_by_sample(kind: str) -> None:
+    model, x = Deforms(kind).double(), torch.randn(3, 2, 6, 6, dtype=torch.float64)
+    names = ["gain", "layer.weight"] + ["offsets.weight"] * (kind != "function")
+    expected, got = network_fisher(model, x, names), filterwise_fisher(model, x, include="all")
+    assert len(got) == len(names)
+    for name in names:
+        assert relative_error(got[name.removesuffix(".weight")], expected[name].flatten()) < 1e-9, name
+
+
+def test_a_complex_weight_is_refused_by_name() -> None:
+    class Complex(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.filter, self.head = nn.Parameter(torch.randn(4, 4, dtype=torch.complex64)), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Any:
+            return self.head((x.to(self.filter.dtype) @ self.filter).abs())
+
+    with pytest.raises(ValueError, match=r"parameter 'filter' is complex.*torch\.view_as_real"):
+        filterwise_fisher(Complex(), torch.randn(3, 4))

@@ -41,7 +41,7 @@ class PerSampleFisher:
         prepared: the network arranged for speed; its `notes` say where that was not possible.
 
     Raises:
-        ValueError: the network mixes samples, or has no weight to measure.
+        ValueError: the network mixes samples, has no weight to measure, or a complex one.
 
     >>> net = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
     >>> fisher = PerSampleFisher(net, torch.zeros(1, 4))
@@ -77,6 +77,11 @@ class PerSampleFisher:
             if reason is not None:
                 self.left_out[name] = reason
                 continue
+            if parameter.is_complex():
+                raise ValueError(
+                    f"parameter {name!r} is complex, and the Fisher information is that of real parameters; store it "
+                    "as its real and imaginary parts (torch.view_as_real), or leave its stage out with skip_layers"
+                )
             filters = parameter.shape[usage.filter_dim] if parameter.dim() else 1
             entries = slice(self.size, self.size + filters)
             self._entries[name] = self.layers[layer_name(name, prefix)] = entries

@@ -1,4 +1,4 @@
-"""A copy of a network in training that is independent of the run around it."""
+"""A copy of a network that is independent of the original and of a run around it."""
 
 import copy
 from collections import OrderedDict
@@ -14,7 +14,7 @@ Network = TypeVar("Network", bound=nn.Module)
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-def copy_network(network: Network) -> Network:
+def copy_network(network: Network, keep_hooks: bool = False) -> Network:
     """A deep copy without gradients, trainer or hooks, except PyTorch's own hooks that compute weights.
 
     A hook that the run put on its network would mistake the copy's passes for the run's. The hooks of weight norm,
@@ -23,6 +23,7 @@ def copy_network(network: Network) -> Network:
 
     Args:
         network: any; not changed.
+        keep_hooks: copy all of its hooks too.
 
     Raises:
         TypeError: it holds something that cannot be copied, such as an open file.
@@ -38,7 +39,7 @@ def copy_network(network: Network) -> Network:
         for tensor in tensors_in(list(vars(module).values())):
             if not tensor.is_leaf:
                 memo[id(tensor)] = tensor.detach().clone()
-        for name in _HOOKS:
+        for name in () if keep_hooks else _HOOKS:
             hooks = getattr(module, name)
             kept = {key: copy.deepcopy(hook) for key, hook in hooks.items() if _makes_weights(hook)}
             memo[id(hooks)] = OrderedDict(kept)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from t2v_lightning.task2vec.network_copy import copy_network
+from t2v_lightning.probes.network_copy import copy_network
 
 
 def test_hooks_that_make_weights_are_copied_and_others_are_not() -> None:
