@@ -197,6 +197,8 @@ def test_an_error_without_a_text_names_its_line() -> None:
             torch._assert(x.shape[2] % 7 == 0, "")
             return self.head(x.mean((2, 3)))
 
-    with pytest.raises(ValueError, match=r"\(3, 16, 16\): AssertionError in `torch._assert\(x.shape\[2\] % 7 == 0"):
+    with pytest.raises(
+        ValueError, match=r"\(3, 16, 16\): AssertionError in `torch._assert\(x.shape\[2\] % 7 == 0"
+    ):
         ProbeNetwork.from_module(Blocks(), 16)
     assert ProbeNetwork.from_module(Blocks(), 14).feature_size == 3
