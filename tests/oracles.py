@@ -65,16 +65,18 @@ def squared_gradients(model: nn.Module, x: Tensor, parameter: Tensor, vectors: T
     return torch.stack(rows)
 
 
-def filter_means(fisher: Tensor, dim: int = 0) -> Tensor:
-    """Mean over all weights of a filter."""
+def filter_means(fisher: Tensor, dim: int = 0, groups: int = 1) -> Tensor:
+    """Mean over all weights of a filter; each group of inputs has filters of its own."""
+    if groups > 1:
+        return torch.cat([filter_means(part, dim) for part in fisher.chunk(groups)])
     return fisher.movedim(dim, 0).flatten(1).mean(1) if fisher.dim() > 1 else fisher
 
 
-def filter_dim(model: nn.Module, parameter: Tensor) -> int:
-    """The dimension of a parameter that its filters are counted along: 1 for transposed convolutions."""
+def filter_dim(model: nn.Module, parameter: Tensor) -> tuple[int, int]:
+    """The dimension of a parameter that its filters are counted along, and the groups of transposed convolutions."""
     transposed = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
     owners = [m for m in model.modules() if any(p is parameter for p in m.parameters(recurse=False))]
-    return 1 if any(isinstance(m, transposed) for m in owners) else 0
+    return next(((1, m.groups) for m in owners if isinstance(m, transposed)), (0, 1))
 
 
 def network_fisher(
@@ -89,7 +91,7 @@ def network_fisher(
     return {
         name: filter_means(
             parameter_fisher(model, x, parameters[name], likelihood, weights),
-            filter_dim(model, parameters[name]),
+            *filter_dim(model, parameters[name]),
         )
         for name in names
     }

@@ -78,6 +78,7 @@ CONVOLUTIONS: dict[str, tuple[type[nn.Module], dict[str, Any], tuple[int, ...]]]
         {"kernel_size": (3, 2), "stride": 2, "dilation": 2, "output_padding": (1, 0), "groups": 2},
         (4, 4, 5),
     ),
+    "transposed 2d depthwise": (nn.ConvTranspose2d, {"kernel_size": 3, "stride": 2, "groups": 4}, (4, 5, 4)),
     "transposed 3d": (nn.ConvTranspose3d, {"kernel_size": 2, "stride": 2}, (4, 2, 3, 2)),
 }  # fmt: skip
 
@@ -342,3 +343,11 @@ def test_a_layer_that_does_not_reach_the_output_counts_zero() -> None:
     fisher = filterwise_fisher(Flat(Unused(), x=x), x)
     assert torch.equal(fisher["layers.0.dropped"], torch.zeros(4, dtype=torch.float64))
     assert bool((fisher["layers.0.used"] > 0).all())
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_a_transposed_convolution_has_one_filter_an_output_channel(groups: int) -> None:
+    """As a convolution has, whose weight holds the groups the other way round."""
+    x = torch.randn(3, 4, 5, 5, dtype=torch.float64)
+    model = Flat(nn.ConvTranspose2d(4, 8, 3, groups=groups), nn.Tanh(), x=x)
+    assert len(filterwise_fisher(model, x)["layers.0"]) == 8

@@ -13,7 +13,7 @@ from t2v_lightning.functional.engine.prepared import PreparedNetwork
 from t2v_lightning.functional.engine.recording import MeasuredWeight, Recording
 from t2v_lightning.functional.engine.side_effects import SideEffects
 from t2v_lightning.functional.engine.trace import inspect_network
-from t2v_lightning.functional.engine.usage import Include, check_include, layer_name, why_left_out
+from t2v_lightning.functional.engine.usage import Include, Usage, check_include, layer_name, why_left_out
 from t2v_lightning.functional.engine.vmap_fallback import fallback_squares
 from t2v_lightning.functional.inputs import Inputs
 from t2v_lightning.internals import inner_module
@@ -36,7 +36,7 @@ class PerSampleFisher:
         layers: name -> slice of the vector, in the order of `model.named_parameters()`.
         size: D, the length of the vector.
         left_out: name of each parameter that is not measured -> why.
-        fallback: name of each measured parameter without a closed form -> the dimension of its filters. Those
+        fallback: name of each measured parameter without a closed form -> how it is used. Those
             go through `functional.engine.vmap_fallback`, which costs about another pass.
         prepared: the network arranged for speed; its `notes` say where that was not possible.
 
@@ -62,7 +62,7 @@ class PerSampleFisher:
         check_include(include)
         self.model = model = inner_module(model)
         self.left_out: dict[str, str] = {}
-        self.fallback: dict[str, int] = {}
+        self.fallback: dict[str, Usage] = {}
         self.layers: dict[str, slice] = {}
         self.size = 0
         self._entries: dict[str, slice] = {}
@@ -82,14 +82,14 @@ class PerSampleFisher:
                     f"parameter {name!r} is complex, and the Fisher information is that of real parameters; store it "
                     "as its real and imaginary parts (torch.view_as_real), or leave its stage out with skip_layers"
                 )
-            filters = parameter.shape[usage.filter_dim] if parameter.dim() else 1
+            filters = usage.filters(parameter)
             entries = slice(self.size, self.size + filters)
             self._entries[name] = self.layers[layer_name(name, prefix)] = entries
             self.size += filters
             if usage.closed_form:
                 self._weights[parameter] = MeasuredWeight(name, usage, entries)
             else:
-                self.fallback[name] = usage.filter_dim
+                self.fallback[name] = usage
         if not self.layers:
             raise ValueError(
                 "the network has no weight to measure: every parameter is left out "

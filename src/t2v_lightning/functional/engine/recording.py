@@ -124,7 +124,9 @@ class Recording:
         for weight in self.weights.values():
             if weight.name in self._shared:
                 gradient = self._shared.pop(weight.name)
-                self.values[:, weight.entries] += filter_means(gradient, weight.usage.filter_dim)
+                self.values[:, weight.entries] += filter_means(
+                    gradient, weight.usage.filter_dim, weight.usage.filter_groups
+                )
 
     def _call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A torch function call of the forward pass; the output of a measured layer is hooked."""

@@ -159,10 +159,11 @@ class ForwardTrace:
             usage = self.usages[name]
             if transformed:
                 usage.other.append("a function transform such as vmap")
-                usage.filter_dim = rule.filter_dim(call) if rule is not None and call is not None else 0
+                if rule is not None and call is not None:
+                    usage.filter_dim, usage.filter_groups = rule.filter_dim(call), rule.filter_groups(call)
             elif rule is not None and call is not None and parameter is call.weight:
                 if not usage.rules:  # a weight that two layers share has the filters of the first
-                    usage.filter_dim = rule.filter_dim(call)
+                    usage.filter_dim, usage.filter_groups = rule.filter_dim(call), rule.filter_groups(call)
                 usage.rules.append(rule)
                 if self._origins.of(call.input).selected:
                     usage.other.append("rows that depend on the values of the inputs")

@@ -30,6 +30,7 @@ class Usage:
         as_bias: a layer adds it as a bias.
         other: functions that use it and for which there is no closed form.
         filter_dim: the dimension whose indices are the filters.
+        filter_groups: groups of inputs that have filters of their own under the same index.
         makes_output: the network's output comes straight out of this layer.
         in_product: it, or a view of it, is a factor of a matrix product.
         makes: kinds of the weights that are computed from it ("norm" for a scale of theirs).
@@ -40,9 +41,14 @@ class Usage:
     as_bias: bool = False
     other: list[str] = field(default_factory=list)
     filter_dim: int = 0
+    filter_groups: int = 1
     makes_output: bool = False
     in_product: bool = False
     makes: set[WeightKind] = field(default_factory=set)
+
+    def filters(self, parameter: Tensor) -> int:
+        """The number of filters of the parameter."""
+        return parameter.shape[self.filter_dim] * self.filter_groups if parameter.dim() else 1
 
     @property
     def used_once(self) -> bool:

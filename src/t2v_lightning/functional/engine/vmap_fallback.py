@@ -11,13 +11,14 @@ from t2v_lightning.functional import inputs
 from t2v_lightning.functional.engine.intercept import Intercept
 from t2v_lightning.functional.engine.norm_calls import call_function
 from t2v_lightning.functional.engine.side_effects import SideEffects
+from t2v_lightning.functional.engine.usage import Usage
 from t2v_lightning.functional.inputs import Inputs
 from t2v_lightning.functional.layers import filter_means
 from t2v_lightning.functional.layers.cost_model import blocks
 
 
 def fallback_squares(
-    model: nn.Module, filter_dims: Mapping[str, int], x: Inputs, vectors: Tensor, effects: SideEffects
+    model: nn.Module, usages: Mapping[str, Usage], x: Inputs, vectors: Tensor, effects: SideEffects
 ) -> dict[str, Tensor]:
     """Squared gradients of <v_n, f(x_n)> in the named parameters, averaged within filters.
 
@@ -26,7 +27,7 @@ def fallback_squares(
 
     Args:
         model: maps [N, ...] to [N, C].
-        filter_dims: parameter name -> dimension whose indices are the filters.
+        usages: parameter name -> how the network uses it.
         x: inputs [N, ...].
         vectors: [N, C].
         effects: of the network's passes.
@@ -35,7 +36,7 @@ def fallback_squares(
         parameter name -> [N, filters].
     """
     everything = dict(model.named_parameters())
-    parameters = {name: everything[name].detach() for name in filter_dims}
+    parameters = {name: everything[name].detach() for name in usages}
 
     def product(values: dict[str, Tensor], sample: Inputs, vector: Tensor) -> Tensor:
         def network(*args: Any, **kwargs: Any) -> Any:
@@ -69,5 +70,5 @@ def fallback_squares(
             rows = [alone(inputs.take(samples, n), v) for n, v in enumerate(weights)]
             gradients = {name: torch.stack([row[name] for row in rows]) for name in parameters}
         for name, gradient in gradients.items():
-            parts[name].append(filter_means(gradient, filter_dims[name]))
+            parts[name].append(filter_means(gradient, usages[name].filter_dim, usages[name].filter_groups))
     return {name: torch.cat(rows) for name, rows in parts.items()}

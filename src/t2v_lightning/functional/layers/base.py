@@ -44,13 +44,18 @@ class LayerRule(ABC):
         """The dimension of the weight whose indices are the filters."""
         return 0
 
+    def filter_groups(self, call: Call) -> int:
+        """Groups of inputs that have filters of their own under the same index; 1 but for transposed convolutions."""
+        return 1
+
     @abstractmethod
     def gradients(self, call: Call, grad: Tensor) -> Tensor:
         """Gradient of every row in the weight: [N * m, *weight.shape] from output gradients [N * m, ...]."""
 
     def squares(self, call: Call, grad: Tensor, samples: int) -> Tensor:
         """Squared per-sample gradients, averaged within each filter: [N, filters]."""
-        return filter_means(self.per_sample(call, grad, samples), self.filter_dim(call))
+        gradients = self.per_sample(call, grad, samples)
+        return filter_means(gradients, self.filter_dim(call), self.filter_groups(call))
 
     def per_sample(self, call: Call, grad: Tensor, samples: int) -> Tensor:
         """Gradient of every sample in the weight: [N, *weight.shape]."""
@@ -58,8 +63,14 @@ class LayerRule(ABC):
         return rows.unflatten(0, (samples, -1)).sum(1) if len(rows) != samples else rows
 
 
-def filter_means(gradients: Tensor, filter_dim: int) -> Tensor:
-    """Mean square of each filter: [N, *weight.shape] -> [N, filters]; a scalar weight is one filter."""
+def filter_means(gradients: Tensor, filter_dim: int, groups: int = 1) -> Tensor:
+    """Mean square of each filter: [N, *weight.shape] -> [N, filters]; a scalar weight is one filter.
+
+    The weight [C, F / groups, *kernel] of a transposed convolution holds F filters, those of one group after the other.
+    """
+    if groups > 1:
+        means = filter_means(gradients.unflatten(1, (groups, -1)).flatten(0, 1), filter_dim)
+        return means.view(len(gradients), -1)
     if gradients.dim() < 2:
         gradients = gradients[:, None]
     return (

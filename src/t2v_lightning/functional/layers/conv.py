@@ -92,7 +92,7 @@ class ConvRule(Convolution, NoisyLayer):
 
 
 class ConvTransposeRule(Convolution):
-    """Transposed convolutions: filters in dimension 1 of the weight [C, F / groups, *kernel]."""
+    """Transposed convolutions: filters in dimension 1 of each group of the weight [C, F / groups, *kernel]."""
 
     functions: ClassVar = (torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d)
     arguments: ClassVar = (
@@ -102,3 +102,6 @@ class ConvTransposeRule(Convolution):
 
     def filter_dim(self, call: Call) -> int:
         return 1
+
+    def filter_groups(self, call: Call) -> int:
+        return int(call.options.get("groups", 1))
