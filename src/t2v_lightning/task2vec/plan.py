@@ -67,7 +67,6 @@ class Plan:
         self.dataset = IndexedDataset(dataset, selection.chosen, probe.transform)
         self.reader = Reader(self.dataset, loading)
         example = self._first_input()
-        self.prepared = self._preparation(example)
         all_reduce = _add_over_processes if processes > 1 else one_process
         last: MethodPhase = METHODS[options.method].phase.of(
             probe,
@@ -169,21 +168,19 @@ class Plan:
         }
         return Embedding(**fields, layers=self.layers, meta=meta)
 
-    def _preparation(self, example: Inputs) -> dict[str, Any]:
-        """Size of the images that reach the probe, and how it has made them from those of the dataset."""
-        size = (
-            list(example.shape) if isinstance(example, Tensor) and self.probe.input_size is not None else None
-        )
-        raw = self.dataset.dataset[int(self.selection.chosen[0])][0]
-        is_ready = isinstance(raw, (Tensor, dict, tuple, list))
-        return {
-            "input_size": size,
-            "transform": None if is_ready else _describe_transform(self.probe.transform),
-        }
-
     def _first_input(self) -> Inputs:
-        """The first input of the dataset, so that one of a wrong shape is an error before the work starts."""
-        first: Inputs = self.dataset[0][0]
+        """The first input of the dataset, so that one of a wrong shape is an error before the work starts.
+
+        Notes how it was prepared: the size that reaches the probe, and the transform where it was applied.
+        """
+        applied = []
+
+        def transform(image: Any) -> Inputs:
+            applied.append(_describe_transform(self.probe.transform))
+            return self.probe.transform(image)
+
+        known = None if self.probe.transform is None else transform
+        first: Inputs = IndexedDataset(self.dataset.dataset, self.selection.chosen, known)[0][0]
         size = self.probe.input_size
         if size is not None and not (
             isinstance(first, Tensor) and first.dim() == 3 and first.shape[0] == size[0]
@@ -192,6 +189,10 @@ class Plan:
                 f"image 0 of the dataset is a tensor {describe(first)}; the probe {self.probe.name!r} takes float "
                 f"tensors [{size[0]}, H, W], or PIL images, to which it applies its own transform"
             )
+        self.prepared: dict[str, Any] = {
+            "input_size": None if size is None else list(first.shape),
+            "transform": applied[0] if applied else None,
+        }
         return first
 
 
