@@ -211,7 +211,7 @@ def test_jobs_that_would_be_the_same_are_refused(values: str, capsys: pytest.Cap
     assert train("-m", values) == 1
     said = shown(capsys)
     key, first = values.split(",")[0].split("=")
-    assert f"Got {key}={first} and {key}={values[-1]} in a sweep" in said
+    assert f"got {key}={first} and {key}={values[-1]} in a sweep" in said
     assert not list(Path().iterdir())
 
 

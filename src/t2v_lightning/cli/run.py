@@ -36,6 +36,7 @@ from t2v_lightning.cli.run_folder import (
 from t2v_lightning.cli.signals import Stopped, stopping_on_signals
 from t2v_lightning.cli.sweep import SweepReport, say
 from t2v_lightning.cli.sweep_checks import unknown_distance
+from t2v_lightning.cli.trainer import make_trainer
 from t2v_lightning.data import get_datamodule
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.embedding.run_folder import CHECKPOINTS, EMBEDDING_FILE
@@ -70,8 +71,8 @@ def run(config: DictConfig, folder: Path) -> Embedding:
     datamodule, module = build(config)
     logger = hydra.utils.instantiate(config.logger) if config.get("logger") else False
     bar = [PhaseProgressBar()] if config.trainer.get("enable_progress_bar", True) else []
-    trainer = pl.Trainer(
-        **config.trainer,
+    trainer = make_trainer(
+        config.trainer,
         logger=logger,
         callbacks=[*bar, BatchCheckpoint(folder / CHECKPOINTS, **config.checkpoint)],
         default_root_dir=str(folder),
@@ -192,9 +193,14 @@ def _what_is_left(folder: Path) -> str:
 def _with_presets(arguments: list[str]) -> list[str]:
     """Reads `task2vec.method=<name>` as the choice of the preset of that name, whose options can then be set.
 
+    Every keyword of a Trainer can be set, also those that are not in `configs/trainer`, which Hydra would refuse.
+
     >>> _with_presets(["task2vec.method=variational", "task2vec.epochs=3"])
     ['task2vec=variational', 'task2vec.epochs=3']
+    >>> _with_presets(["trainer.deterministic=true", "trainer=ddp"])
+    ['++trainer.deterministic=true', 'trainer=ddp']
     """
+    arguments = [re.sub(r"^\+?trainer\.", "++trainer.", argument) for argument in arguments]
     if any(argument.startswith("task2vec=") for argument in arguments):
         return arguments
     return [re.sub("^task2vec.method=", "task2vec=", argument) for argument in arguments]

@@ -102,10 +102,10 @@ def _jobs_of_one_name(config: DictConfig, swept: Mapping[str, Sequence[str]]) ->
         changed, named = plain.copy(), dict[str, str]()
         for value in values:
             OmegaConf.update(changed, key, value, force_add=True)
-            former = named.setdefault(job_name(changed), value)
-            if former is not value:
+            if (name := job_name(changed)) in named:
                 return (
-                    f"Got {key}={former} and {key}={value} in a sweep: allowed are values that lead to different "
-                    "embeddings, as each has a folder of its own. Run the command once for each of them."
+                    f"got {key}={named[name]} and {key}={value} in a sweep; allowed are values that lead to different "
+                    "embeddings, as each has a folder of its own. Run the command once for each of them"
                 )
+            named[name] = value
     return None

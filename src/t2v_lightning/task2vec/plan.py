@@ -173,13 +173,14 @@ class Plan:
 
         Notes how it was prepared: the size that reaches the probe, and the transform where it was applied.
         """
-        applied = []
+        applied, of_probe = [], self.probe.transform
 
         def transform(image: Any) -> Inputs:
-            applied.append(_describe_transform(self.probe.transform))
-            return self.probe.transform(image)
+            assert of_probe is not None
+            applied.append(_describe_transform(of_probe))
+            return of_probe(image)
 
-        known = None if self.probe.transform is None else transform
+        known = None if of_probe is None else transform
         first: Inputs = IndexedDataset(self.dataset.dataset, self.selection.chosen, known)[0][0]
         size = self.probe.input_size
         if size is not None and not (
