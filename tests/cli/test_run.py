@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from job_folders import folder_of
 from omegaconf import DictConfig
 from PIL import Image
 
@@ -39,14 +40,15 @@ def command(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
 def test_one_task_is_embedded(tmp_path: Path) -> None:
     done = command(str(ROOT / "train.py"), *TINY, "seed=3", folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    folder = tmp_path / "outputs" / "digits"
+    folder = folder_of(tmp_path / "outputs", "digits")
     embedding = Embedding.load(folder / "embedding.safetensors")
     assert embedding.meta["dataset"] == "digits"
     assert embedding.meta["probe"] == "efficientnet_lite0"
     assert (embedding.meta["samples"], embedding.meta["num_classes"], embedding.meta["seed"]) == (20, 10, 3)
     assert embedding.norm > 0
-    assert len(list((folder / "tensorboard" / "digits").glob("events.out.*"))) == 1
-    with Image.open(folder / "tensorboard" / "digits" / "thumbnail.png") as picture:
+    log = folder / "tensorboard" / folder.name
+    assert len(list(log.glob("events.out.*"))) == 1
+    with Image.open(log / "thumbnail.png") as picture:
         assert picture.size == (96, 96)
     assert "20 images" in done.stdout
     assert str(folder) in done.stdout

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from fit_script import until
+from job_folders import name_of
 
 TESTS = Path(__file__).parents[1]
 TINY = [
@@ -103,7 +104,7 @@ def test_it_leaves_with_the_number_of_the_signal_and_says_that_nothing_was_saved
 
 @pytest.mark.slow
 def test_what_an_earlier_run_has_saved_can_still_be_gone_on_from(tmp_path: Path) -> None:
-    checkpoint = tmp_path / "outputs" / "digits" / "checkpoints" / "last.ckpt"
+    checkpoint = tmp_path / "outputs" / name_of(*TINY) / "checkpoints" / "last.ckpt"
     checkpoint.parent.mkdir(parents=True)
     checkpoint.write_bytes(b"of an earlier run")
     process = start(tmp_path, "setup", "resume=auto")

@@ -10,13 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+from job_folders import folder_of
 from omegaconf import OmegaConf
 from PIL import Image
 
 from t2v_lightning import Embedding
 from t2v_lightning.cli.run import main
-from t2v_lightning.cli.sweep import SweepReport, _prefer_command_line, jobs_since, labels_of
+from t2v_lightning.cli.sweep import SweepReport, _prefer_command_line, labels_of
 from t2v_lightning.cli.sweep_checks import LAUNCHERS
+from t2v_lightning.embedding.collection import jobs_of_sweep
 from t2v_lightning.embedding.run_folder import SWEEP_MARKER
 from t2v_lightning.functional.distances import pdist
 
@@ -61,7 +63,7 @@ def test_a_failed_job_is_listed_and_resuming_does_what_is_missing(
     assert places == sorted(places), "each job says which it is before anything else is said of it"
     assert "2 of 3 embeddings" in shown
     folder = tmp_path / "multirun" / "montecarlo"
-    files = [folder / job / "embedding.safetensors" for job in ("0", "2")]
+    files = [folder_of(folder, task) / "embedding.safetensors" for task in ("digits_low", "textures")]
     embeddings = [Embedding.load(file) for file in files]
     assert [e.meta["dataset"] for e in embeddings] == ["digits_low", "textures"]
     with (folder / "distances.csv").open() as file:
@@ -93,8 +95,9 @@ def test_other_settings_are_embedded_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Resuming keeps an embedding when only the speed has changed, and makes it again when the answer would."""
-    folder = tmp_path / "multirun" / "montecarlo" / "0"
+    sweep = tmp_path / "multirun" / "montecarlo"
     assert train(monkeypatch, *TINY, "dataset.name=textures_ground") == 0
+    folder = folder_of(sweep, "textures_ground")
     first = (folder / "embedding.safetensors").read_bytes()
     faster = ("dataset.batch_size=7", "dataset.persistent_workers=true")
     assert train(monkeypatch, *TINY, "dataset.name=textures_ground", "resume=auto", *faster) == 0
@@ -102,7 +105,9 @@ def test_other_settings_are_embedded_anew(
     assert (folder / "embedding.safetensors").read_bytes() == first
     assert train(monkeypatch, *TINY, "dataset.name=textures_ground", "resume=auto", "seed=1") == 0
     assert "kept:" not in capsys.readouterr().out
-    assert Embedding.load(folder / "embedding.safetensors").meta["seed"] == 1
+    assert (folder / "embedding.safetensors").read_bytes() == first
+    seeds = [Embedding.load(path).meta["seed"] for path in sweep.glob("*/embedding.safetensors")]
+    assert sorted(seeds) == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -219,7 +224,7 @@ def test_jobs_of_an_earlier_sweep_are_left_out(tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
     jobs = make_sweep(folder, *"abcdefghijkl")
     os.utime(jobs[3] / ".hydra" / "overrides.yaml", (time.time() - 60,) * 2)
-    assert jobs_since(folder) == [*jobs[:3], *jobs[4:]]  # 2 before 10
+    assert jobs_of_sweep(folder) == [*jobs[:3], *jobs[4:]]  # 2 before 10
     assert labels_of(jobs[:2]) == {jobs[0]: " (dataset.name=a)", jobs[1]: " (dataset.name=b)"}
     assert labels_of(jobs[:1]) == {jobs[0]: " (seed=3, dataset.name=a)"}
 
@@ -301,13 +306,15 @@ def test_ranks_of_a_sweep_share_its_folders_and_give_the_embeddings_of_one_proce
     assert shown.count("GLOBAL_RANK: 1, MEMBER: 2/2") == 2, "two jobs of two ranks"
     assert "job 1 (dataset.name=digit) failed: got dataset 'digit'" in shown
     (folder,) = (tmp_path / "two ranks").iterdir()
-    assert sorted(path.name for path in folder.iterdir() if path.name.isdecimal()) == ["0", "1", "2"]
-    for job in ("0", "2"):  # a log of each rank
-        assert len(list((folder / job).glob("*.log"))) == 2
+    assert len(list(folder.glob("*/.hydra"))) == 3
+    for task in ("digits_low", "textures"):  # a log of each rank
+        assert len(list(folder_of(folder, task).glob("*.log"))) == 2
     assert train(monkeypatch, *sweep) == 1
-    for job in ("0", "2"):
-        together = Embedding.load(folder / job / "embedding.safetensors")
-        alone = Embedding.load(tmp_path / "multirun" / "montecarlo" / job / "embedding.safetensors")
+    for task in ("digits_low", "textures"):
+        together, alone = (
+            Embedding.load(folder_of(sweep, task) / "embedding.safetensors")
+            for sweep in (folder, tmp_path / "multirun" / "montecarlo")
+        )
         assert np.linalg.norm(together.fisher - alone.fisher) < 1e-4 * alone.norm
 
 
@@ -322,5 +329,5 @@ def test_ranks_that_torchrun_starts_go_through_a_sweep_together(tmp_path: Path) 
     assert process.returncode == 0, shown
     assert shown.count("2 of 2 embeddings") == 1
     folder = tmp_path / "multirun" / "montecarlo"
-    for job in ("0", "1"):
-        Embedding.load(folder / job / "embedding.safetensors")
+    for task in ("digits_low", "textures"):
+        Embedding.load(folder_of(folder, task) / "embedding.safetensors")

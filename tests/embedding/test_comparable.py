@@ -1,6 +1,7 @@
 """Embeddings that were made in different ways are not compared."""
 
 import re
+import warnings
 from typing import Any
 
 import pytest
@@ -26,6 +27,21 @@ class TestComparable:
                 {"probe_digest": "ab"},
                 {"probe_digest": "cd"},
                 "weights digest of the probe differs ('ab' and 'cd')",
+            ),
+            (
+                {"input_size": [3, 96, 96]},
+                {"input_size": [3, 224, 224]},
+                "their input size differs ('3 x 96 x 96' and '3 x 224 x 224')",
+            ),
+            (
+                {"transform": {"resize": 110, "crop": [96, 96], "mean": [0.5]}},
+                {"transform": {"resize": 96, "crop": [96, 96], "mean": [0.5]}},
+                "('resize 110, crop 96 x 96, mean [0.5]' and 'resize 96, crop 96 x 96, mean [0.5]')",
+            ),
+            (
+                {"precision": "64-true"},
+                {"precision": "bf16-mixed"},
+                "their precision differs ('full' and 'bf16-mixed')",
             ),
             ({"layers": {"a": slice(0, 3)}}, {"layers": {"b": slice(0, 3)}}, "their layout differs."),
         ],
@@ -58,3 +74,18 @@ def test_what_was_measured_differently_does_not_compare() -> None:
         pdist([ours, made(method="montecarlo", sampling="empirical")])
     with pytest.raises(ValueError, match="their method differs"):
         pdist([ours, made(task2vec={"method": "variational"})])
+
+
+def test_embeddings_of_an_earlier_version_pass_with_one_warning() -> None:
+    def made(**meta: Any) -> Embedding:
+        return Embedding([1.0, 2.0], [1.0, 1.0], meta={"versions": {"torch": "2.9"}, **meta})
+
+    size = {"input_size": [3, 96, 96]}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        pdist([made(), made(**size), made()])
+        pdist([made(), made()])
+    assert ["did not record input size" in str(warning.message) for warning in caught] == [True]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pdist([made(**size), made(**size), Embedding([1.0, 2.0], [1.0, 1.0], meta={"task2vec": {}})])

@@ -53,6 +53,15 @@ def test_distances_and_tasks_are_in_it() -> None:
     assert data["settings"] == {"method": "montecarlo", "entries": "12"}
 
 
+def test_its_header_says_how_images_were_prepared() -> None:
+    made = {"input_size": [3, 96, 96], "transform": {"resize": 110, "crop": [96, 96]}, "precision": "32-true"}
+    settings = content(build_page(compare(embeddings("dogs", "cats", **made))))["settings"]
+    assert settings == {
+        "method": "montecarlo", "input_size": "3 x 96 x 96", "transform": "resize 110, crop 96 x 96",
+        "precision": "32-true", "entries": "12",
+    }  # fmt: skip
+
+
 def test_an_asymmetric_distance_says_so() -> None:
     data = content(build_page(compare(embeddings("a", "b", "c"), "asymmetric_kl")))
     assert not data["symmetric"]

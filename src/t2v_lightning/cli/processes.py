@@ -7,17 +7,17 @@ import sys
 import warnings
 from pathlib import Path
 
-import pytorch_lightning as pl
 from hydra.conf import HydraConf
 from hydra.core.override_parser.types import Quote, QuotedString
 from lightning_fabric.plugins.environments.lsf import LSFEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_utilities.core.rank_zero import rank_zero_only
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from t2v_lightning.cli.run_folder import fail
 from t2v_lightning.cli.signals import handled_by
+from t2v_lightning.cli.trainer import make_trainer
 
 
 def started_outside() -> bool:
@@ -49,11 +49,9 @@ def needs_own_process(config: DictConfig, launcher: str) -> bool:
 
 def _starts_processes(trainer: DictConfig) -> bool:
     """Whether a Trainer starts processes, if only one; only a Trainer knows what "auto" means on this machine."""
-    options = {
-        key: trainer[key] for key in ("accelerator", "devices", "num_nodes", "strategy") if key in trainer
-    }
-    made = pl.Trainer(
-        **options,
+    names = ("accelerator", "devices", "num_nodes", "strategy")
+    made = make_trainer(
+        OmegaConf.masked_copy(trainer, [name for name in names if name in trainer]),
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -11,19 +11,23 @@ import hydra
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.logging import RichHandler
 
 from t2v_lightning.callbacks.checkpoint import BatchCheckpoint
 from t2v_lightning.callbacks.progress import PhaseProgressBar
 from t2v_lightning.cli.allocation import keep_freed_memory
+from t2v_lightning.cli.job_name import CONFIGS, job_name
 from t2v_lightning.cli.processes import command_of, is_first_rank, needs_own_process, run_apart
 from t2v_lightning.cli.run_folder import (
+    FolderTaken,
     begin,
+    check_free,
     checkpoint_to_resume,
     checkpoints_of,
     fail,
     is_finished,
+    keep,
     note_settings,
     reason_of,
     remove_checkpoints,
@@ -32,12 +36,14 @@ from t2v_lightning.cli.run_folder import (
 from t2v_lightning.cli.signals import Stopped, stopping_on_signals
 from t2v_lightning.cli.sweep import SweepReport, say
 from t2v_lightning.cli.sweep_checks import unknown_distance
+from t2v_lightning.cli.trainer import make_trainer
 from t2v_lightning.data import get_datamodule
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.embedding.run_folder import CHECKPOINTS, EMBEDDING_FILE
 from t2v_lightning.functional.likelihood import get_likelihood
 from t2v_lightning.phases import HeadOptions
 from t2v_lightning.probes import get_probe
+from t2v_lightning.report.writing import remove_report
 from t2v_lightning.task2vec.module import Task2Vec
 from t2v_lightning.task2vec.signals import kill_started
 
@@ -45,23 +51,6 @@ log = logging.getLogger(__name__)
 
 # configs/hydra/launcher lists the options of launchers; an installed launcher may check them too.
 warnings.filterwarnings("ignore", message="\\s*'hydra/launcher/.*' is validated against ConfigStore schema")
-
-_PACKAGED = Path(__file__).parents[1] / "configs"
-CONFIGS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[3] / "configs"
-"""The folder of configurations: in the package once installed, at the top of a checkout."""
-
-
-def _job_name(name: Any, task_id: Any) -> str:
-    """The name of a task's folder.
-
-    >>> _job_name("digits", None), _job_name("cub200", 3), _job_name("split_mnist", [0, 1])
-    ('digits', 'cub200-3', 'split_mnist-0-1')
-    """
-    parts = task_id if isinstance(task_id, (list, ListConfig)) else [] if task_id is None else [task_id]
-    return "-".join(map(str, [name, *parts]))
-
-
-OmegaConf.register_new_resolver("job_name", _job_name, replace=True)
 
 
 def build(config: DictConfig) -> tuple[pl.LightningDataModule, Task2Vec]:
@@ -82,8 +71,8 @@ def run(config: DictConfig, folder: Path) -> Embedding:
     datamodule, module = build(config)
     logger = hydra.utils.instantiate(config.logger) if config.get("logger") else False
     bar = [PhaseProgressBar()] if config.trainer.get("enable_progress_bar", True) else []
-    trainer = pl.Trainer(
-        **config.trainer,
+    trainer = make_trainer(
+        config.trainer,
         logger=logger,
         callbacks=[*bar, BatchCheckpoint(folder / CHECKPOINTS, **config.checkpoint)],
         default_root_dir=str(folder),
@@ -145,17 +134,25 @@ def job(config: DictConfig) -> None:
     sweep = hydra_config.mode == RunMode.MULTIRUN
     launcher = hydra_config.runtime.choices["hydra/launcher"]
     _quiet()
-    if config.get("resume") == "auto" and is_finished(folder, config):
-        log.info("kept: %s holds an embedding made with these settings", folder)
+    first_of_sweep = sweep and is_first_rank()
+    if first_of_sweep:
+        remove_report(Path(hydra_config.sweep.dir))
+    if not config.overwrite and is_finished(folder, config):
+        log.info(
+            "kept: %s holds an embedding made with these settings; overwrite=true makes it again", folder
+        )
+        if is_first_rank():
+            keep(folder)
         return
     try:
         if sweep:  # so that the lines which follow can be told apart
             log.info(
                 "job %s: %s",
                 hydra_config.job.num,
-                _job_name(config.dataset.name, config.dataset.get("task_id")),
+                job_name(config),
             )
-        if is_first_rank() and sweep:  # so that the report does not take an old embedding for this job's
+        check_free(folder, config)
+        if first_of_sweep:  # so that the report does not take an old embedding for this job's
             begin(folder, config)
         if sweep and launcher != "basic":  # progress bars of jobs side by side overwrite each other
             with open_dict(config):
@@ -175,12 +172,16 @@ def job(config: DictConfig) -> None:
             exc_info=not isinstance(error, (ValueError, TypeError, LookupError, OSError, ImportError)),
         )
         log.debug("the error came from here", exc_info=True)
-        fail(folder, reason_of(error))
+        if sweep or not isinstance(error, FolderTaken):  # what is in it has not failed
+            fail(folder, reason_of(error))
         if not sweep:
             sys.exit(1)
     else:
         if is_first_rank() and OmegaConf.is_missing(hydra_config.job, "num"):  # jobs of a sweep have a number
             say(f"the embedding and its logs are in {folder}")
+    if sweep and SweepReport.current and SweepReport.current.is_hopeless(config, folder):
+        log.error("stopped, as all jobs read this folder: set dataset.root to one that exists")
+        sys.exit(1)
 
 
 def _what_is_left(folder: Path) -> str:
@@ -192,9 +193,14 @@ def _what_is_left(folder: Path) -> str:
 def _with_presets(arguments: list[str]) -> list[str]:
     """Reads `task2vec.method=<name>` as the choice of the preset of that name, whose options can then be set.
 
+    Every keyword of a Trainer can be set, also those that are not in `configs/trainer`, which Hydra would refuse.
+
     >>> _with_presets(["task2vec.method=variational", "task2vec.epochs=3"])
     ['task2vec=variational', 'task2vec.epochs=3']
+    >>> _with_presets(["trainer.deterministic=true", "trainer=ddp"])
+    ['++trainer.deterministic=true', 'trainer=ddp']
     """
+    arguments = [re.sub(r"^\+?trainer\.", "++trainer.", argument) for argument in arguments]
     if any(argument.startswith("task2vec=") for argument in arguments):
         return arguments
     return [re.sub("^task2vec.method=", "task2vec=", argument) for argument in arguments]

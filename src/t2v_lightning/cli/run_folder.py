@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,18 @@ def deciding_settings(config: DictConfig) -> dict[str, Any]:
     return {**settings, "precision": str(config.trainer.get("precision", "32-true"))}
 
 
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by the names that the command line has for them.
+
+    >>> flat({"task2vec": {"passes": 1, "head": {"lr": 0.1}}})
+    {'task2vec.passes': 1, 'task2vec.head.lr': 0.1}
+    """
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
+
+
 def is_finished(folder: Path, config: DictConfig) -> bool:
     """Whether the folder holds a complete embedding that was made with the same deciding settings."""
     try:
@@ -72,6 +85,39 @@ def is_finished(folder: Path, config: DictConfig) -> bool:
     return made_with == deciding_settings(config)
 
 
+def check_free(folder: Path, config: DictConfig) -> None:
+    """An embedding that is there is replaced only if the setting `overwrite` says so.
+
+    Raises:
+        FolderTaken: the folder holds an embedding that was made with other settings, or nobody knows how.
+    """
+    if config.get("overwrite"):
+        return
+    try:
+        Embedding.load(folder / EMBEDDING_FILE)
+    except (OSError, ValueError):
+        return
+    try:
+        former = flat(OmegaConf.to_container(OmegaConf.load(folder / SETTINGS_FILE)))  # type: ignore[arg-type]
+    except (OSError, ValueError):
+        former = {}
+    now = flat(deciding_settings(config))
+    changes = [
+        f"{key} was {former.get(key)} and is {now.get(key)}"
+        for key in sorted({*former, *now})
+        if former.get(key) != now.get(key)
+    ]
+    what = ", ".join(changes[:3]) if former else f"it has no {SETTINGS_FILE}"
+    raise FolderTaken(
+        f"{folder} holds an embedding made with other settings ({what}): choose another folder, or pass overwrite=true "
+        "to replace it"
+    )
+
+
+class FolderTaken(FileExistsError):
+    """The folder of a run holds the embedding of another."""
+
+
 # --- beginning and end ---------------------------------------------------------------------------------------
 
 
@@ -80,6 +126,11 @@ def begin(folder: Path, config: DictConfig) -> None:
     for name in (EMBEDDING_FILE, FAILURE_FILE):  # before its settings: never a wrong pair
         (folder / name).unlink(missing_ok=True)
     note_settings(folder, config)
+
+
+def keep(folder: Path) -> None:
+    """Leaves a finished embedding as it is, without the failure of a run that could not replace it."""
+    (folder / FAILURE_FILE).unlink(missing_ok=True)
 
 
 def note_settings(folder: Path, config: DictConfig) -> None:

@@ -1,7 +1,9 @@
 """A sweep from its command line to its report."""
 
 import logging
+import os
 import sys
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,10 +21,27 @@ from t2v_lightning.cli.processes import is_first_rank
 from t2v_lightning.cli.run_folder import reason_of_failure
 from t2v_lightning.cli.sweep_checks import reason_to_refuse
 from t2v_lightning.embedding import Embedding
-from t2v_lightning.embedding.run_folder import EMBEDDING_FILE, SWEEP_MARKER
-from t2v_lightning.report import print_table, thumbnails_of, write_report
+from t2v_lightning.embedding.collection import (
+    jobs_of_sweep,
+    left_out,
+    names_of,
+    number_of_job,
+    thumbnails_of,
+)
+from t2v_lightning.embedding.run_folder import (
+    EMBEDDING_FILE,
+    FAILURE_FILE,
+    OVERRIDES_FILE,
+    SWEEP_MARKER,
+    whole_file,
+)
+from t2v_lightning.report.tables import print_table
+from t2v_lightning.report.writing import remove_report, write_report
 
 log = logging.getLogger(__name__)
+
+_FEW = 5
+"""Jobs that a line may name."""
 
 
 class SweepReport(Callback):
@@ -35,13 +54,16 @@ class SweepReport(Callback):
     failures = 0
     """Jobs without an embedding, once the sweep has ended."""
     ended = False
+    _swept: Sequence[str] = ()
+    _former: tuple[bytes, float] | None = None
+    """What the marker of the sweep before held, and its time."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Raises `SystemExit` where a setting makes the whole sweep useless."""
         register_launchers()
         _prefer_command_line(config)
         swept = swept_values(config)
-        if reason := reason_to_refuse(config, swept.get("task2vec", [])):
+        if reason := reason_to_refuse(config, swept):
             if is_first_rank():
                 log.error("%s", reason)
             sys.exit(1)
@@ -49,8 +71,12 @@ class SweepReport(Callback):
             self._folder = Path(config.hydra.sweep.dir)
             self._distance = config.report.distance
             self._planned = prod(map(len, swept.values()))
+            self._swept = [*swept]
             self._folder.mkdir(parents=True, exist_ok=True)
-            (self._folder / SWEEP_MARKER).touch()
+            marker = self._folder / SWEEP_MARKER
+            self._former = (marker.read_bytes(), marker.stat().st_mtime) if marker.exists() else None
+            marker.write_bytes(b"")
+            marker.touch()
             SweepReport.current = self
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -61,39 +87,78 @@ class SweepReport(Callback):
     def report(self) -> None:
         """Writes distances between the embeddings that exist, and says why the others are missing."""
         self.ended = True
-        console = Console()
-        jobs = jobs_since(self._folder)
+        jobs = self._jobs()
         embeddings, files, failed = [], [], []
         for job in jobs:
             try:
+                if (job / FAILURE_FILE).exists():  # beside an embedding that it may not replace
+                    raise FileExistsError
                 embeddings.append(Embedding.load(job / EMBEDDING_FILE))
                 files.append(job / EMBEDDING_FILE)
             except (OSError, ValueError):
                 failed.append(job)
+        content = "embeddings are"
+        if jobs:
+            remove_report(self._folder)
         if len(embeddings) > 1:
             try:
                 matrix = write_report(
                     embeddings, self._folder, self._distance, thumbnails=thumbnails_of(files)
                 )
-                print_table(embeddings, matrix, console)
+                print_table(embeddings, matrix, Console())
+                content = "embeddings, their distances and figures are"
             except ValueError as error:
                 say(f"no distances: {error}")
-        labels = labels_of(jobs)
-        for job in failed:
-            say(f"job {job.relative_to(self._folder)}{labels[job]} failed: {reason_of_failure(job)}")
+        self._say_what_failed(jobs, failed)
+        if others := left_out(self._folder, jobs):
+            say(f"left out, as they belong to earlier sweeps: {names_of(others, self._folder)}")
         planned = max(self._planned, len(jobs))
         if never := planned - len(jobs):
             say(f"{never} {'job was' if never == 1 else 'jobs were'} never started")
         self.failures = planned - len(embeddings)
-        content = "embeddings, their distances and figures are" if len(embeddings) > 1 else "embeddings are"
         say(f"{len(embeddings)} of {planned} {content} in {self._folder.resolve()}")
         if self.failures:
             say("run the same command with resume=auto to do what is missing")
 
+    def _jobs(self) -> list[Path]:
+        """The jobs that were started, noted in the sweep's folder; where none was, the former sweep stays its last."""
+        jobs, marker = jobs_of_sweep(self._folder), self._folder / SWEEP_MARKER
+        if jobs:
+            with whole_file(marker) as part:
+                part.write_text(
+                    "".join(f"{job.relative_to(self._folder)}\n" for job in jobs), encoding="utf-8"
+                )
+        elif self._former is None:
+            marker.unlink(missing_ok=True)
+        else:
+            content, time = self._former
+            marker.write_bytes(content)
+            os.utime(marker, (time, time))
+        return jobs
+
+    def _say_what_failed(self, jobs: list[Path], failed: list[Path]) -> None:
+        """A line for each reason."""
+        labels, by_reason = labels_of(jobs), dict[str, list[Path]]()
+        for job in failed:
+            by_reason.setdefault(reason_of_failure(job), []).append(job)
+        for reason, alike in by_reason.items():
+            names = [f"{_title(job, self._folder)}{labels[job]}" for job in alike[:_FEW]]
+            more = f" and {len(alike) - _FEW} more" if len(alike) > _FEW else ""
+            say(f"{'job' if len(alike) == 1 else 'jobs'} {', '.join(names)}{more} failed: {reason}")
+
+    def is_hopeless(self, config: DictConfig, job: Path) -> bool:
+        """Whether a job has failed as the folder of its data is missing, and all other jobs read the same folder."""
+        if {"dataset", "dataset.name", "dataset.root"} & {*self._swept} or not (job / FAILURE_FILE).exists():
+            return False
+        root = config.dataset.get("root")
+        if root is None:
+            return "root is None" in reason_of_failure(job)
+        return not Path(root).expanduser().exists()
+
     def stopped(self) -> None:
         """Says what a stopped sweep has done."""
         self.ended = True
-        jobs = jobs_since(self._folder)
+        jobs = self._jobs()
         done = sum((job / EMBEDDING_FILE).exists() for job in jobs)
         say(
             f"stopped: {done} of {max(self._planned, len(jobs))} embeddings are in {self._folder.resolve()}; "
@@ -140,16 +205,15 @@ def swept_values(config: DictConfig) -> dict[str, list[str]]:
         return {}
 
 
-def jobs_since(folder: Path) -> list[Path]:
-    """Folders below a sweep's that a job has entered since the sweep began, in their natural order."""
-    began = (folder / SWEEP_MARKER).stat().st_mtime
-    entered = [path for path in folder.glob("**/.hydra/overrides.yaml") if path.stat().st_mtime >= began]
-    return sorted((path.parents[1] for path in entered), key=lambda job: (len(str(job)), job))
+def _title(job: Path, folder: Path) -> str:
+    """The number of a job, as in the line with which it begins; its folder where that is not known."""
+    number = number_of_job(job)
+    return str(job.relative_to(folder)) if number < 0 else str(number)
 
 
 def labels_of(jobs: list[Path]) -> dict[Path, str]:
     """For each job, in brackets, the overrides that not every job has."""
-    overrides = {job: list(OmegaConf.load(job / ".hydra" / "overrides.yaml")) for job in jobs}
+    overrides = {job: list(OmegaConf.load(job / OVERRIDES_FILE)) for job in jobs}
     common = set.intersection(*map(set, overrides.values())) if len(jobs) > 1 else set()
     own = {
         job: ", ".join(str(word) for word in words if word not in common) for job, words in overrides.items()

@@ -1,10 +1,11 @@
 """What a sweep refuses before its first job starts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 
 from omegaconf import DictConfig, OmegaConf
 
+from t2v_lightning.cli.job_name import job_name
 from t2v_lightning.functional.distances import DISTANCES
 
 LAUNCHERS = {
@@ -15,14 +16,18 @@ LAUNCHERS = {
 }
 """The module that each launcher needs."""
 
+_GROUPS = ("dataset", "probe", "task2vec", "trainer", "logger", "experiment")
+"""Settings whose values are the names of presets."""
 
-def reason_to_refuse(config: DictConfig, methods: Sequence[str]) -> str | None:
-    """Why a sweep of these methods cannot work, or None."""
+
+def reason_to_refuse(config: DictConfig, swept: Mapping[str, Sequence[str]]) -> str | None:
+    """Why a sweep cannot work, or None; `swept` has for each override its values."""
     return (
         _missing_launcher(config.hydra.runtime.choices["hydra/launcher"])
         or _devices_for_slurm(config)
         or unknown_distance(config.report.distance)
-        or _several_methods(config, methods)
+        or _several_methods(config, swept.get("task2vec", []))
+        or _jobs_of_one_name(config, swept)
     )
 
 
@@ -84,3 +89,23 @@ def _several_methods(config: DictConfig, methods: Sequence[str]) -> str | None:
         f"got task2vec={','.join(methods)}; allowed is one method in a sweep, as embeddings of two methods cannot be "
         "compared. Run a sweep of each"
     )
+
+
+def _jobs_of_one_name(config: DictConfig, swept: Mapping[str, Sequence[str]]) -> str | None:
+    """Jobs that differ only in what does not change the embedding would share a folder."""
+    if "${job_name:" not in str(OmegaConf.to_container(config.hydra.sweep, resolve=False)):
+        return None
+    plain = OmegaConf.create({str(key): config[key] for key in config if key != "hydra"})
+    for key, values in swept.items():
+        if key in _GROUPS:
+            continue
+        changed, named = plain.copy(), dict[str, str]()
+        for value in values:
+            OmegaConf.update(changed, key, value, force_add=True)
+            if (name := job_name(changed)) in named:
+                return (
+                    f"got {key}={named[name]} and {key}={value} in a sweep; allowed are values that lead to different "
+                    "embeddings, as each has a folder of its own. Run the command once for each of them"
+                )
+            named[name] = value
+    return None

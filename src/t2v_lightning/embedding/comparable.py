@@ -7,7 +7,9 @@ from typing import Any
 
 
 def provenance(meta: Mapping[str, Any], layers: Mapping[str, slice]) -> dict[str, Any]:
-    """Method, probe, kind of Fisher and layout, by their names in messages; what is not recorded is left out.
+    """What decides an embedding besides its task, by its name in messages; what is not recorded is left out.
+
+    Precisions of 32 and of 64 bits are one: their embeddings differ by rounding.
 
     Args:
         meta: of an embedding of this package, or of the reference implementation, which keeps its settings under
@@ -18,6 +20,8 @@ def provenance(meta: Mapping[str, Any], layers: Mapping[str, slice]) -> dict[str
     {'method': 'montecarlo', 'Fisher': 'of the model', 'probe': 'resnet34'}
     >>> provenance({"probe": "resnet34", "probe_digest": "ab"}, {"conv1": slice(0, 64)})
     {'weights digest of the probe': 'ab', 'layout': {'conv1': (0, 64)}}
+    >>> provenance({"input_size": [3, 96, 96], "precision": "32-true"}, {})
+    {'input size': '3 x 96 x 96', 'precision': 'full'}
     """
     theirs = meta.get("task2vec")
     method = meta.get("method") or (theirs.get("method") if isinstance(theirs, dict) else None)
@@ -27,5 +31,29 @@ def provenance(meta: Mapping[str, Any], layers: Mapping[str, slice]) -> dict[str
     # Equal weights may have two names.
     name = "weights digest of the probe" if meta.get("probe_digest") else "probe"
     known[name] = meta.get("probe_digest") or meta.get("probe")
+    known["input size"] = in_words(meta.get("input_size"))
+    known["transform"] = in_words(meta.get("transform"))
+    precision = meta.get("precision")
+    known["precision"] = "full" if precision in ("32-true", "64-true") else precision
     known["layout"] = {layer: (entries.start, entries.stop) for layer, entries in layers.items()}
     return {what: value for what, value in known.items() if value}
+
+
+def in_words(setting: Any) -> str:
+    """A size, a transform or another setting of `meta` on one line; empty for None.
+
+    >>> in_words([3, 96, 96]), in_words({"resize": 110, "crop": [96, 96]}), in_words("sign")
+    ('3 x 96 x 96', 'resize 110, crop 96 x 96', 'sign')
+    >>> in_words({"mean": [0.5, 0.25]})
+    'mean [0.5, 0.25]'
+    """
+    if isinstance(setting, dict):
+        return ", ".join(f"{name} {in_words(value)}" for name, value in setting.items())
+    if isinstance(setting, list) and all(isinstance(side, int) for side in setting):
+        return " x ".join(map(str, setting))
+    return "" if setting is None else str(setting)
+
+
+def lacks_preparation(meta: Mapping[str, Any]) -> bool:
+    """Whether an earlier version of this package made the embedding, which did not record how images were prepared."""
+    return "versions" in meta and "input_size" not in meta

@@ -36,7 +36,11 @@ DISTANCES_FILE = "distances.csv"
 """The matrix of distances of a report."""
 
 SWEEP_MARKER = ".sweep"
-"""Touched in the sweep's folder when it starts: jobs that are newer belong to it, by the clock of the file system."""
+"""In the folder of sweeps. Emptied when one starts: newer jobs are its own, by the clock that stamps both. Once it has
+ended, it holds the folders of its jobs, a line for each."""
+
+OVERRIDES_FILE = ".hydra/overrides.yaml"
+"""What the command line gave a run; written whenever the run is started."""
 
 UNFINISHED = ".unfinished-{}.tmp"
 """Name of a file that is being written, without the suffix by which a finished one would be found."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from t2v_lightning.embedding.comparable import in_words
 from t2v_lightning.embedding.value import Embedding
 from t2v_lightning.functional.likelihood import LIKELIHOODS
 
@@ -47,6 +48,9 @@ def summarise(embedding: Embedding, seconds: Mapping[str, float] | None = None) 
         "images": _images(meta),
         "likelihood": meta.get("likelihood"),
         "probe": meta.get("probe"),
+        "input size": in_words(meta.get("input_size")),
+        "transform": in_words(meta.get("transform")),
+        "precision": meta.get("precision"),
         "method": _method(meta),
         "head": _head(meta),
         "under noise": _under_noise(meta),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import index
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from t2v_lightning.embedding.comparable import provenance
+from t2v_lightning.embedding.comparable import lacks_preparation, provenance
 from t2v_lightning.embedding.files import DTYPES, read_fields, write_fields
 
 
@@ -28,8 +29,8 @@ class Embedding:
         stderr: float64 [D], finite, at least 0: the standard error of `fisher`; None where unknown.
         layers: layer name -> `slice(start, stop)`. The slices follow each other and cover [0, D). An empty
             mapping means that the layout is not known.
-        meta: where the embedding came from; anything that JSON can hold. The keys `method`, `sampling`, `probe` and
-            `probe_digest` decide which embeddings can be compared.
+        meta: where the embedding came from; anything that JSON can hold. The keys `method`, `sampling`, `probe`,
+            `probe_digest`, `input_size`, `transform` and `precision` decide which embeddings can be compared.
         group_sums: float32 [G, D]: sums of weight times value over the images of group g, for jackknives.
         group_weights: float64 [G]: sums of the weights, so that to float32 rounding
             `fisher == group_sums.sum(0) / group_weights.sum()`.
@@ -122,9 +123,17 @@ class Embedding:
     def comparable_by(self) -> dict[str, Any]:
         """What other embeddings must share for a distance to mean something, as far as it is recorded.
 
+        Warns of an embedding of an earlier version, which records no input size.
+
         >>> Embedding(fisher=[3.0], scale=[1], meta={"method": "montecarlo", "probe": "resnet34"}).comparable_by
         {'method': 'montecarlo', 'probe': 'resnet34'}
         """
+        if lacks_preparation(self.meta):
+            warnings.warn(
+                "some embeddings were made by an earlier version, which did not record input size, transform and "
+                "precision: that these agree is not checked. Make them again where they might not.",
+                stacklevel=2,
+            )
         return provenance(self.meta, self.layers)
 
     def arrays(self) -> dict[str, NDArray[Any]]:

@@ -2,12 +2,30 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from t2v_lightning.functional.engine.usage import Include, check_include
 from t2v_lightning.functional.likelihood import Sampling, check_sampling
 
 HeadMethod = Literal["adam", "lbfgs", "keep"]
+
+
+def is_whole(value: Any) -> bool:
+    """Whether it is a whole number, as which True and False do not count.
+
+    >>> is_whole(3), is_whole("3"), is_whole(True)
+    (True, False, False)
+    """
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a finite number.
+
+    >>> is_number(0.5), is_number("0.5"), is_number(math.inf)
+    (True, False, False)
+    """
+    return is_whole(value) or (isinstance(value, float) and math.isfinite(value))
 
 
 @dataclass(frozen=True)
@@ -36,12 +54,12 @@ class HeadOptions:
             raise ValueError(f"unknown head {self.method!r}; allowed are {', '.join(get_args(HeadMethod))}")
         for name in ("epochs", "num_samples", "batch_size"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"head {name}={value}; it must be a whole number above 0")
-        if not self.lr > 0:
-            raise ValueError(f"head lr={self.lr}; it must be above 0")
-        if not self.weight_decay >= 0:
-            raise ValueError(f"head weight_decay={self.weight_decay}; it must be 0 or more")
+            if not is_whole(value) or value < 1:
+                raise ValueError(f"head {name}={value!r}; it must be a whole number above 0")
+        if not (is_number(self.lr) and self.lr > 0):
+            raise ValueError(f"head lr={self.lr!r}; it must be a number above 0")
+        if not (is_number(self.weight_decay) and self.weight_decay >= 0):
+            raise ValueError(f"head weight_decay={self.weight_decay!r}; it must be a number of 0 or more")
 
 
 @dataclass(frozen=True)
@@ -72,13 +90,15 @@ class MonteCarloOptions:
     include: Include = "weights"
 
     def __post_init__(self) -> None:
-        if isinstance(self.passes, bool) or not isinstance(self.passes, int):
+        if not is_whole(self.passes):
             raise TypeError(f"passes must be a whole number, got {self.passes!r}")
         check_sampling(self.sampling, self.passes)
         check_include(self.include)
-        if self.target_stderr is not None and not 0 < self.target_stderr < 1:
+        if self.target_stderr is not None and not (
+            is_number(self.target_stderr) and 0 < self.target_stderr < 1
+        ):
             raise ValueError(
-                f"target_stderr={self.target_stderr}; it is a share of the norm, between 0 and 1"
+                f"target_stderr={self.target_stderr!r}; it is a share of the norm, between 0 and 1"
             )
 
 
@@ -115,11 +135,11 @@ class VariationalOptions:
     def __post_init__(self) -> None:
         for name in ("epochs", "num_samples"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            if not is_whole(value) or value < 1:
                 raise ValueError(f"{name}={value!r}; it must be a whole number above 0")
         for name in ("beta", "noise_lr", "head_lr"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+            if not (is_number(value) and value > 0):
                 raise ValueError(f"{name}={value!r}; it must be a number above 0")
         if not isinstance(self.update_norm, bool):
             raise ValueError(f"update_norm={self.update_norm!r}; it must be True or False")

@@ -15,6 +15,11 @@ from t2v_lightning.report.comparison import Comparison
 DPI = 150
 """Dots per inch of the PNG files."""
 
+FIGURES = ("distance_matrix", "dendrogram", "task_map", "stage_profile")
+"""The names of their files, without suffix."""
+
+_KINDS = ("png", "pdf")
+
 LONGEST_NAME = 60
 """Characters of a name that a figure shows."""
 
@@ -60,10 +65,16 @@ def draw_figures(
 
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
     """Writes `name.png` and `name.pdf`."""
-    for kind in ("png", "pdf"):
+    for kind in _KINDS:
         with whole_file(folder / f"{name}.{kind}") as part:
             figure.savefig(part, format=kind, dpi=DPI)
         figure.set_layout_engine("none")  # every part has its place by now, and to find it again takes long
+
+
+def remove_figure(folder: Path, name: str) -> None:
+    """Removes what `save_figure` has written."""
+    for kind in _KINDS:
+        (folder / f"{name}.{kind}").unlink(missing_ok=True)
 
 
 def _plain(name: str, longest: int = LONGEST_NAME) -> str:

@@ -17,13 +17,17 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
+from t2v_lightning.embedding.comparable import in_words
 from t2v_lightning.plots.style import family_colours
 from t2v_lightning.report.comparison import Comparison
 from t2v_lightning.report.figures import DPI
 from t2v_lightning.report.tables import task_rows
 
 _COLOURS = [to_hex(colour) for colour in colormaps["viridis_r"](np.linspace(0, 1, 64))]
-_SETTINGS = ("method", "probe", "sampling", "passes", "include", "skip_layers", "likelihood", "seed")
+_SETTINGS = (
+    "method", "probe", "input_size", "transform", "precision", "sampling", "passes", "include", "skip_layers",
+    "likelihood", "seed",
+)  # fmt: skip
 
 
 def build_page(comparison: Comparison, pictures: Mapping[str, bytes] | None = None) -> str:
@@ -70,9 +74,9 @@ def _content(comparison: Comparison) -> dict[str, Any]:
         row["floor"] = None if math.isnan(floor) else floor
         row["taxon"] = {str(k): str(v) for k, v in taxon.items()} if isinstance(taxon, dict) else {}
     shared = {
-        name: str(embeddings[0].meta[name])
+        name: in_words(embeddings[0].meta[name])
         for name in _SETTINGS
-        if name in embeddings[0].meta
+        if embeddings[0].meta.get(name) is not None
         and all(e.meta.get(name) == embeddings[0].meta[name] for e in embeddings)
     }
     families = comparison.families or []

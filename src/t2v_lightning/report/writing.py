@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from t2v_lightning.embedding import Embedding
-from t2v_lightning.embedding.run_folder import DISTANCES_FILE, REPORT_FILE, whole_file
+from t2v_lightning.embedding.run_folder import DISTANCES_FILE, REPORT_FILE, SWEEP_LOGS, whole_file
 from t2v_lightning.report.comparison import Comparison, compare
-from t2v_lightning.report.figures import draw_figures, save_figure
+from t2v_lightning.report.figures import FIGURES, draw_figures, remove_figure, save_figure
 from t2v_lightning.report.page import build_page
 from t2v_lightning.report.tables import write_csv
 from t2v_lightning.report.taxonomy import (
@@ -22,6 +23,12 @@ from t2v_lightning.report.taxonomy import (
     taxonomic_distances,
 )
 from t2v_lightning.report.tensorboard import write_tensorboard
+
+TAXONOMY_FIGURE = "taxonomy_curve"
+"""The figure of a report on taxa."""
+
+TAXONOMY_FILE = f"{TAXONOMY_FIGURE}.csv"
+"""Its numbers."""
 
 
 def write_report(
@@ -56,6 +63,15 @@ def write_report(
     return comparison.matrix
 
 
+def remove_report(folder: Path) -> None:
+    """Removes a report with all its files, so that none of them is taken for a part of another report."""
+    for name in (REPORT_FILE, DISTANCES_FILE, TAXONOMY_FILE):
+        (folder / name).unlink(missing_ok=True)
+    for name in (*FIGURES, TAXONOMY_FIGURE):
+        remove_figure(folder, name)
+    shutil.rmtree(folder / SWEEP_LOGS, ignore_errors=True)
+
+
 def write_comparison(
     comparison: Comparison,
     folder: Path,
@@ -72,6 +88,7 @@ def write_comparison(
         more_figures: further figures, each with the name of its file and what it shows.
         thumbnails: n files of pictures for the projector, or None where there is none.
     """
+    remove_report(folder)
     write_csv(comparison.matrix, comparison.names, folder / DISTANCES_FILE)
     pictures, files = {}, {}
     for name, caption, figure in [*draw_figures(comparison, icons), *more_figures]:
@@ -106,8 +123,8 @@ def write_taxonomy(
     by_chance = chance(taxonomic)
     caption = "Taxonomic distance of the k nearest tasks: 0 same order, 1 class, 2 phylum, 3 kingdom, 4 none"
     figure = plot_neighbourhoods(curves, by_chance)
-    write_comparison(comparison, folder, icons, [("taxonomy_curve", caption, figure)], thumbnails)
-    with whole_file(folder / "taxonomy_curve.csv") as part, part.open("w") as file:
+    write_comparison(comparison, folder, icons, [(TAXONOMY_FIGURE, caption, figure)], thumbnails)
+    with whole_file(folder / TAXONOMY_FILE) as part, part.open("w") as file:
         file.write("k,embedding,taxonomy,chance\n")
         for k, values in enumerate(zip(*curves.values(), strict=True), start=1):
             file.write(",".join(map(str, (k, *values, by_chance))) + "\n")

@@ -78,6 +78,8 @@ class LightningFit(LightningModule):
         source = trainer.datamodule if trainer.datamodule is not None else dataset_of(loader)  # type: ignore[attr-defined]
         self.position, self._resumed, self._signals = (0, 0), None, None
         self.plan = plan = self.prepare(source, loader_options(loader), trainer.world_size)
+        if self.options.own.learns and "mixed" in str(trainer.precision):
+            plan.mixed = str(trainer.precision)
         self.learned = plan.learned  # a part of the module, which is moved and shared as a whole
         given.instance = self
         if trainer.max_epochs not in (None, -1, plan.epochs):

@@ -1,13 +1,13 @@
 """The options of an embedding, checked where they enter."""
 
-from collections.abc import Mapping
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from t2v_lightning.functional.likelihood import LikelihoodName, get_likelihood
 from t2v_lightning.phases import HeadOptions, method_options
 from t2v_lightning.phases.methods import MethodName, Options
-from t2v_lightning.phases.options import HeadMethod
+from t2v_lightning.phases.options import HeadMethod, is_number, is_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,15 +51,16 @@ class EmbeddingOptions:
     def __post_init__(self) -> None:
         if self.likelihood is not None:
             get_likelihood(self.likelihood)
-        whole: Mapping[str, Any] = {"max_samples": self.max_samples, "seed": self.seed}
-        for name, number in whole.items():
-            if number is not None and (isinstance(number, bool) or not isinstance(number, int)):
+        for name in ("max_samples", "seed", "num_classes"):
+            number = getattr(self, name)
+            if number is not None and not is_whole(number):
                 raise TypeError(f"{name} must be a whole number, got {number!r}")
         if self.max_samples is not None and self.max_samples < 2:
             raise ValueError(
                 f"max_samples={self.max_samples}; use at least one image per class, or None for all"
             )
-        if self.features_budget is not None and not self.features_budget >= 0:
-            raise ValueError(
-                f"features_budget={self.features_budget}; it is a number of GB, or None for no limit"
-            )
+        if not isinstance(self.balanced, bool):
+            raise TypeError(f"balanced must be True or False, got {self.balanced!r}")
+        budget = self.features_budget
+        if budget is not None and not ((is_number(budget) or budget == math.inf) and budget >= 0):
+            raise ValueError(f"features_budget={budget!r}; it is a number of GB, or None for no limit")

@@ -1,5 +1,6 @@
 """How one embedding is computed: a probe, the images of a task, and phases that run one after another."""
 
+import re
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +22,7 @@ from t2v_lightning.loading.selection import Selection
 from t2v_lightning.phases import METHODS, FeaturesPhase, MethodPhase, Phase, State
 from t2v_lightning.phases.base import one_process
 from t2v_lightning.probes import ProbeNetwork
+from t2v_lightning.probes.transforms import ImageTransform
 from t2v_lightning.task2vec.options import EmbeddingOptions
 
 
@@ -42,6 +44,7 @@ class Plan:
         phases: features and head, then the method's own.
         layers: name -> slice of the embedding.
         learned: parameters besides the head that the phases learn, or None.
+        mixed: the mixed precision of the Trainer in which a method learns, or None.
 
     Raises:
         ValueError: the images do not suit the probe, or the network cannot be measured.
@@ -63,6 +66,7 @@ class Plan:
         self.selection, self.meta, self.processes = selection, meta, processes
         self.dataset = IndexedDataset(dataset, selection.chosen, probe.transform)
         self.reader = Reader(self.dataset, loading)
+        example = self._first_input()
         all_reduce = _add_over_processes if processes > 1 else one_process
         last: MethodPhase = METHODS[options.method].phase.of(
             probe,
@@ -70,7 +74,7 @@ class Plan:
             options.own,
             skip_layers=options.skip_layers,
             seed=options.seed,
-            example=self._first_input(),
+            example=example,
             learn_head=options.head.method != "keep",
             all_reduce=all_reduce,
         )
@@ -85,6 +89,7 @@ class Plan:
             run_folder,
         )
         self.phases: list[Phase] = [features, last]
+        self.mixed: str | None = None
         self.layers, self.learned = last.layers, last.learned
 
     @property
@@ -146,6 +151,8 @@ class Plan:
             "probe": self.probe.name,
             "probe_digest": self.probe_digest,
             "likelihood": task.likelihood,
+            **self.prepared,
+            "precision": self.mixed or f"{torch.finfo(self.probe.head.weight.dtype).bits}-true",
             "skip_layers": options.skip_layers,
             "balanced": options.balanced and get_likelihood(task.likelihood).has_classes,
             "seed": options.seed,
@@ -162,8 +169,19 @@ class Plan:
         return Embedding(**fields, layers=self.layers, meta=meta)
 
     def _first_input(self) -> Inputs:
-        """The first input of the dataset, so that one of a wrong shape is an error before the work starts."""
-        first: Inputs = self.dataset[0][0]
+        """The first input of the dataset, so that one of a wrong shape is an error before the work starts.
+
+        Notes how it was prepared: the size that reaches the probe, and the transform where it was applied.
+        """
+        applied, of_probe = [], self.probe.transform
+
+        def transform(image: Any) -> Inputs:
+            assert of_probe is not None
+            applied.append(_describe_transform(of_probe))
+            return of_probe(image)
+
+        known = None if of_probe is None else transform
+        first: Inputs = IndexedDataset(self.dataset.dataset, self.selection.chosen, known)[0][0]
         size = self.probe.input_size
         if size is not None and not (
             isinstance(first, Tensor) and first.dim() == 3 and first.shape[0] == size[0]
@@ -172,6 +190,10 @@ class Plan:
                 f"image 0 of the dataset is a tensor {describe(first)}; the probe {self.probe.name!r} takes float "
                 f"tensors [{size[0]}, H, W], or PIL images, to which it applies its own transform"
             )
+        self.prepared: dict[str, Any] = {
+            "input_size": None if size is None else list(first.shape),
+            "transform": applied[0] if applied else None,
+        }
         return first
 
 
@@ -196,6 +218,13 @@ def describe_task(source: Any, dataset: Any) -> dict[str, Any]:
         if isinstance(source, LightningDataModule) and hasattr(source, attribute)
     }
     return known | {"dataset": known.get("dataset") or type(getattr(dataset, "dataset", dataset)).__name__}
+
+
+def _describe_transform(transform: Any) -> Any:
+    """The numbers of a transform, or its text without the addresses of objects, which change from run to run."""
+    if isinstance(transform, ImageTransform):
+        return asdict(transform)
+    return re.sub(" at 0x[0-9a-f]+", "", repr(transform))
 
 
 def _add_over_processes(sums: Tensor) -> None:
