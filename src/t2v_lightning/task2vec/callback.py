@@ -17,8 +17,10 @@ from torch.utils.data import DataLoader, default_collate
 
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.functional.distances import DISTANCES, pdist
+from t2v_lightning.functional.likelihood import get_likelihood
 from t2v_lightning.loading.random_transforms import warn_random_transforms
-from t2v_lightning.loading.selection import check_map_style, find_targets
+from t2v_lightning.loading.selection import check_map_style
+from t2v_lightning.loading.targets import stored_targets, targets_of_items
 from t2v_lightning.loading.users import dataset_of, loader_options, one_loader
 from t2v_lightning.probes import ProbeNetwork
 from t2v_lightning.task2vec.module import Task2Vec
@@ -97,7 +99,9 @@ class Task2VecCallback(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Plans an embedding and drops it, so that whatever is wrong is an error before the first step."""
         with _apart():
-            self._images = self._find_images(trainer)
+            self._images = images = self._find_images(trainer)
+            kind = get_likelihood(self.options.get("likelihood") or images.likelihood)
+            images.targets = targets_of_items(images, kind)
             warn_random_transforms(self._images.source)
             layers = self._plan(trainer, pl_module).layers
         if self.embedding is not None and self.embedding.layers != layers:
@@ -174,20 +178,22 @@ class _Images:
     def __init__(self, loader: DataLoader[Any], owner: Any) -> None:
         check_map_style(loader.dataset)
         self.loader, self.source, self.owner = loader, dataset_of(loader), owner
-        self.targets = find_targets(self.source)
         self.likelihood = getattr(owner, "likelihood", None) or "softmax"
+        self.targets: Any = stored_targets(self.source)
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return len(self.source)
 
     def __getitem__(self, item: int) -> tuple[Tensor, Any]:
-        batch = self.loader.collate_fn([self.source[item]])
+        pair = self.source[item]
+        batch = self.loader.collate_fn([pair])
         if not (isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[0], Tensor)):
             raise TypeError(
                 f"the loader's collate function makes a {type(batch).__name__} where (images, targets) is "
                 "needed; pass Task2VecCallback(dataset=...), a dataset of (image, label)"
             )
-        return batch[0][0], self.targets[item]
+        labelled = isinstance(pair, (tuple, list)) and len(pair) == 2
+        return batch[0][0], pair[1] if labelled else batch[1][0]
 
 
 @contextmanager

@@ -11,10 +11,11 @@ from torch.utils.data import DataLoader
 
 from t2v_lightning.callbacks.progress import EmbedProgress
 from t2v_lightning.embedding import Embedding
-from t2v_lightning.functional.likelihood import LikelihoodName
+from t2v_lightning.functional.likelihood import LikelihoodName, get_likelihood
 from t2v_lightning.loading.loader import LoaderOptions
 from t2v_lightning.loading.random_transforms import warn_random_transforms
 from t2v_lightning.loading.selection import check_map_style, select_images
+from t2v_lightning.loading.targets import targets_of_items
 from t2v_lightning.loading.users import dataset_of, one_loader
 from t2v_lightning.phases import HeadOptions
 from t2v_lightning.phases.methods import MethodName
@@ -122,13 +123,15 @@ class Task2Vec(LightningFit):
         warn_random_transforms(dataset)
         of_source: LikelihoodName = getattr(source, "likelihood", "softmax")
         kept = self._original_head[0] if options.head.method == "keep" else None
+        likelihood = options.likelihood or of_source
         selection = select_images(
             dataset,
-            likelihood=options.likelihood or of_source,
+            likelihood=likelihood,
             balanced=options.balanced,
             max_samples=options.max_samples,
             num_classes=options.num_classes if kept is None else kept.out_features,
             seed=options.seed,
+            targets=targets_of_items(dataset, get_likelihood(likelihood)),
         )
         if kept is None:
             self.probe.reset_head(selection.num_classes, torch.Generator().manual_seed(options.seed))

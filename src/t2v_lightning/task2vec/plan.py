@@ -61,7 +61,7 @@ class Plan:
     ) -> None:
         self.probe, self.probe_digest, self.options = probe, probe_digest, options
         self.selection, self.meta, self.processes = selection, meta, processes
-        self.dataset = IndexedDataset(dataset, selection.chosen, probe.transform)
+        self.dataset = IndexedDataset(dataset, selection.chosen, probe.transform, selection.labels)
         self.reader = Reader(self.dataset, loading)
         all_reduce = _add_over_processes if processes > 1 else one_process
         last: MethodPhase = METHODS[options.method].phase.of(
