@@ -104,7 +104,7 @@ class Reader:
             pin_memory=o.pin_memory,
             prefetch_factor=o.prefetch_factor if workers else None,
             persistent_workers=o.persistent_workers and workers > 0,
-            multiprocessing_context=context,
+            multiprocessing_context=context if workers else None,
             worker_init_fn=init,
             collate_fn=collate,
             generator=torch.Generator(),  # for the workers' seeds, which would come from the global one

@@ -2,6 +2,7 @@
 
 import copy
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from t2v_lightning.loading.loader import LoaderOptions
 from t2v_lightning.loading.random_transforms import warn_random_transforms
 from t2v_lightning.loading.selection import check_map_style, select_images
 from t2v_lightning.loading.targets import targets_of_items
-from t2v_lightning.loading.users import dataset_of, one_loader
+from t2v_lightning.loading.users import dataset_of, loader_options, one_loader
 from t2v_lightning.phases import HeadOptions
 from t2v_lightning.phases.methods import MethodName
 from t2v_lightning.phases.options import HeadMethod
@@ -155,8 +156,8 @@ class Task2Vec(LightningFit):
         dataset: Any,
         *,
         device: str | torch.device = "auto",
-        batch_size: int = 64,
-        num_workers: int = 0,
+        batch_size: int | None = None,
+        num_workers: int | None = None,
         progress: bool = True,
     ) -> Embedding:
         """Embeds a dataset on one device, without a Trainer.
@@ -165,20 +166,27 @@ class Task2Vec(LightningFit):
             dataset: map-style, of (image, target): PIL images, or float tensors [C, H, W] that the probe takes;
                 or a LightningDataModule or DataLoader over such a dataset.
             device: "auto" takes a GPU if there is one.
-            batch_size: images a batch; changes speed and memory only.
-            num_workers: processes that read images; 0 reads them in this one.
+            batch_size: images a batch; changes speed and memory only. None takes that of the DataLoader, 64 for a
+                dataset.
+            num_workers: processes that read images; 0 reads them in this one. None takes that of the DataLoader, 0
+                for a dataset.
             progress: show a progress bar.
 
         Raises:
             TypeError, ValueError: the dataset cannot be embedded; the text says why.
         """
-        loading = LoaderOptions(batch_size=batch_size, num_workers=num_workers)
+        loading = LoaderOptions()
         if isinstance(dataset, LightningDataModule):
             dataset.prepare_data()
             dataset.setup("fit")
-            loading.collate_fn = one_loader(dataset.train_dataloader()).collate_fn
+            loading = loader_options(one_loader(dataset.train_dataloader()))
         elif isinstance(dataset, DataLoader):
-            loading.collate_fn, dataset = dataset.collate_fn, dataset_of(dataset)
+            loading, dataset = loader_options(dataset), dataset_of(dataset)
+        loading = replace(
+            loading,
+            batch_size=loading.batch_size if batch_size is None else batch_size,
+            num_workers=loading.num_workers if num_workers is None else num_workers,
+        )
         with torch.inference_mode(False):
             self.plan = plan = self.prepare(dataset, loading)
             where = torch.device(_pick_device() if device == "auto" else device)
@@ -193,8 +201,8 @@ def embed(
     method: MethodName = "montecarlo",
     *,
     device: str | torch.device = "auto",
-    batch_size: int = 64,
-    num_workers: int = 0,
+    batch_size: int | None = None,
+    num_workers: int | None = None,
     seed: int = 0,
     progress: bool = True,
     **options: Any,
