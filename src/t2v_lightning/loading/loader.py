@@ -1,7 +1,7 @@
 """The loader that feeds a phase: sized, with workers of its own, resumable at any batch."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -73,6 +73,10 @@ class Reader:
             with self._parcel.start():
                 self._batches = iter(self._loader)
         return self._batches
+
+    def batch_of(self, positions: Iterable[int]) -> Batch:
+        """One batch, read in this process."""
+        return _Collate(self.options.collate_fn)([self.dataset[position] for position in positions])
 
     def close(self) -> None:
         """Ends all workers, also in the middle of a pass whose iterator is still in use."""

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, default_collate
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.functional.distances import DISTANCES, pdist
 from t2v_lightning.functional.likelihood import get_likelihood
+from t2v_lightning.loading.hooks import BatchHooks, as_in_training, warn_random_hooks
 from t2v_lightning.loading.random_transforms import warn_random_transforms
 from t2v_lightning.loading.selection import check_map_style
 from t2v_lightning.loading.targets import stored_targets, targets_of_items
@@ -45,8 +46,9 @@ class Task2VecCallback(Callback):
         network: dotted path of the classifier in the LightningModule; None takes the module itself, where
             `forward` must return the output of a final Linear layer (see `ProbeNetwork.from_module`).
         dataset: a map-style dataset, DataLoader or LightningDataModule to embed, images as the network takes
-            them; None takes the run's training data as its collate function makes them. Give one where
-            training images are augmented or normalised on the way.
+            them once they went through the datamodule's own hooks; None takes the run's training data as its
+            collate function and the hooks of its datamodule and module make them. Give one where training images
+            are augmented on the way.
         distance: of `functional.distances.DISTANCES`, for the drift.
         max_samples: at most so many images; None for all.
         options: further options of `Task2Vec`. With the same ``seed`` (0) every embedding takes the same images
@@ -102,8 +104,11 @@ class Task2VecCallback(Callback):
             self._images = images = self._find_images(trainer)
             kind = get_likelihood(self.options.get("likelihood") or images.likelihood)
             images.targets = targets_of_items(images, kind)
-            warn_random_transforms(self._images.source)
-            layers = self._plan(trainer, pl_module).layers
+            warn_random_transforms(images.source)
+            with as_in_training(images.owner):
+                plan = self._plan(trainer, pl_module)
+            warn_random_hooks(plan.hooks, plan.random_hooks)
+            layers = plan.layers
         if self.embedding is not None and self.embedding.layers != layers:
             log.warning("the checkpoint's embedding has other layers than this run's: drift starts anew")
             self.embedding = None
@@ -112,7 +117,7 @@ class Task2VecCallback(Callback):
         epoch = trainer.current_epoch
         if (epoch + 1) % self.every_n_epochs:
             return
-        with _apart():
+        with _apart(), as_in_training(self._images.owner):
             plan = self._plan(trainer, pl_module)
             embedding = run_plan(plan, pl_module.device, rank=trainer.global_rank)
         embedding.meta["epoch"] = epoch
@@ -147,7 +152,13 @@ class Task2VecCallback(Callback):
     def _plan(self, trainer: Trainer, pl_module: LightningModule) -> Plan:
         """For a copy of the network as it is now, ready to run."""
         network = pl_module if self.network is None else _part(pl_module, self.network)
-        probe = ProbeNetwork.from_module(copy_network(network), self._images[0][0].shape)
+        owner = self._images.owner
+        hooked: list[Any] = [owner] if isinstance(owner, LightningDataModule) else []
+        if self.dataset is None:
+            hooked.append(pl_module)
+        one = self._images[0][0][None], torch.tensor([0])
+        example, _ = BatchHooks(hooked, self._images.targets).try_out(one, pl_module.device)
+        probe = ProbeNetwork.from_module(copy_network(network), example.shape[1:])
         if probe.head.weight.dtype in (torch.float16, torch.bfloat16):
             probe.float()
         if trainer.world_size > 1:
@@ -158,7 +169,7 @@ class Task2VecCallback(Callback):
         options.collate_fn = default_collate
         module.to(pl_module.device)
         meta = describe_task(self._images.owner, self._images.source)
-        return module.prepare(self._images, options, trainer.world_size, meta)
+        return module.prepare(self._images, options, trainer.world_size, meta, hooked)
 
     def _find_images(self, trainer: Trainer) -> "_Images":
         owner = self.dataset

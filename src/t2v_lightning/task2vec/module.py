@@ -1,6 +1,7 @@
 """Task2Vec as a LightningModule: one fit, phase after phase."""
 
 import copy
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader
 from t2v_lightning.callbacks.progress import EmbedProgress
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.functional.likelihood import LikelihoodName, get_likelihood
+from t2v_lightning.loading.hooks import as_in_training, warn_random_hooks
 from t2v_lightning.loading.loader import LoaderOptions
 from t2v_lightning.loading.random_transforms import warn_random_transforms
 from t2v_lightning.loading.selection import check_map_style, select_images
@@ -101,7 +103,12 @@ class Task2Vec(LightningFit):
         self._original_head = (copy.deepcopy(self.probe.head),)  # in a tuple it is no part of the module
 
     def prepare(
-        self, source: Any, loading: LoaderOptions, processes: int = 1, meta: dict[str, Any] | None = None
+        self,
+        source: Any,
+        loading: LoaderOptions,
+        processes: int = 1,
+        meta: dict[str, Any] | None = None,
+        hooked: Sequence[Any] | None = None,
     ) -> Plan:
         """Chooses images, checks everything that can be checked early, and gives the probe the head to fit.
 
@@ -110,6 +117,8 @@ class Task2Vec(LightningFit):
             loading: how batches are made.
             processes: that share the images, each with a copy of this module.
             meta: what is known of the task; None takes what the source says.
+            hooked: the datamodule and module whose hooks change batches on their way to the device; None takes the
+                source and this module, and warns if their hooks are random.
 
         Returns:
             The plan, on this module's probe: the next one takes its place.
@@ -139,7 +148,8 @@ class Task2Vec(LightningFit):
         else:
             self.probe.head = copy.deepcopy(kept).to(self.probe.head.weight.device)
         self.embedding = None
-        return Plan(
+        of_datamodule = isinstance(source, LightningDataModule)
+        plan = Plan(
             self.probe,
             self.probe_digest,
             options,
@@ -149,7 +159,11 @@ class Task2Vec(LightningFit):
             describe_task(source, dataset) if meta is None else meta,
             processes,
             self.run_folder,
+            ([source, self] if of_datamodule else [self]) if hooked is None else hooked,
         )
+        if hooked is None:
+            warn_random_hooks(plan.hooks, plan.random_hooks)
+        return plan
 
     def embed(
         self,
@@ -187,7 +201,7 @@ class Task2Vec(LightningFit):
             batch_size=loading.batch_size if batch_size is None else batch_size,
             num_workers=loading.num_workers if num_workers is None else num_workers,
         )
-        with torch.inference_mode(False):
+        with torch.inference_mode(False), as_in_training(dataset):
             self.plan = plan = self.prepare(dataset, loading)
             where = torch.device(_pick_device() if device == "auto" else device)
             with EmbedProgress() if progress else nullcontext() as bar:
