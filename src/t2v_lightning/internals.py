@@ -15,6 +15,7 @@ function                       private name (read from)                         
 `is_norm`                      `batchnorm._NormBase` (torch 2.14)               a list of all BatchNorm classes
 `metadata_of`, `with_metadata` `state_dict()._metadata` (torch 2.14)            nothing: format versions of layers
 `end_workers`                  `_MultiProcessingDataLoaderIter` (torch 2.14)    nothing: closing a DataLoader
+`BatchesThroughHooks`          `module._call_batch_hook` (Lightning 2.6)        nothing: the choice of batch hooks
 `fit_source`                   `fit_loop._data_source` (Lightning 2.6)          `trainer.train_dataloader`, too late
 `count_step`                   `optim_step_progress` (Lightning 2.6)            `optimizer.step()` of Lightning
 `put_counters`                 `checkpoint["loops"]` (Lightning 2.6)            nothing: where a fit resumes
@@ -83,6 +84,20 @@ def end_workers(batches: Iterator[Any] | None) -> None:
 
 
 # --- Lightning ---------------------------------------------------------------------------------------------------
+
+
+class BatchesThroughHooks:
+    """A base beside LightningModule: batches go through `batch_hooks` in place of the hooks that Lightning chooses.
+
+    These would be given positions where they expect labels.
+    """
+
+    batch_hooks: Any = None
+
+    def _call_batch_hook(self, hook_name: str, *args: Any) -> Any:
+        if self.batch_hooks:
+            return self.batch_hooks.call(hook_name, *args)
+        return super()._call_batch_hook(hook_name, *args)  # type: ignore[misc]
 
 
 def fit_source(trainer: Any) -> Any:

@@ -157,6 +157,11 @@ def test_any_integer_labels_give_a_task_or_a_clear_error(labels: list[int], seed
         with pytest.raises(ValueError, match="one label"):
             select_images(dataset, seed=seed)
         return
+    negative = sum(label < 0 for label in labels)
+    if negative and set(labels) != {-1, 1}:
+        with pytest.raises(ValueError, match=f"{negative} of {len(labels)} labels are negative"):
+            select_images(dataset, seed=seed)
+        return
     task = select_images(dataset, seed=seed)
     targets: Tensor = task.targets
     assert [task.classes[t] for t in targets.tolist()] == labels

@@ -12,17 +12,14 @@ from PIL import Image
 from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDataset
 from torchvision.datasets import FakeData
 
-from t2v_lightning.loading.selection import (
-    check_map_style,
-    find_targets,
-    select_images,
-)
+from t2v_lightning.loading.selection import check_map_style, select_images
+from t2v_lightning.loading.targets import find_targets
 
 
 def test_labels_are_renumbered_from_zero() -> None:
-    task = select_images(Labelled([7, -3, 7, 1000]))
+    task = select_images(Labelled([7, 3, 7, 1000]))
     assert task.targets.tolist() == [1, 0, 1, 2]
-    assert task.classes == (-3, 7, 1000)
+    assert task.classes == (3, 7, 1000)
     assert task.num_classes == 3
 
 

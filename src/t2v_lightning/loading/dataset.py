@@ -25,12 +25,17 @@ class IndexedDataset(Dataset[tuple[Inputs, Any, int]]):
             token ids and their mask, or anything else that the transform takes, such as a PIL image.
         chosen: int64 [N], items of `dataset`.
         transform: makes tensors of inputs that are not tensors yet; None when all are.
+        labels: [N] or [N, K], the target that each chosen item must carry when it is read; None for no check.
     """
 
     def __init__(
-        self, dataset: Any, chosen: Tensor, transform: Callable[[Any], Inputs] | None = None
+        self,
+        dataset: Any,
+        chosen: Tensor,
+        transform: Callable[[Any], Inputs] | None = None,
+        labels: Tensor | None = None,
     ) -> None:
-        self.dataset, self.chosen, self.transform = dataset, chosen, transform
+        self.dataset, self.chosen, self.transform, self.labels = dataset, chosen, transform, labels
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -45,10 +50,19 @@ class IndexedDataset(Dataset[tuple[Inputs, Any, int]]):
 
         Raises:
             TypeError: the item is not a pair, or its input is not made of tensors.
-            ValueError: its input is an image that is not ready for a probe, or holds NaN or infinite values.
+            ValueError: its input is an image that is not ready for a probe, or holds NaN or infinite values; or it
+                carries another target than the one that counts for it.
         """
-        item = int(self.chosen[position % len(self.chosen)])
+        place = position % len(self.chosen)
+        item = int(self.chosen[place])
         inputs, target = as_pair(self.dataset[item], item)
+        if self.labels is not None and not carries(target, self.labels[place]):
+            raise ValueError(
+                f"item {item} of the dataset carries the label {_shown(target)}, but {_shown(self.labels[place])} was "
+                "found for it before, in `targets` or `labels` of the dataset or in the item itself. Make them agree, "
+                "or give a dataset without that list, so that all items are read for their labels; they must not "
+                "change from one reading to the next"
+            )
         if not isinstance(inputs, (Tensor, Mapping, tuple, list)):
             if self.transform is None:
                 raise TypeError(
@@ -89,6 +103,29 @@ def _checked_tree(inputs: Inputs, item: int) -> Inputs:
                 f"input {item} of the dataset holds NaN or infinite values; repair or leave it out"
             )
     return tree
+
+
+def carries(target: Any, label: Tensor) -> bool:
+    """Whether an item's own target is that label; one that is no number, such as a name, says nothing against it.
+
+    >>> carries(3, torch.tensor(3)), carries(torch.tensor([0.0, 1.0]), torch.tensor([1.0, 0.0]))
+    (True, False)
+    """
+    if type(target) is int:
+        return bool(target == label.item()) if label.numel() == 1 else False
+    try:
+        own = torch.as_tensor(target).detach().cpu().flatten()
+    except (TypeError, ValueError, RuntimeError):
+        return True
+    if own.numel() != label.numel():
+        return False
+    if label.is_floating_point():
+        return bool(torch.isclose(own.to(label.dtype), label.flatten()).all())
+    return bool((own == label.flatten()).all())
+
+
+def _shown(target: Any) -> str:
+    return str(target.tolist()) if isinstance(target, Tensor) else str(target)
 
 
 def as_pair(item: Any, number: int) -> tuple[Any, Any]:

@@ -1,7 +1,7 @@
 """The loader that feeds a phase: sized, with its own workers, resumable at any batch."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -74,6 +74,10 @@ class Reader:
                 self._batches = iter(self._loader)
         return self._batches
 
+    def batch_of(self, positions: Iterable[int]) -> Batch:
+        """One batch, read in this process."""
+        return _Collate(self.options.collate_fn)([self.dataset[position] for position in positions])
+
     def close(self) -> None:
         """Ends all workers, even in the middle of a pass whose iterator is still in use."""
         end_workers(self._batches)
@@ -104,7 +108,7 @@ class Reader:
             pin_memory=o.pin_memory,
             prefetch_factor=o.prefetch_factor if workers else None,
             persistent_workers=o.persistent_workers and workers > 0,
-            multiprocessing_context=context,
+            multiprocessing_context=context if workers else None,
             worker_init_fn=init,
             collate_fn=collate,
             generator=torch.Generator(),  # for the workers' seeds, which would come from the global one

@@ -1,18 +1,15 @@
 """Which images of a dataset an embedding is computed from, how much each counts, and in what order they are visited."""
 
-import logging
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import IterableDataset
 
 from t2v_lightning.functional.likelihood import LikelihoodName, get_likelihood
-from t2v_lightning.loading.dataset import as_pair
 from t2v_lightning.loading.strata import stratified_order, stratified_subset
-
-log = logging.getLogger(__name__)
+from t2v_lightning.loading.targets import LEAVE_OUT, find_targets, read_targets
 
 
 @dataclass(frozen=True)
@@ -40,6 +37,11 @@ class Selection:
     def __len__(self) -> int:
         return len(self.chosen)
 
+    @property
+    def labels(self) -> Tensor:
+        """The targets as the dataset gives them: int64 [N] where the likelihood has classes, else float [N, K]."""
+        return torch.tensor(self.classes)[self.targets] if self.classes else self.targets
+
     def visiting_order(self, seed: int) -> Tensor:
         """Seeded stratified permutation of 0..N-1: every prefix holds about the same share of each class."""
         return stratified_order(self.strata, seed)
@@ -60,6 +62,7 @@ def select_images(
     max_samples: int | None = None,
     num_classes: int | None = None,
     seed: int = 0,
+    targets: Tensor | None = None,
 ) -> Selection:
     """Chooses the images of an embedding and weighs them.
 
@@ -72,16 +75,19 @@ def select_images(
         num_classes: fixed number of outputs: labels must lie in 0..num_classes-1 and are kept. When None,
             the labels that occur are renumbered 0..K-1.
         seed: seed of the subset.
+        targets: of all items, as `read_targets` gives them; None looks for them in the dataset.
 
     Raises:
         TypeError: an iterable dataset, or targets that are not of the likelihood's form.
-        ValueError: an empty dataset, one class only, labels beyond num_classes, or max_samples below K.
+        ValueError: an empty dataset, one class only, negative labels, missing targets, labels beyond num_classes,
+            or max_samples below K.
     """
     check_map_style(dataset)
     if max_samples is not None and max_samples < 1:
         raise ValueError(f"max_samples={max_samples}; use at least one image, or None for all")
     kind = get_likelihood(likelihood)
-    targets = kind.read_targets(find_targets(dataset))
+    if targets is None:
+        targets = read_targets(kind, find_targets(dataset))
     if kind.has_classes:
         targets, classes, outputs = _number_classes(targets, num_classes)
         chosen = stratified_subset(targets, max_samples, balanced, seed)
@@ -106,6 +112,7 @@ def _number_classes(labels: Tensor, num_classes: int | None) -> tuple[Tensor, tu
             f"all {len(labels)} samples carry the one label {int(classes[0])}; a task needs at least two classes"
         )
     if num_classes is None:
+        _refuse_unlabelled(labels, classes)
         return targets, tuple(classes.tolist()), len(classes)
     if int(classes[0]) < 0 or int(classes[-1]) >= num_classes:
         raise ValueError(
@@ -113,6 +120,16 @@ def _number_classes(labels: Tensor, num_classes: int | None) -> tuple[Tensor, tu
             f"(0..{num_classes - 1}); pass a larger num_classes, or None to fit a head of the right size"
         )
     return labels, tuple(range(num_classes)), num_classes
+
+
+def _refuse_unlabelled(labels: Tensor, classes: Tensor) -> None:
+    """Raise for negative labels, which often mark images without one; -1 and 1 alone are two classes."""
+    unlabelled = int((labels < 0).sum())
+    if unlabelled and classes.tolist() != [-1, 1]:
+        raise ValueError(
+            f"{unlabelled} of {len(labels)} labels are negative ({int(classes[0])} is the lowest), which often marks "
+            f"images without a label; {LEAVE_OUT}, or number the classes from 0"
+        )
 
 
 def check_map_style(dataset: Any) -> None:
@@ -125,31 +142,3 @@ def check_map_style(dataset: Any) -> None:
         )
     if len(dataset) == 0:
         raise ValueError("the dataset is empty; a task needs at least two classes of images")
-
-
-def find_targets(dataset: Any) -> Any:
-    """All targets of a dataset: from `targets` or `labels`, else from one pass over its items."""
-    if isinstance(dataset, Subset):
-        parent = find_targets(dataset.dataset)
-        return [parent[i] for i in dataset.indices]
-    if isinstance(dataset, ConcatDataset):
-        return [t for part in dataset.datasets for t in find_targets(part)]
-    if isinstance(dataset, TensorDataset) and len(dataset.tensors) == 2:
-        return dataset.tensors[1]
-    for name in ("targets", "labels"):
-        values = getattr(dataset, name, None)
-        if values is not None and hasattr(values, "__len__") and len(values) == len(dataset):
-            return _transformed(values, getattr(dataset, "target_transform", None))
-    log.info(
-        "the dataset has no `targets` or `labels`, so all %d items are read once to collect them",
-        len(dataset),
-    )
-    return [as_pair(dataset[i], i)[1] for i in range(len(dataset))]
-
-
-def _transformed(values: Any, transform: Any) -> Any:
-    """Stored targets as the dataset's items give them, in torchvision's way."""
-    if transform is None:
-        return values
-    plain = values.tolist() if isinstance(values, Tensor) and values.dim() == 1 else values
-    return [transform(value) for value in plain]

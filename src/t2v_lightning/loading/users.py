@@ -2,16 +2,9 @@
 
 from typing import Any
 
-from torch.utils.data import (
-    DataLoader,
-    DistributedSampler,
-    RandomSampler,
-    Subset,
-    SubsetRandomSampler,
-    WeightedRandomSampler,
-)
+from torch.utils.data import DataLoader, IterableDataset, Subset
 
-from t2v_lightning.internals import inner_sampler
+from t2v_lightning.loading.drawn import batch_length, drawn_items
 from t2v_lightning.loading.loader import LoaderOptions
 
 
@@ -28,28 +21,31 @@ def dataset_of(loader: DataLoader[Any]) -> Any:
     """A loader's dataset, or the part of it that a sampler restricts the loader to.
 
     With a sampler that draws at random it is the whole dataset, as every image counts once.
+
+    Raises:
+        TypeError: the sampler can be read only once, or does not yield numbers of items.
     """
-    sampler: Any = getattr(loader.batch_sampler, "sampler", loader.sampler)
-    sampler = inner_sampler(sampler)
-    if isinstance(sampler, SubsetRandomSampler):
-        return Subset(loader.dataset, [int(index) for index in sampler.indices])
-    drawn = isinstance(sampler, (RandomSampler, WeightedRandomSampler, DistributedSampler))
-    dataset: Any = loader.dataset
-    if not drawn and hasattr(sampler, "__len__") and len(sampler) < len(dataset):
-        return Subset(dataset, sorted({int(index) for index in sampler}))
-    return loader.dataset
+    if isinstance(loader.dataset, IterableDataset) or not hasattr(loader.dataset, "__len__"):
+        return loader.dataset
+    items = drawn_items(loader)
+    return loader.dataset if items is None else Subset(loader.dataset, items)
 
 
 def loader_options(loader: DataLoader[Any]) -> LoaderOptions:
-    """Batch size, workers and collate function of a user's DataLoader."""
-    sampler = loader.batch_sampler
+    """Batch size, workers and collate function of a user's DataLoader.
+
+    One that makes no batches (`batch_size=None`) has neither a batch size nor a collate function for them, which are
+    then the defaults.
+    """
+    makes_batches: dict[str, Any] = {}
+    if loader.batch_sampler is not None:
+        makes_batches = {"batch_size": batch_length(loader), "collate_fn": loader.collate_fn}
     return LoaderOptions(
-        batch_size=loader.batch_size or int(getattr(sampler, "batch_size", 1)),
         num_workers=loader.num_workers,
         pin_memory=loader.pin_memory,
         prefetch_factor=loader.prefetch_factor if loader.num_workers else None,
         persistent_workers=loader.persistent_workers,
         multiprocessing_context=loader.multiprocessing_context if loader.num_workers else None,
         worker_init_fn=loader.worker_init_fn,
-        collate_fn=loader.collate_fn,
+        **makes_batches,
     )

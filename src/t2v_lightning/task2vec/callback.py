@@ -3,7 +3,7 @@
 import json
 import logging
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,9 +17,12 @@ from torch.utils.data import DataLoader, default_collate
 
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.functional.distances import DISTANCES, pdist
-from t2v_lightning.functional.inputs import Inputs, take
+from t2v_lightning.functional.inputs import Inputs, take, transform
+from t2v_lightning.functional.likelihood import get_likelihood
+from t2v_lightning.loading.hooks import BatchHooks, as_in_training, warn_random_hooks
 from t2v_lightning.loading.random_transforms import warn_random_transforms
-from t2v_lightning.loading.selection import check_map_style, find_targets
+from t2v_lightning.loading.selection import check_map_style
+from t2v_lightning.loading.targets import stored_targets, targets_of_items
 from t2v_lightning.loading.users import dataset_of, loader_options, one_loader
 from t2v_lightning.probes import ProbeNetwork
 from t2v_lightning.probes.network_copy import copy_network
@@ -44,8 +47,9 @@ class Task2VecCallback(Callback):
         network: dotted path of the classifier in the LightningModule; None takes the module itself, where
             `forward` must return the output of a final Linear layer (see `ProbeNetwork.from_module`).
         dataset: a map-style dataset, DataLoader or LightningDataModule to embed, images as the network takes
-            them; None takes the run's training data as its collate function makes them. Give one where
-            training images are augmented or normalised on the way.
+            them once they went through the datamodule's own hooks; None takes the run's training data as its
+            collate function and the hooks of its datamodule and module make them. Give one where training images
+            are augmented on the way.
         distance: of `functional.distances.DISTANCES`, for the drift.
         max_samples: at most this many images; None for all.
         options: further options of `Task2Vec`. With the same `seed` (0) every embedding takes the same images
@@ -98,9 +102,14 @@ class Task2VecCallback(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Plans an embedding and drops it, so that whatever is wrong is an error before the first step."""
         with _apart():
-            self._images = self._find_images(trainer)
-            warn_random_transforms(self._images.source)
-            layers = self._plan(trainer, pl_module).layers
+            self._images = images = self._find_images(trainer)
+            kind = get_likelihood(self.options.get("likelihood") or images.likelihood)
+            images.targets = targets_of_items(images, kind)
+            warn_random_transforms(images.source)
+            with as_in_training(images.owner):
+                plan = self._plan(trainer, pl_module)
+            warn_random_hooks(plan.hooks, plan.random_hooks)
+            layers = plan.layers
         if self.embedding is not None and self.embedding.layers != layers:
             log.warning("the checkpoint's embedding has other layers than this run's: the drift starts again")
             self.embedding = None
@@ -109,7 +118,7 @@ class Task2VecCallback(Callback):
         epoch = trainer.current_epoch
         if (epoch + 1) % self.every_n_epochs:
             return
-        with _apart():
+        with _apart(), as_in_training(self._images.owner):
             plan = self._plan(trainer, pl_module)
             embedding = run_plan(plan, pl_module.device, rank=trainer.global_rank)
         embedding.meta["epoch"] = epoch
@@ -144,7 +153,13 @@ class Task2VecCallback(Callback):
     def _plan(self, trainer: Trainer, pl_module: LightningModule) -> Plan:
         """For a copy of the network as it is now, ready to run."""
         network = pl_module if self.network is None else _part(pl_module, self.network)
-        first: Inputs = self._images[0][0]
+        owner = self._images.owner
+        hooked: list[Any] = [owner] if isinstance(owner, LightningDataModule) else []
+        if self.dataset is None:
+            hooked.append(pl_module)
+        one = transform(lambda tensor: tensor[None], self._images[0][0]), torch.tensor([0])
+        inputs, _ = BatchHooks(hooked, self._images.targets).try_out(one, pl_module.device)
+        first = take(inputs, 0)
         is_image = isinstance(first, Tensor) and first.dim() == 3
         size, example = (first.shape, None) if is_image else (None, first)
         probe = ProbeNetwork.from_module(copy_network(network), size, example=example)
@@ -159,7 +174,7 @@ class Task2VecCallback(Callback):
         module.to(pl_module.device)
         described = describe_task(self._images.owner, self._images.source)
         meta = {key: value for key, value in described.items() if isinstance(value, str)}
-        return module.prepare(self._images, options, trainer.world_size, meta)
+        return module.prepare(self._images, options, trainer.world_size, meta, hooked)
 
     def _find_images(self, trainer: Trainer) -> "_Images":
         owner = self.dataset
@@ -179,21 +194,23 @@ class _Images:
     def __init__(self, loader: DataLoader[Any], owner: Any) -> None:
         check_map_style(loader.dataset)
         self.loader, self.source, self.owner = loader, dataset_of(loader), owner
-        self.targets = find_targets(self.source)
         self.likelihood = getattr(owner, "likelihood", None) or "softmax"
+        self.targets: Any = stored_targets(self.source)
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return len(self.source)
 
     def __getitem__(self, item: int) -> tuple[Inputs, Any]:
-        batch = self.loader.collate_fn([self.source[item]])
-        pair = isinstance(batch, (tuple, list)) and len(batch) == 2
-        if not pair or not isinstance(batch[0], (Tensor, dict, tuple, list)):
+        pair = self.source[item]
+        batch = self.loader.collate_fn([pair])
+        collated = isinstance(batch, (tuple, list)) and len(batch) == 2
+        if not collated or not isinstance(batch[0], (Tensor, Mapping, tuple, list)):
             raise TypeError(
                 f"the loader's collate function makes a {type(batch).__name__} where (images, targets) is "
                 "needed; pass Task2VecCallback(dataset=...), a dataset of (image, label)"
             )
-        return take(batch[0], 0), self.targets[item]
+        labelled = isinstance(pair, (tuple, list)) and len(pair) == 2
+        return take(batch[0], 0), pair[1] if labelled else batch[1][0]
 
 
 @contextmanager

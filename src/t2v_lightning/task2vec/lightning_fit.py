@@ -11,7 +11,7 @@ from t2v_lightning.callbacks.checkpoint import checkpoint_for, save_by_the_clock
 from t2v_lightning.callbacks.tensorboard import TensorBoardSummary, last_steps
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.functional.inputs import to
-from t2v_lightning.internals import count_step, fit_source
+from t2v_lightning.internals import BatchesThroughHooks, count_step, fit_source
 from t2v_lightning.loading.dataset import Batch
 from t2v_lightning.loading.loader import LoaderOptions, PhaseLoader
 from t2v_lightning.loading.users import dataset_of, loader_options, one_loader
@@ -26,7 +26,7 @@ from t2v_lightning.task2vec.trainer_checks import check_trainer
 log = logging.getLogger(__name__)
 
 
-class LightningFit(LightningModule):
+class LightningFit(BatchesThroughHooks, LightningModule):
     """Runs a plan by the hooks of a Trainer; `prepare` makes it.
 
     Attributes:
@@ -80,6 +80,7 @@ class LightningFit(LightningModule):
         self.plan = plan = self.prepare(source, loader_options(loader), trainer.world_size)
         if self.options.own.learns and "mixed" in str(trainer.precision):
             plan.mixed = str(trainer.precision)
+        self.batch_hooks = plan.hooks
         self.learned = plan.learned  # a part of the module, which is moved and shared as a whole
         given.instance = self
         if trainer.max_epochs not in (None, -1, plan.epochs):
@@ -172,6 +173,7 @@ class LightningFit(LightningModule):
 
     def teardown(self, stage: str) -> None:
         self.plan.reader.close()
+        self.batch_hooks = None
         trainer = self.trainer
         fit_source(trainer).instance = self._user_source
         if type(trainer.strategy.checkpoint_io) is SafeCheckpointIO:

@@ -1,7 +1,9 @@
 """Task2Vec as a LightningModule: one fit, phase after phase."""
 
 import copy
+from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,11 +13,13 @@ from torch.utils.data import DataLoader
 
 from t2v_lightning.callbacks.progress import EmbedProgress
 from t2v_lightning.embedding import Embedding
-from t2v_lightning.functional.likelihood import LikelihoodName
+from t2v_lightning.functional.likelihood import LikelihoodName, get_likelihood
+from t2v_lightning.loading.hooks import as_in_training, warn_random_hooks
 from t2v_lightning.loading.loader import LoaderOptions
 from t2v_lightning.loading.random_transforms import warn_random_transforms
 from t2v_lightning.loading.selection import check_map_style, select_images
-from t2v_lightning.loading.users import dataset_of, one_loader
+from t2v_lightning.loading.targets import targets_of_items
+from t2v_lightning.loading.users import dataset_of, loader_options, one_loader
 from t2v_lightning.phases import HeadOptions
 from t2v_lightning.phases.methods import MethodName
 from t2v_lightning.phases.options import HeadMethod
@@ -99,7 +103,12 @@ class Task2Vec(LightningFit):
         self._original_head = (copy.deepcopy(self.probe.head),)  # in a tuple it is not part of the module
 
     def prepare(
-        self, source: Any, loading: LoaderOptions, processes: int = 1, meta: dict[str, Any] | None = None
+        self,
+        source: Any,
+        loading: LoaderOptions,
+        processes: int = 1,
+        meta: dict[str, Any] | None = None,
+        hooked: Sequence[Any] | None = None,
     ) -> Plan:
         """Chooses images, checks everything that can be checked early, and gives the probe the head to fit.
 
@@ -108,6 +117,8 @@ class Task2Vec(LightningFit):
             loading: how batches are made.
             processes: that share the images, each with a copy of this module.
             meta: what is known about the task; None takes what the source says.
+            hooked: the datamodule and module whose hooks change batches on their way to the device; None takes the
+                source and this module, and warns if their hooks are random.
 
         Returns:
             The plan, on this module's probe; the next plan takes its place.
@@ -122,20 +133,23 @@ class Task2Vec(LightningFit):
         warn_random_transforms(dataset)
         of_source: LikelihoodName = getattr(source, "likelihood", "softmax")
         kept = self._original_head[0] if options.head.method == "keep" else None
+        likelihood = options.likelihood or of_source
         selection = select_images(
             dataset,
-            likelihood=options.likelihood or of_source,
+            likelihood=likelihood,
             balanced=options.balanced,
             max_samples=options.max_samples,
             num_classes=options.num_classes if kept is None else kept.out_features,
             seed=options.seed,
+            targets=targets_of_items(dataset, get_likelihood(likelihood)),
         )
         if kept is None:
             self.probe.reset_head(selection.num_classes, torch.Generator().manual_seed(options.seed))
         else:
             self.probe.head = copy.deepcopy(kept).to(self.probe.head.weight.device)
         self.embedding = None
-        return Plan(
+        of_datamodule = isinstance(source, LightningDataModule)
+        plan = Plan(
             self.probe,
             self.probe_digest,
             options,
@@ -145,15 +159,19 @@ class Task2Vec(LightningFit):
             describe_task(source, dataset) if meta is None else meta,
             processes,
             self.run_folder,
+            ([source, self] if of_datamodule else [self]) if hooked is None else hooked,
         )
+        if hooked is None:
+            warn_random_hooks(plan.hooks, plan.random_hooks)
+        return plan
 
     def embed(
         self,
         dataset: Any,
         *,
         device: str | torch.device = "auto",
-        batch_size: int = 64,
-        num_workers: int = 0,
+        batch_size: int | None = None,
+        num_workers: int | None = None,
         progress: bool = True,
     ) -> Embedding:
         """Embeds a dataset on one device, without a Trainer.
@@ -162,21 +180,28 @@ class Task2Vec(LightningFit):
             dataset: map-style, of (image, target): PIL images, or float tensors [C, H, W] that the probe takes;
                 or a LightningDataModule or DataLoader over such a dataset.
             device: "auto" takes a GPU if there is one.
-            batch_size: images per batch; changes speed and memory only.
-            num_workers: processes that read images; 0 reads them in this one.
+            batch_size: images per batch; changes speed and memory only. None takes that of the DataLoader, 64 for a
+                dataset.
+            num_workers: processes that read images; 0 reads them in this one. None takes that of the DataLoader, 0
+                for a dataset.
             progress: show a progress bar.
 
         Raises:
             TypeError, ValueError: the dataset cannot be embedded; the message says why.
         """
-        loading = LoaderOptions(batch_size=batch_size, num_workers=num_workers)
+        loading = LoaderOptions()
         if isinstance(dataset, LightningDataModule):
             dataset.prepare_data()
             dataset.setup("fit")
-            loading.collate_fn = one_loader(dataset.train_dataloader()).collate_fn
+            loading = loader_options(one_loader(dataset.train_dataloader()))
         elif isinstance(dataset, DataLoader):
-            loading.collate_fn, dataset = dataset.collate_fn, dataset_of(dataset)
-        with torch.inference_mode(False):
+            loading, dataset = loader_options(dataset), dataset_of(dataset)
+        loading = replace(
+            loading,
+            batch_size=loading.batch_size if batch_size is None else batch_size,
+            num_workers=loading.num_workers if num_workers is None else num_workers,
+        )
+        with torch.inference_mode(False), as_in_training(dataset):
             self.plan = plan = self.prepare(dataset, loading)
             where = torch.device(_pick_device() if device == "auto" else device)
             with EmbedProgress() if progress else nullcontext() as bar:
@@ -190,8 +215,8 @@ def embed(
     method: MethodName = "montecarlo",
     *,
     device: str | torch.device = "auto",
-    batch_size: int = 64,
-    num_workers: int = 0,
+    batch_size: int | None = None,
+    num_workers: int | None = None,
     seed: int = 0,
     progress: bool = True,
     **options: Any,

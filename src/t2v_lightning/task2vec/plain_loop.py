@@ -37,7 +37,8 @@ def run_plan(plan: Plan, device: torch.device, bar: Bar | None = None, rank: int
         for phase in plan.phases:
             for epoch in range(phase.epochs):
                 batches: Iterable[Batch] = plan.loader(phase, epoch, rank, plan.processes)
-                for images, positions in bar.track(phase.name_of(epoch), batches) if bar else batches:
+                for batch in bar.track(phase.name_of(epoch), batches) if bar else batches:
+                    images, positions = plan.hooks(batch, device) if plan.hooks else batch
                     metrics = phase.step(to(images, device, plan.probe.head.weight.dtype), positions)
                     if bar:
                         bar.note(len(positions), metrics)

@@ -1,6 +1,7 @@
 """How one embedding is computed: a probe, the images of a task, and phases that run one after another."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -12,10 +13,11 @@ from torch import Tensor
 
 from t2v_lightning._version import __version__
 from t2v_lightning.embedding import Embedding
-from t2v_lightning.functional.inputs import Inputs, describe
+from t2v_lightning.functional.inputs import Inputs, describe, take
 from t2v_lightning.functional.likelihood import get_likelihood
 from t2v_lightning.loading.dataset import IndexedDataset
 from t2v_lightning.loading.fingerprint import fingerprint
+from t2v_lightning.loading.hooks import BatchHooks
 from t2v_lightning.loading.loader import LoaderOptions, PhaseLoader, Reader
 from t2v_lightning.loading.sampler import ShardedSampler
 from t2v_lightning.loading.selection import Selection
@@ -39,8 +41,11 @@ class Plan:
         meta: what is known about the task: its name, classes, family.
         processes: that share the images, each with a plan of its own.
         run_folder: where large files may go; None for the system's temporary folder.
+        hooked: the datamodule and module whose hooks batches go through on their way to the device, in this order.
 
     Attributes:
+        hooks: theirs; whoever runs the plan puts every batch through them.
+        random_hooks: whether these change a batch at random.
         phases: features and head, then the method's own.
         layers: name -> slice of the embedding.
         learned: parameters besides the head that the phases learn, or None.
@@ -61,11 +66,13 @@ class Plan:
         meta: dict[str, Any],
         processes: int = 1,
         run_folder: Path | None = None,
+        hooked: Sequence[Any] = (),
     ) -> None:
         self.probe, self.probe_digest, self.options = probe, probe_digest, options
         self.selection, self.meta, self.processes = selection, meta, processes
-        self.dataset = IndexedDataset(dataset, selection.chosen, probe.transform)
+        self.dataset = IndexedDataset(dataset, selection.chosen, probe.transform, selection.labels)
         self.reader = Reader(self.dataset, loading)
+        self.hooks, self.random_hooks = BatchHooks(hooked, selection.labels), False
         example = self._first_input()
         all_reduce = _add_over_processes if processes > 1 else one_process
         last: MethodPhase = METHODS[options.method].phase.of(
@@ -182,6 +189,10 @@ class Plan:
 
         known = None if of_probe is None else transform
         first: Inputs = IndexedDataset(self.dataset.dataset, self.selection.chosen, known)[0][0]
+        if self.hooks:
+            few = self.reader.batch_of(range(min(8, len(self.dataset))))
+            inputs, self.random_hooks = self.hooks.try_out(few, self.probe.head.weight.device)
+            first = take(inputs, 0)
         size = self.probe.input_size
         if size is not None and not (
             isinstance(first, Tensor) and first.dim() == 3 and first.shape[0] == size[0]

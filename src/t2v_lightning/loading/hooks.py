@@ -1,0 +1,112 @@
+"""Hooks by which a datamodule or a module changes batches on their way to the device, such as normalising them."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningDataModule
+from pytorch_lightning.utilities.model_helpers import is_overridden
+from pytorch_lightning.utilities.seed import isolate_rng
+from torch import Tensor
+
+from t2v_lightning.functional.inputs import (
+    Inputs,
+    describe,
+    detach,
+    device_of,
+    length,
+    tensors_in,
+    to,
+    transform,
+)
+from t2v_lightning.loading.dataset import Batch
+
+log = logging.getLogger(__name__)
+
+_NAMES = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+
+
+class BatchHooks:
+    """Calls hooks with [inputs, labels], as a user's own training would, for batches of (inputs, positions).
+
+    Args:
+        owners: the datamodule and the module, either of which may be None. As in Lightning, of each hook that several
+            have it is the first one's that counts.
+        labels: [N] or [N, K], the dataset's own label of each position.
+    """
+
+    def __init__(self, owners: Sequence[Any], labels: Tensor) -> None:
+        having = {name: [owner for owner in owners if is_overridden(name, owner)] for name in _NAMES}
+        self.hooks = {name: getattr(found[0], name) for name, found in having.items() if found}
+        self.labels = labels
+
+    def __bool__(self) -> bool:
+        return bool(self.hooks)
+
+    @torch.no_grad()
+    def call(self, name: str, batch: Batch, *rest: Any) -> Batch:
+        """What one hook makes of a batch; `rest` are its further arguments.
+
+        Raises:
+            TypeError: it does not return (inputs, ...) with one sample for each position.
+        """
+        inputs, positions = batch
+        if name not in self.hooks:
+            return (to(inputs, rest[0]), positions) if name == "transfer_batch_to_device" else batch
+        labels = self.labels[positions.cpu() % len(self.labels)].to(device_of(inputs))
+        changed = self.hooks[name]([inputs, labels], *rest)
+        inputs = changed[0] if isinstance(changed, (tuple, list)) and changed else None
+        try:
+            fits = length(transform(lambda tensor: tensor, inputs)) == len(positions)
+        except (TypeError, ValueError):
+            fits = False
+        if not fits:
+            raise TypeError(
+                f"{name} makes a batch of {len(positions)} items into a {type(changed).__name__} of "
+                f"{describe(changed)}; needed is (inputs, targets), with one sample for each item"
+            )
+        return detach(inputs), positions
+
+    def __call__(self, batch: Batch, device: torch.device) -> Batch:
+        """What all hooks make of a batch, in the order in which a Trainer calls them."""
+        batch = self.call("on_before_batch_transfer", batch, 0)
+        batch = self.call("transfer_batch_to_device", batch, device, 0)
+        return self.call("on_after_batch_transfer", batch, 0)
+
+    def try_out(self, batch: Batch, device: torch.device) -> tuple[Inputs, bool]:
+        """The inputs that the hooks make of a batch, and whether they make others of it the next time."""
+        with isolate_rng(include_cuda=False):
+            first, second = (self((transform(Tensor.clone, batch[0]), batch[1]), device)[0] for _ in range(2))
+        pairs = zip(tensors_in(first), tensors_in(second), strict=True)
+        return first, not all(a.shape == b.shape and torch.equal(a, b) for a, b in pairs)
+
+
+def warn_random_hooks(hooks: BatchHooks, random: bool) -> None:
+    """Logs a warning if hooks change batches at random, as the embedding then depends on chance."""
+    if random:
+        log.warning(
+            "the hooks of the datamodule or module (%s) are random, so the embedding will differ from run to run; "
+            "leave augmentation out of them",
+            ", ".join(hooks.hooks),
+        )
+
+
+@contextmanager
+def as_in_training(source: Any) -> Iterator[None]:
+    """Without a Trainer, hooks of a datamodule that ask `self.trainer` for the stage are told that it is training."""
+    alone = isinstance(source, LightningDataModule) and source.trainer is None
+    if alone and any(is_overridden(name, source) for name in _NAMES):
+        stages = dict.fromkeys(
+            ("validating", "sanity_checking", "testing", "predicting", "evaluating"), False
+        )
+        source.trainer = SimpleNamespace(training=True, world_size=1, global_rank=0, **stages)
+    else:
+        alone = False
+    try:
+        yield
+    finally:
+        if alone:
+            source.trainer = None
