@@ -8,12 +8,12 @@ import pytest
 import torch
 from small_fits import EXACT, Plain, fit, relative, run_module, task
 from small_probe import small_probe
-from t2v_lightning.task2vec.network_copy import copy_network
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tracked_training import Somebodys, train
 
 from t2v_lightning import Embedding, ProbeNetwork, Task2Vec, Task2VecCallback, embed
+from t2v_lightning.probes.network_copy import copy_network
 
 ITEMS = [(x * 3 + 1, y + 4) for x, y in task(24, double=False)]
 """Their labels are 4, 5 and 6, which positions do not reach at once."""
