@@ -58,6 +58,15 @@ def test_targets_that_are_no_numbers_of_one_shape(name: str) -> None:
         get_likelihood(name).read_targets(["cat", "dog"])
 
 
+def test_a_target_unlike_the_others_is_named() -> None:
+    for raw, found in (
+        ([0, 1, None], r"None \(NoneType\)"),
+        ([[0.5], [1.0], [2.0, 3.0]], r"\[2.0, 3.0\] \(list\)"),
+    ):
+        with pytest.raises(TypeError, match=rf"that of image 2 is {found}"):
+            get_likelihood("gaussian").read_targets(raw)
+
+
 def test_classes_that_are_no_integers() -> None:
     for raw in ([0.5, 1.0], [[0, 1], [1, 0]], torch.tensor([1j])):
         with pytest.raises(TypeError, match=r"one integer class per image, got .*likelihood='bernoulli'"):
@@ -70,7 +79,7 @@ def test_vectors_that_are_none_or_not_finite(name: str) -> None:
         TypeError, match=rf"{name} targets must be one vector per image, got shape \(2, 1, 2\)"
     ):
         get_likelihood(name).read_targets(torch.zeros(2, 1, 2))
-    with pytest.raises(ValueError, match=f"{name} targets must be finite numbers"):
+    with pytest.raises(ValueError, match=f"for 1 of 2 images: {name} targets must be finite numbers"):
         get_likelihood(name).read_targets([[0.0], [float("inf")]])
 
 

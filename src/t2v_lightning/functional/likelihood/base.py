@@ -59,22 +59,33 @@ class Likelihood(ABC):
             targets = targets[:, None]
         if targets.dim() != 2:
             raise TypeError(f"{self.name} targets must be {self.target}, got shape {tuple(targets.shape)}")
-        if not bool(torch.isfinite(targets).all()):
-            raise ValueError(f"{self.name} targets must be finite numbers; some are NaN or infinite")
+        finite = torch.isfinite(targets).all(1)
+        if not bool(finite.all()):
+            raise ValueError(
+                f"got NaN or infinite targets for {int((~finite).sum())} of {len(targets)} images: {self.name} targets "
+                "must be finite numbers; leave these images out, for example by torch.utils.data.Subset"
+            )
         return targets
 
     def _stack(self, raw: Any) -> Tensor:
         """Targets as one tensor on the CPU, of whatever shape and dtype they have."""
         if isinstance(raw, Tensor):
             return raw.detach().cpu()
-        try:
-            return torch.stack([torch.as_tensor(target) for target in raw])
-        except (TypeError, ValueError, RuntimeError) as error:
-            first = next(iter(raw))
-            raise TypeError(
-                f"targets cannot be read as numbers of one shape; the first is {first!r} ({type(first).__name__}). "
-                f"{self.name.capitalize()} targets must be {self.target}"
-            ) from error
+        read: list[Tensor] = []
+        for number, target in enumerate(raw):
+            try:
+                read.append(torch.as_tensor(target))
+                same = read[number].shape == read[0].shape
+            except (TypeError, ValueError, RuntimeError):
+                same = False
+            if not same:
+                first = next(iter(raw))
+                other = f", that of image {number} is {target!r} ({type(target).__name__})" if number else ""
+                raise TypeError(
+                    f"targets cannot be read as numbers of one shape; the first is {first!r} "
+                    f"({type(first).__name__}){other}. {self.name.capitalize()} targets must be {self.target}"
+                )
+        return torch.stack(read)
 
     def check_targets(self, outputs: Tensor, targets: Tensor) -> None:
         """Raises ValueError unless targets fit the outputs [N, C]."""
