@@ -14,7 +14,8 @@ class Likelihood(ABC):
     Attributes:
         name: as options and files give it.
         target: what each sample is labelled with, in words, for errors.
-        measure: what `accuracy` measures, in words.
+        measure: what says how well a head fits, in words; `measured` gives it.
+        short: the same for the head of a column.
         has_classes: whether a target is one class out of several, so that classes can be renumbered, balanced and
             represented equally in a subset.
     """
@@ -22,6 +23,7 @@ class Likelihood(ABC):
     name: ClassVar[str]
     target: ClassVar[str]
     measure: ClassVar[str]
+    short: ClassVar[str]
     has_classes: ClassVar[bool] = False
 
     # --- the factor of the Fisher information ------------------------------------------------------------
@@ -95,6 +97,17 @@ class Likelihood(ABC):
                 f"{tuple(targets.shape)}"
             )
 
+    def standardise(self, targets: Tensor, weights: Tensor) -> tuple[Tensor, dict[str, list[float]]]:
+        """Targets in the units in which a head is fitted to them, and what these units are, by name.
+
+        They stay what they are, and there is nothing to say, unless the likelihood has a unit of its own.
+
+        Args:
+            targets: as `read_targets` gives them.
+            weights: float64 [N], summing to 1.
+        """
+        return targets, {}
+
     @abstractmethod
     def describe_target(self, target: Tensor, names: Sequence[str]) -> str:
         """One sample's target in words; names[k] is what output k stands for."""
@@ -116,8 +129,26 @@ class Likelihood(ABC):
 
     @abstractmethod
     def accuracy(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """How well each output fits its target, [N], at most 1; `measure` says what the number is."""
+        """How well each output fits its target, [N], at most 1."""
 
-    def describe_accuracy(self, accuracy: float) -> str:
-        """A mean of `accuracy` with its name, for a person to read."""
-        return f"{self.measure} {accuracy:.1%}"
+    def measured(self, accuracy: float, loss: float, constant_loss: float) -> float:
+        """The number that `measure` names.
+
+        Args:
+            accuracy, loss: weighted means over the samples.
+            constant_loss: the least mean loss of an output that is the same for all.
+        """
+        return accuracy
+
+    def accuracy_text(self, measured: float) -> str:
+        """What `measured` gives, for a person to read."""
+        return f"{measured:.1%}"
+
+    def describe_accuracy(self, measured: float) -> str:
+        """The same with its name."""
+        return f"{self.measure} {self.accuracy_text(measured)}"
+
+    @property
+    def log_name(self) -> str:
+        """What logs call `measure`: `short` as one word."""
+        return self.short.replace(" ", "_").replace("^", "")
