@@ -13,10 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from plot_examples import tasks
 
+from t2v_lightning.embedding import Embedding
 from t2v_lightning.plots import (
     plot_dendrogram,
     plot_distance_matrix,
     plot_norm_vs_error,
+    plot_stage_profile,
     plot_task_map,
 )
 
@@ -29,7 +31,24 @@ def norm_vs_error(matrix: np.ndarray, names: list[str], **options: Any) -> Figur
     return plot_norm_vs_error(norms, generator.random(len(matrix)), names, **options)
 
 
+def profile(matrix: np.ndarray, names: list[str], **options: Any) -> Figure:
+    layers = {"a$": slice(0, 2), "b$": slice(2, 4)}
+    embeddings = [Embedding(row[:4] + 1, np.ones(4), layers=layers) for row in matrix]
+    return plot_stage_profile(embeddings, names, **options)
+
+
 PLOTS = [plot_distance_matrix, plot_dendrogram, plot_task_map, norm_vs_error]
+
+
+@pytest.mark.parametrize("plot", [*PLOTS, profile])
+def test_names_are_text_and_no_formulas(plot: Plot) -> None:
+    matrix, names, families = tasks(5)
+    dear, other = r"$\frac$", "$5 or $6"
+    figure = plot(matrix, [dear, *names[1:]], families=[other, *families[1:]])
+    figure.draw_without_rendering()
+    texts = [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text)]
+    assert r"\$\frac\$" in texts
+    figure.savefig(io.BytesIO(), format="png")
 
 
 @pytest.mark.parametrize("plot", PLOTS)

@@ -1,12 +1,16 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 import torchvision.models as zoo
 from PIL import Image
 
+from t2v_lightning.data.errors import ImageError
+from t2v_lightning.data.images import open_array, open_rgb
 from t2v_lightning.probes.efficientnet_lite0 import TRANSFORM
 from t2v_lightning.probes.torchvision_zoo import preset_transform
-from t2v_lightning.probes.transforms import ImageTransform, image_size
+from t2v_lightning.probes.transforms import ImageTransform, eight_bit, image_size
 
 MODES = [
     "1",
@@ -21,8 +25,6 @@ MODES = [
     "YCbCr",
     "HSV",
     "LAB",
-    "I",
-    "F",
     "I;16",
     "I;16B",
 ]
@@ -50,6 +52,37 @@ def test_any_pil_mode(mode: str, image: Image.Image) -> None:
     tensor = ImageTransform(36, (32, 32))(source)
     assert tensor.shape == (3, 32, 32)
     assert tensor.dtype == torch.float32
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_pixels_of_32_bits_are_refused_here_and_by_the_readers_of_files_and_arrays(
+    mode: str, tmp_path: Path
+) -> None:
+    """Twelve bits in such a mode would come out clipped, most of them white."""
+    levels = np.linspace(0, 4095, 64).reshape(8, 8).astype(np.int32 if mode == "I" else np.float32)
+    image = Image.fromarray(levels)
+    assert image.mode == mode
+    message = rf"pixels that are 32-bit numbers \(mode {mode}\), .*store 8 or 16 bits"
+    with pytest.raises(ValueError, match=message):
+        ImageTransform(8, (8, 8))(image)
+    with pytest.raises(ValueError, match=message):
+        open_array(levels)
+    image.save(tmp_path / "a.tiff")
+    with pytest.raises(ImageError, match=rf"a\.tiff \(got {message}"):
+        open_rgb(tmp_path / "a.tiff")
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16L", "I;16B"])
+def test_sixteen_bits_are_the_same_to_the_probe_and_to_the_readers_of_files_and_arrays(
+    mode: str, tmp_path: Path
+) -> None:
+    levels = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    image = Image.frombytes(mode, (256, 256), levels.astype(">u2" if mode.endswith("B") else "<u2").tobytes())
+    assert np.array_equal(np.asarray(eight_bit(image)), levels // 256)
+    transform = ImageTransform(256, (256, 256))
+    Image.fromarray(levels).save(tmp_path / "a.png")
+    for rgb in (open_array(levels), open_rgb(tmp_path / "a.png")):
+        assert torch.equal(transform(rgb), transform(image))
 
 
 def test_sixteen_bits_keep_their_upper_byte() -> None:

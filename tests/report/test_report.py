@@ -142,6 +142,21 @@ def test_of_the_variational_method_the_table_shows_the_accuracy_under_noise() ->
     assert '"under_noise":0.25' in build_page(compare(noisy))
 
 
+def test_tasks_are_shown_by_the_measure_of_their_likelihood() -> None:
+    """A share of explained variance is no accuracy, least of all one of -99595 %."""
+    ages = embeddings("ages", "depths", likelihood="gaussian", head={"accuracy": -0.5})
+    mixed = [*ages, *embeddings("cats")]
+    for group, header, cells in (
+        (ages, "R^2", ["-0.500", "-0.500"]),
+        (mixed, "fit", ["R^2 -0.500", "R^2 -0.500", "accuracy 87.5%"]),
+        (embeddings("tags", "toys", likelihood="bernoulli"), "right labels", ["87.5%", "87.5%"]),
+    ):
+        titles, *lines = text_rows(task_rows(group, pdist(group)))
+        assert [line[titles.index(header)] for line in lines] == cells
+        assert header == "accuracy" or "accuracy" not in titles
+    assert '"measure":"R^2","accuracy":-0.5,"accuracy_text":"-0.500"' in build_page(compare(ages))
+
+
 def test_names_of_any_length_do_not_lose_the_distance() -> None:
     """A table as wide as the terminal keeps its numbers whole."""
     group = embeddings("a" * 30, "b" * 30)

@@ -102,7 +102,7 @@ def run(config: DictConfig, folder: Path) -> Embedding:
             embedding.task_name,
             embedding.meta["samples"],
             likelihood.describe_accuracy(embedding.meta["head"]["accuracy"]),
-            "" if noise is None else f", under noise {noise['accuracy']:.1%}",
+            "" if noise is None else f", under noise {likelihood.accuracy_text(noise['accuracy'])}",
             embedding.norm,
             "" if stderr is None else f", stderr {100 * stderr:.1f}%",
         )

@@ -44,7 +44,7 @@ class TaskDataset(Dataset[tuple[Any, Any]], Generic[Sample]):
 
     @property
     def targets(self) -> list[int] | Tensor:
-        """All targets without opening an image: a list of ints, or float32 [N, K] of 0 and 1."""
+        """All targets without opening an image: a list of ints, or float32 [N, K]."""
         labels = self.task.labels
         return labels.tolist() if labels.ndim == 1 else torch.from_numpy(labels).float()
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from t2v_lightning.data.errors import ImageError, MissingDataError
+from t2v_lightning.probes.transforms import eight_bit
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 """Endings of the files that count as images, in any case."""
@@ -37,13 +38,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
     >>> to_rgb(Image.fromarray(np.full((2, 2), 0x8000, dtype=np.uint16))).getpixel((0, 0))
     (128, 128, 128)
     """
-    is_png = image.format == "PNG"
+    kind = image.format
     image = _upright(image)
-    # Older Pillows open a 16-bit PNG in the 32-bit mode.
-    if image.mode.startswith("I;16") or (image.mode == "I" and is_png):
-        return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        raise ValueError(f"its pixels are 32-bit numbers (mode {image.mode}); store 8 or 16 bits per channel")
+    image.format = kind  # which tells 16 from 32 bits, and which turning forgets
+    image = eight_bit(image)
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB")
@@ -87,14 +85,16 @@ def _open(source: Any, title: str) -> Image.Image:
         raise ImageError(f"cannot read image {title} ({error}): {_REMEDY}") from error
 
 
-def open_array(pixels: NDArray[np.uint8]) -> Image.Image:
-    """An array as RGB PIL image: uint8 [H, W] is grey, [H, W, 3] has colours.
+def open_array(pixels: NDArray[Any]) -> Image.Image:
+    """An array as RGB PIL image: uint8 or uint16 [H, W] is grey, uint8 [H, W, 3] has colours; see `to_rgb`.
+
+    Raises:
+        ValueError: the pixels are 32-bit numbers.
 
     >>> open_array(np.zeros((2, 3), dtype=np.uint8)).size
     (3, 2)
     """
-    image: Any = Image.fromarray(pixels)
-    return image.convert("RGB")  # type: ignore[no-any-return]
+    return to_rgb(Image.fromarray(pixels))
 
 
 def open_file(folder: str, name: bytes | str) -> Image.Image:

@@ -20,8 +20,9 @@ class Task(Generic[Sample]):
 
     Args:
         samples: N samples of any kind, a sequence or an array whose first axis is the sample.
-        labels: int64 [N], each in 0..K-1; or float32 [N, K] of 0 and 1 where a sample has many labels.
-        names: the K class names, all different.
+        labels: int64 [N], each in 0..K-1; or float32 [N, K], of 0 and 1 where a sample has many labels, of real
+            numbers for regression.
+        names: the K names of the classes, or of the numbers of a regression; all different.
 
     Raises:
         LabelError: there are not as many labels as samples, a label is outside 0..K-1, or a name occurs twice.

@@ -19,14 +19,20 @@ logger = logging.getLogger(__name__)
 
 _ADVICE: dict[HeadMethod, str] = {
     "adam": "try more epochs or head='lbfgs'",
-    "lbfgs": "the probe's features do not tell its classes apart, so try another probe",
+    "lbfgs": "the probe's features do not tell its targets apart, so try another probe",
     "keep": "fit one with head='adam' or head='lbfgs'",
 }
 
 
 @dataclass(frozen=True)
 class HeadFit:
-    """Weighted mean loss and accuracy of a head over the task's images, and of the best constant output."""
+    """How well a head fits the task's images.
+
+    Attributes:
+        loss: weighted mean over the images.
+        accuracy: the `measure` of the likelihood: accuracy, share of right labels or R^2.
+        constant_loss: weighted mean loss of the best output that is the same for all images.
+    """
 
     loss: float
     accuracy: float
@@ -38,6 +44,8 @@ def fit_head(
 ) -> HeadFit:
     """Fits `head` in place to features [N, P] and the task's targets, with the loss of the likelihood.
 
+    Targets of a regression are those that its `standardise` gives.
+
     The arithmetic is in the dtype of the features: in half precision the steps of Adam would round to nothing.
     Warns when the fitted head is no better than a constant guess: its Fisher would say little about the task.
     """
@@ -48,7 +56,7 @@ def fit_head(
     if options.method == "adam":
         _adam(fitted, features, targets, task, likelihood, options, seed, log)
     elif options.method == "lbfgs":
-        _lbfgs(fitted, features, targets, weights, likelihood, options, log)
+        _lbfgs(fitted, features, targets, weights, task, likelihood, options, log)
     head.load_state_dict(fitted.state_dict())
     fit = evaluate_head(fitted, features, targets, weights, likelihood)
     if not fit.loss < fit.constant_loss:
@@ -66,7 +74,7 @@ def fit_head(
 def evaluate_head(
     head: nn.Linear, features: Features, targets: Tensor, weights: Tensor, likelihood: Likelihood
 ) -> HeadFit:
-    """Loss and accuracy of a head, weighted by weights [N] that sum to 1."""
+    """How well a head fits targets with weights [N] that sum to 1."""
     constant = likelihood.best_constant(targets, weights, len(head.weight))
     totals = weights.new_zeros(3)
     for block in blocks(features):
@@ -78,7 +86,8 @@ def evaluate_head(
                 w @ likelihood.loss(constant.expand(len(y), -1), y).to(w.dtype),
             ]
         )
-    return HeadFit(*totals.tolist())
+    loss, accuracy, guess = totals.tolist()
+    return HeadFit(loss, likelihood.measured(accuracy, loss, guess), guess)
 
 
 def constant_loss(task: Selection) -> float:
@@ -100,6 +109,7 @@ def _adam(
     log: LogMetrics,
 ) -> None:
     optimizer = torch.optim.Adam(head.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+    guess = constant_loss(task)
     for epoch in range(options.epochs):
         key = int(random_bits(seed, epoch, torch.zeros(1, dtype=torch.int64), 1))
         draws = task.draws(options.num_samples, key).to(features.device)
@@ -112,10 +122,9 @@ def _adam(
             optimizer.step()
             total_loss += float(loss.detach()) * len(batch)
             total_accuracy += float(likelihood.accuracy(outputs.detach(), targets[batch]).sum())
-        log(
-            {"head/loss": total_loss / len(draws), "head/accuracy": total_accuracy / len(draws)},
-            (epoch + 1) * len(draws),
-        )
+        mean_loss, accuracy = total_loss / len(draws), total_accuracy / len(draws)
+        measured = likelihood.measured(accuracy, mean_loss, guess)
+        log({"head/loss": mean_loss, f"head/{likelihood.log_name}": measured}, (epoch + 1) * len(draws))
     optimizer.zero_grad()
 
 
@@ -125,6 +134,7 @@ def _lbfgs(
     features: Features,
     targets: Tensor,
     weights: Tensor,
+    task: Selection,
     likelihood: Likelihood,
     options: HeadOptions,
     log: LogMetrics,
@@ -144,6 +154,7 @@ def _lbfgs(
     )
 
     evaluations = itertools.count(1)
+    guess = constant_loss(task)
     sums = torch.zeros(2, dtype=torch.float64, device=weights.device)  # loss without the penalty, accuracy
 
     def loss_of(x: Tensor, block: slice) -> Tensor:
@@ -162,7 +173,9 @@ def _lbfgs(
             loss = loss + part.detach()
         loss = loss + loss_of(first, whole[0])
         loss.backward()
-        log({"head/loss": float(sums[0]), "head/accuracy": float(sums[1])}, next(evaluations))
+        mean_loss, accuracy = sums.tolist()
+        measured = likelihood.measured(accuracy, mean_loss, guess)
+        log({"head/loss": mean_loss, f"head/{likelihood.log_name}": measured}, next(evaluations))
         return loss
 
     optimizer.step(closure)

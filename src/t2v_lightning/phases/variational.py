@@ -33,7 +33,8 @@ LOST = 100.0
 class VariationalFit:
     """Means over the draws of the last epoch, under noise, and the KL divergence at its end.
 
-    `loss` is cross_entropy + beta * kl, where cross_entropy stands for the negative log-likelihood.
+    `loss` is cross_entropy + beta * kl, where cross_entropy stands for the negative log-likelihood; `accuracy` is the
+    `measure` of the likelihood.
     """
 
     loss: float
@@ -87,6 +88,7 @@ class VariationalPhase(MethodPhase):
         self.learned, self.layers = network.noise, network.noise.layers
         self.fit: VariationalFit | None = None
         self.seen = 0
+        self._guess = constant_loss(task)
         self.halving = Halving(self.title)
         noise = network.noise
         followers = [*noise.affine, *(probe.head.parameters() if learn_head else ())]
@@ -140,7 +142,8 @@ class VariationalPhase(MethodPhase):
         self.all_reduce(sums)
         totals = sums[-3:].cpu()
         cross_entropy, accuracy = (totals[:2] / totals[2]).tolist()
-        noise = self.network.noise
+        likelihood, noise = get_likelihood(self.task.likelihood), self.network.noise
+        accuracy = likelihood.measured(accuracy, cross_entropy, self._guess)
         if not bool(torch.isfinite(sums).all()) or bool(noise.relative_noise().max() > DROWNED):
             raise FloatingPointError(self._diagnosis(cross_entropy, images, draws))
         beta_kl = self.options.beta * self._adam_step(sums[:-3] / sums[-1])
@@ -153,7 +156,7 @@ class VariationalPhase(MethodPhase):
             "variational/loss": cross_entropy + beta_kl,
             "variational/cross_entropy": cross_entropy,
             "variational/beta_kl": beta_kl,
-            "variational/accuracy": accuracy,
+            f"variational/{likelihood.log_name}": accuracy,
             "variational/log_variance_mean": float(log_variance.mean()),
             "variational/log_variance_std": float(log_variance.std(correction=0)),
         }
@@ -162,7 +165,8 @@ class VariationalPhase(MethodPhase):
         if self.seen != self.epochs * self.length:
             raise RuntimeError(f"{self.seen} draws were counted, but there are {self.epochs * self.length}")
         cross_entropy, accuracy = (self._totals[:2] / self._totals[2]).tolist()
-        guess = constant_loss(self.task)
+        guess = self._guess
+        accuracy = get_likelihood(self.task.likelihood).measured(accuracy, cross_entropy, guess)
         if cross_entropy > LOST * guess > 0:
             raise FloatingPointError(self._diagnosis(cross_entropy))
         if not cross_entropy < guess:

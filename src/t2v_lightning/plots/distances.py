@@ -26,6 +26,7 @@ from t2v_lightning.plots.style import (
     fitting_font,
     font_size,
     new_axes,
+    plain,
     settle,
     square_matrix,
 )
@@ -106,7 +107,7 @@ def plot_distance_matrix(
     check_lengths(count, names=names, families=families, icons=icons)
     floors = None if noise_floor is None else _floors(noise_floor, count)
     order = leaf_order(distances) if clustered and count > 2 else list(range(count))
-    names = [str(names[i]) for i in order]
+    names = [plain(names[i]) for i in order]
     if ax is None:
         points = font_size(count)
         side = max(2.4, count * (0.62 if count <= 12 else points * 1.25 / 72))
@@ -190,7 +191,7 @@ def plot_dendrogram(
     ax.add_collection(LineCollection(list(corners), colors=ACCENT, linewidths=1.2, capstyle="round"))
     ax.set(xlim=(float(corners[..., 0].max()) * 1.03 or 1, 0), ylim=(count - 0.5, -0.5))
     ax.yaxis.tick_right()
-    ax.set_yticks(range(count), [str(names[i]) for i in order], fontsize=points, color=INK)
+    ax.set_yticks(range(count), [plain(names[i]) for i in order], fontsize=points, color=INK)
     ax.tick_params(axis="y", length=0)
     ax.tick_params(axis="x", labelsize=max(points, 8), color=FAINT, labelcolor=INK)
     ax.set_xlabel(label, fontsize=max(points, 9), color=INK)

@@ -18,6 +18,7 @@ from t2v_lightning.plots.style import (
     check_lengths,
     family_colours,
     new_axes,
+    plain,
     settle,
     text_size,
 )
@@ -67,6 +68,7 @@ def plot_stage_profile(
     if names is None:
         names = [embedding.task_name or str(i) for i, embedding in enumerate(embeddings)]
     check_lengths(len(embeddings), names=names, families=families)
+    names = [plain(name) for name in names]
     few, alone = len(embeddings) <= _FEW_PROFILES, len(embeddings) == 1
     if ax is None:
         beside = (text_size(max(names, key=len), 9)[0] / 72 + 0.6) if few and not alone else 0
@@ -126,7 +128,7 @@ def _draw_stages(ax: Axes, labels: Sequence[str]) -> None:
     for start, stop in list(zip(starts, stops, strict=True))[::2]:
         ax.axvspan(start - 0.5, stop - 0.5, color="#f3f3f3", lw=0, zorder=0)
     centres = [(start + stop - 1) / 2 for start, stop in zip(starts, stops, strict=True)]
-    shown = [labels[start] for start in starts]
+    shown = [plain(labels[start]) for start in starts]
     ax.set_xticks(centres, shown, fontsize=9, color=INK)
     ax.tick_params(axis="x", length=0)
     figure = settle(ax, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -101,10 +102,10 @@ def add_family_legend(ax: Axes, colours: dict[str, tuple[float, float, float]], 
     """Names the colours of the families above the axis, in as many columns as fit."""
     points = max(points, 8)
     width = ax.get_position().width * figure_of(ax).get_figwidth() * 72
-    column = float(text_size(max(colours, key=len), points)[0]) + 4 * points
+    column = float(text_size(plain(max(colours, key=len)), points)[0]) + 4 * points
     rows = -(-len(colours) // max(1, int(width / column)))
     ax.legend(
-        handles=[Patch(color=colour, label=name) for name, colour in colours.items()],
+        handles=[Patch(color=colour, label=plain(name)) for name, colour in colours.items()],
         loc="lower left",
         bbox_to_anchor=(0, 1),
         ncols=-(-len(colours) // rows),
@@ -115,6 +116,15 @@ def add_family_legend(ax: Axes, colours: dict[str, tuple[float, float, float]], 
         borderaxespad=0.4,
         labelcolor=INK,
     )
+
+
+def plain(name: object) -> str:
+    r"""A name as text of a figure, in which no `$` starts a formula.
+
+    >>> plain("$5 and $6"), plain(r"\$5")
+    ('\\$5 and \\$6', '\\$5')
+    """
+    return re.sub(r"(?<!\\)\$", r"\\$", str(name))
 
 
 def text_size(text: str, points: float) -> NDArray[np.float64]:

@@ -25,6 +25,7 @@ from t2v_lightning.plots.style import (
     family_colours,
     font_size,
     new_axes,
+    plain,
     settle,
     square_matrix,
 )
@@ -151,7 +152,7 @@ def _finish_scatter(ax: Axes, positions: Matrix, names: Sequence[str], title: st
     figure = settle(ax, title)
     if title:
         figure.draw_without_rendering()
-    place_labels(ax, positions, [str(name) for name in names], font_size(len(names)))
+    place_labels(ax, positions, [plain(name) for name in names], font_size(len(names)))
     return figure
 
 

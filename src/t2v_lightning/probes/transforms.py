@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+import numpy as np
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
@@ -19,7 +20,7 @@ _PIL_MODES = {1: "L", 3: "RGB"}
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """Resize, crop the centre, scale to [0, 1], normalise; deterministic, for images of every PIL mode.
+    """Resize, crop the centre, scale to [0, 1], normalise; deterministic, for PIL images with 8 or 16 bits per channel.
 
     Args:
         resize: length in pixels of the shorter side after resizing, or (height, width) to ignore the
@@ -34,7 +35,8 @@ class ImageTransform:
 
     Raises:
         ValueError: a size or deviation is not positive, `mean` and `std` differ in length, or (when
-            called) there are neither 1 nor 3 channels, so that no PIL image fits.
+            called) there are neither 1 nor 3 channels, so that no PIL image fits, or the image's pixels are 32-bit
+            numbers (modes I and F).
         TypeError: called on something that is not a PIL image.
 
     >>> transform = ImageTransform(resize=256, crop=(224, 224))
@@ -83,7 +85,7 @@ class ImageTransform:
                 f"the network takes {len(self.mean)} channels, which no PIL image has; let the dataset give "
                 "tensors [C, H, W], or give the probe a transform of its own"
             )
-        image = _convert(image, _PIL_MODES[len(self.mean)])
+        image = eight_bit(image).convert(_PIL_MODES[len(self.mean)])
         size = [self.resize] if isinstance(self.resize, int) else list(self.resize)
         image = F.resize(image, size, InterpolationMode(self.interpolation))
         tensor = F.to_tensor(F.center_crop(image, list(self.crop)))
@@ -145,7 +147,23 @@ def image_size(size: int | Sequence[int]) -> tuple[int, int]:
     )
 
 
-def _convert(image: Image.Image, mode: str) -> Image.Image:
-    if image.mode.startswith("I;16"):  # Pillow would clip at 255, which leaves a white image
-        image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
-    return image if image.mode == mode else image.convert(mode)
+def eight_bit(image: Image.Image) -> Image.Image:
+    """A PIL image with 8 bits per channel: 16-bit grey keeps its upper 8 bits, and 8-bit images stay what they are.
+
+    Pillow's own conversion would clip at 255, which leaves most images white.
+
+    Raises:
+        ValueError: the pixels are 32-bit numbers (modes I and F), whose range is not defined.
+
+    >>> eight_bit(Image.fromarray(np.full((2, 2), 0x80FF, dtype=np.uint16))).getpixel((0, 0))
+    128
+    """
+    # Older Pillows open a 16-bit PNG in the 32-bit mode.
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(
+            f"got pixels that are 32-bit numbers (mode {image.mode}), whose range is not defined; store 8 or 16 bits "
+            "per channel"
+        )
+    return image

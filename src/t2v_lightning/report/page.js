@@ -33,6 +33,7 @@ function number(value) {
 }
 const decimals = Math.min(9, Math.max(0, 2 - Math.floor(Math.log10(Math.max(Math.abs(high), Math.abs(low), 1e-9)))));
 const distance = (value) => (Math.abs(high) >= 1e6 ? value.toExponential(2) : value.toFixed(decimals));
+const capital = (text) => text[0].toUpperCase() + text.slice(1);
 const percent = (value) => (value === null ? "" : (100 * value).toFixed(1) + " %");
 const share = (value) => (value - low) / (high - low || 1);
 const floorOf = (i) => tasks[i].floor ?? -Infinity;
@@ -174,10 +175,11 @@ function drawPanel() {
   $("chosen").textContent = task.name;
   const facts = [
     ["Family", task.family], ["Classes", number(task.classes)], ["Images", number(task.images)],
-    ["Accuracy of the head", percent(task.accuracy)], ["Accuracy under noise", percent(task.under_noise)],
+    [`${capital(task.measure)} of the head`, task.accuracy_text],
+    [`${capital(task.measure)} under noise`, task.under_noise_text],
     ["Norm", number(task.norm)],
     ["Standard error", percent(task.stderr)], ["Noise floor", task.floor === null ? "" : distance(task.floor)],
-    ...Object.entries(task.taxon).map(([rank, name]) => [rank[0].toUpperCase() + rank.slice(1), name]),
+    ...Object.entries(task.taxon).map(([rank, name]) => [capital(rank), name]),
   ].filter(([, value]) => value !== "");
   $("facts").replaceChildren(...facts.flatMap(([name, value]) => [
     make("dt", { textContent: name }), make("dd", { textContent: value }),
@@ -201,13 +203,15 @@ $("more").onclick = () => { shown = shown > 10 ? 10 : count; drawPanel(); };
 
 // --- table and search ----------------------------------------------------------------------------------------
 
+const oneMeasure = tasks.every((task) => task.measure === tasks[0].measure);
+const measured = (i, key) => (oneMeasure || !tasks[i][key] ? "" : tasks[i].measure + " ") + tasks[i][key];
 const columns = [
   ["Task", (i) => tasks[i].name, (i) => tasks[i].name],
   ["Family", (i) => tasks[i].family, (i) => tasks[i].family],
   ["Classes", (i) => tasks[i].classes, (i) => number(tasks[i].classes)],
   ["Images", (i) => tasks[i].images, (i) => number(tasks[i].images)],
-  ["Accuracy", (i) => tasks[i].accuracy, (i) => percent(tasks[i].accuracy)],
-  ["Under noise", (i) => tasks[i].under_noise, (i) => percent(tasks[i].under_noise)],
+  [oneMeasure ? capital(tasks[0].measure) : "Fit", (i) => tasks[i].accuracy, (i) => measured(i, "accuracy_text")],
+  ["Under noise", (i) => tasks[i].under_noise, (i) => measured(i, "under_noise_text")],
   ["Norm", (i) => tasks[i].norm, (i) => number(tasks[i].norm)],
   ["Standard error", (i) => tasks[i].stderr, (i) => percent(tasks[i].stderr)],
   ["Noise floor", (i) => tasks[i].floor, (i) => (tasks[i].floor === null ? "" : distance(tasks[i].floor))],

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.embedding.run_folder import whole_file
+from t2v_lightning.functional.likelihood import LIKELIHOODS
 from t2v_lightning.report.comparison import task_names
 
 NAMES = ("task", "family", "nearest")
@@ -25,21 +26,28 @@ NAMES = ("task", "family", "nearest")
 def task_rows(embeddings: Sequence[Embedding], matrix: NDArray[np.float64]) -> list[dict[str, Any]]:
     """For each task its name, family, classes, images, ..., nearest task and the distance to it.
 
-    `accuracy` (of the head), that of the variational method's network `under_noise`, and `stderr` (relative) are
-    shares of 1, `nearest` is the number of a task; what is unknown is None.
+    `accuracy` is what the likelihood measures a head by, such as accuracy (a share of 1) or R^2, and `under_noise` the
+    same of the variational method's network; `measure` is its name, and `accuracy_text` and `under_noise_text` are
+    for a person to read. `stderr` (relative) is a share of 1, `nearest` is the number of a task; what is unknown is
+    None.
     """
     apart = matrix + np.diag(np.full(len(matrix), np.inf))
     rows = []
     for number, (name, embedding) in enumerate(zip(task_names(embeddings), embeddings, strict=True)):
         meta, nearest = embedding.meta, int(apart[number].argmin())
+        likelihood = LIKELIHOODS.get(str(meta.get("likelihood")), LIKELIHOODS["softmax"])
+        accuracy, under_noise = _accuracy(meta.get("head")), _accuracy(meta.get("variational"))
         rows.append(
             {
                 "name": name,
                 "family": str(meta.get("family") or ""),
                 "classes": _finite(meta.get("num_classes")),
                 "images": _finite(meta.get("samples")),
-                "accuracy": _accuracy(meta.get("head")),
-                "under_noise": _accuracy(meta.get("variational")),
+                "measure": likelihood.short,
+                "accuracy": accuracy,
+                "accuracy_text": "" if accuracy is None else likelihood.accuracy_text(accuracy),
+                "under_noise": under_noise,
+                "under_noise_text": "" if under_noise is None else likelihood.accuracy_text(under_noise),
                 "norm": _finite(embedding.norm),
                 "stderr": _finite(embedding.relative_stderr),
                 "nearest": nearest,
@@ -53,15 +61,17 @@ def text_rows(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
     """The header and the rows of `task_rows` as texts, empty where nothing is known.
 
     The columns of the standard error, and of the accuracy under noise that the variational method has in its place,
-    are there where some task has one.
+    are there where some task has one. Where tasks differ in what they are measured by, its name is in their cells.
     """
+    measures = {row["measure"] for row in rows}
+    measure, named = (measures.pop(), False) if len(measures) == 1 else ("fit", True)
     columns = {
         "task": [row["name"] for row in rows],
         "family": [row["family"] for row in rows],
         "K": [_text(row["classes"], "g") for row in rows],
         "images": [_text(row["images"], "g") for row in rows],
-        "accuracy": [_text(row["accuracy"], ".1%") for row in rows],
-        "under noise": [_text(row["under_noise"], ".1%") for row in rows],
+        measure: [_measured(row, "accuracy_text", named) for row in rows],
+        "under noise": [_measured(row, "under_noise_text", named) for row in rows],
         "norm": [_text(row["norm"], ".3g") for row in rows],
         "stderr": [_text(row["stderr"], ".1%") for row in rows],
         "nearest": [rows[row["nearest"]]["name"] for row in rows],
@@ -95,6 +105,10 @@ def write_csv(matrix: NDArray[np.float64], names: Sequence[str], path: Path) -> 
 
 def _accuracy(fit: Any) -> float | None:
     return _finite(fit.get("accuracy")) if isinstance(fit, dict) else None
+
+
+def _measured(row: dict[str, Any], key: str, named: bool) -> str:
+    return f"{row['measure']} {row[key]}" if named and row[key] else str(row[key])
 
 
 def _finite(value: Any) -> float | None:

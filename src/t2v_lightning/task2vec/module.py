@@ -132,6 +132,11 @@ class Task2Vec(LightningFit):
         check_map_style(dataset)
         warn_random_transforms(dataset)
         of_source: LikelihoodName = getattr(source, "likelihood", "softmax")
+        if options.likelihood == "gaussian" and getattr(source, "likelihood", None) == "softmax":
+            raise ValueError(
+                f"got likelihood='gaussian' for {type(source).__name__}, whose targets are numbers of classes; make it "
+                "give real numbers (likelihood='gaussian' to image_folder and hf), or leave out the likelihood"
+            )
         kept = self._original_head[0] if options.head.method == "keep" else None
         likelihood = options.likelihood or of_source
         selection = select_images(

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,12 @@ class Plan:
     ) -> None:
         self.probe, self.probe_digest, self.options = probe, probe_digest, options
         self.selection, self.meta, self.processes = selection, meta, processes
+        targets, self.units = get_likelihood(selection.likelihood).standardise(
+            selection.targets, selection.weights
+        )
+        if options.head.method == "keep":  # which has units of its own
+            targets, self.units = selection.targets, {}
+        task = replace(selection, targets=targets)
         self.dataset = IndexedDataset(dataset, selection.chosen, probe.transform, selection.labels)
         self.reader = Reader(self.dataset, loading)
         self.hooks, self.random_hooks = BatchHooks(hooked, selection.labels), False
@@ -77,7 +83,7 @@ class Plan:
         all_reduce = _add_over_processes if processes > 1 else one_process
         last: MethodPhase = METHODS[options.method].phase.of(
             probe,
-            selection,
+            task,
             options.own,
             skip_layers=options.skip_layers,
             seed=options.seed,
@@ -88,7 +94,7 @@ class Plan:
         features = FeaturesPhase(
             probe,
             last.features,
-            selection,
+            task,
             options.head,
             options.seed,
             all_reduce,
@@ -166,6 +172,7 @@ class Plan:
             "samples": len(task),
             "num_classes": task.num_classes,
             "classes": list(task.classes),
+            **self.units,
             **found,
             "versions": {
                 "t2v_lightning": __version__,

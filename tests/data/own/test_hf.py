@@ -85,7 +85,7 @@ def test_numbers_without_names_are_classes(tmp_path: Path) -> None:
     [
         ({"label_column": "breed"}, "no column 'breed'; allowed are image, label; pass label_column="),
         ({"image_column": "photo"}, "no column 'photo'; allowed are image, label; pass image_column="),
-        ({"label_column": "image"}, "got column 'image' of type .*allowed are classes"),
+        ({"label_column": "image"}, "column 'image': got values of type .*allowed are classes"),
     ],
 )
 def test_wrong_columns_are_errors_that_list_the_right_ones(
@@ -118,3 +118,54 @@ def test_a_broken_image_is_an_error_that_names_its_row(tmp_path: Path) -> None:
     skipping = opened(root=root, on_error="skip")
     assert len(skipping.train_dataset) == 3
     assert len(skipping.skipped["train"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind"),
+    [
+        ([0, 1, -1, 0, 1, 0], datasets.ClassLabel(names=["cat", "dog"])),
+        ([0, 1, -1, 0, 1, 0], datasets.Value("int64")),
+        ([0, 1, None, 0, 1, 0], datasets.Value("int64")),
+        (["cat", "dog", None, "cat", "dog", "cat"], datasets.Value("string")),
+    ],
+)
+def test_images_without_a_label_are_counted_and_refused_or_left_out(
+    tmp_path: Path, labels: list[Any], kind: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = save(tmp_path, {"picture": pictures(6), "label": labels}, {"label": kind})
+    with pytest.raises(AnnotationError, match=r"'train' .*1 of 6 images have no label, such as row 2 with"):
+        opened(root=root)
+    datamodule = opened(root=root, unlabelled="skip")
+    assert datamodule.num_classes == 2
+    train, test = datamodule.train_dataset, datamodule.test_dataset
+    assert (train.targets, test.targets) == ([0, 1, 0], [1, 0])
+    assert np.array_equal(np.asarray(train[2][0]), noise(9, 8, 3, seed=3))
+    assert "1 of 6 images have no label" in caplog.text
+
+
+def test_a_test_split_whose_labels_are_kept_back_is_an_error_and_train_can_be_parted(tmp_path: Path) -> None:
+    kinds = datasets.Features(
+        {"picture": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])}
+    )
+    parts = {
+        name: datasets.Dataset.from_dict({"picture": pictures(10), "label": labels}, features=kinds)
+        for name, labels in (("train", [0, 1] * 5), ("test", [-1] * 10))
+    }
+    datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "saved"))
+    with pytest.raises(AnnotationError, match=r"Split 'test' .*10 of 10 images .*take another split"):
+        opened(root=tmp_path / "saved")
+    datamodule = opened(root=tmp_path / "saved", test_split="train")
+    assert (len(datamodule.train_dataset), len(datamodule.test_dataset)) == (8, 2)
+
+
+def test_real_numbers_are_a_regression(tmp_path: Path) -> None:
+    numbers = [0.5, 1.25, -1.0, 3.0, 2.0, 8.5]
+    root = save(tmp_path, {"picture": pictures(6), "label": numbers, "place": [[n, 2.0] for n in numbers]})
+    with pytest.raises(AnnotationError, match=r"column 'label': got values of type .*likelihood='gaussian'"):
+        opened(root=root)
+    datamodule = opened(root=root, likelihood="gaussian")
+    assert (datamodule.likelihood, datamodule.class_names) == ("gaussian", ["label"])
+    assert datamodule.train_dataset.targets[:3].tolist() == [[0.5], [1.25], [-1.0]]
+    places = opened(root=root, likelihood="gaussian", label_column="place")
+    assert places.class_names == ["place 0", "place 1"]
+    assert places.test_dataset.targets.tolist() == [[2.0, 2.0]]

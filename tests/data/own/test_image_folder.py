@@ -9,7 +9,13 @@ from PIL import Image
 from replicas import save_image, write_image_folder
 
 from t2v_lightning.data import TaskDataModule, get_datamodule
-from t2v_lightning.data.errors import AnnotationError, DataError, MissingDataError, UnknownTaskError
+from t2v_lightning.data.errors import (
+    AnnotationError,
+    DataError,
+    LabelError,
+    MissingDataError,
+    UnknownTaskError,
+)
 
 
 def opened(**options: Any) -> TaskDataModule:
@@ -179,7 +185,11 @@ def test_lists_of_labels_are_many_labels(root: Path, kind: str) -> None:
             {},
             r"image img/0\.png occurs more than once",
         ),
-        ([["path", "label"], ["img/0.png", "a"], ["img/1.png", ""]], {}, "row 3: column 'label' is empty"),
+        (
+            [["path", "label"], ["img/0.png", "a"], ["img/1.png", ""]],
+            {},
+            "column 'label': 1 of 2 images have no label, such as row 3 with ''",
+        ),
         ([["path", "label"], ["img/0.png", "a"], ["img/1.png"]], {}, "row 3: got 1 cells for 2 columns"),
         (
             [["path", "label"], ["img/0.png", "a"], ["img/99.png", "b"]],
@@ -220,3 +230,113 @@ def test_other_tables_are_errors(root: Path) -> None:
     (root / "t.parquet").write_bytes(b"no table")
     with pytest.raises(DataError, match=r"cannot read table .*t\.parquet"):
         opened(root=root / "t.parquet")
+
+
+def table_of(root: Path, kind: str, labels: list[Any], *more: list[Any]) -> Path:
+    """A table of the first images with one column of labels; `more` are columns of other names."""
+    columns = dict(zip(("path", "label", *"abc"), [IMAGES[: len(labels)], labels, *more], strict=False))
+    if kind == "parquet":
+        return write_parquet(root / "t.parquet", columns)
+    return write_table(root / f"t.{kind}", [[*columns], *map(list, zip(*columns.values(), strict=True))])
+
+
+NO_LABEL = [
+    ("csv", ["0", "1", "", "0", "1", "-1", "0", "NaN"], [2, 5, 7]),
+    ("tsv", ["cat", "dog", " ", "cat", "dog", "-1", "cat", "dog"], [2, 5]),
+    ("parquet", [0.0, 1.0, float("nan"), 0.0, 1.0, None, 0.0, 1.0], [2, 5]),
+    ("parquet", [0, 1, -1, 0, 1, 0, 1, 1], [2]),
+    ("parquet", [["a"], [], ["a", None], ["b"], None, ["b"], [], ["a"]], [2, 4]),
+]
+
+
+@pytest.mark.parametrize(("kind", "labels", "missing"), NO_LABEL)
+def test_images_without_a_label_are_counted_and_refused_or_left_out(
+    root: Path, kind: str, labels: list[Any], missing: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = table_of(root, kind, labels)
+    message = rf"{len(missing)} of 8 images have no label, such as row {missing[0] + 2} with"
+    with pytest.raises(AnnotationError, match=message + r" .*pass unlabelled='skip'"):
+        opened(root=path)
+    datamodule = opened(root=path, unlabelled="skip", test_every=9)
+    kept = files(datamodule.load_task("train")) + files(datamodule.load_task("test"))
+    assert sorted(kept) == [name for number, name in enumerate(IMAGES) if number not in missing]
+    assert datamodule.num_classes == 2
+    assert f"{len(missing)} of 8 images have no label" in caplog.text
+
+
+def test_minus_one_and_one_are_two_classes(root: Path) -> None:
+    assert opened(root=table_of(root, "csv", [-1, 1] * 4)).class_names == ["-1", "1"]
+    assert opened(root=table_of(root, "csv", [-2, -1, 0, 1] * 2)).class_names == ["-2", "-1", "0", "1"]
+
+
+def test_labels_that_are_all_kept_back_are_an_error(root: Path) -> None:
+    for unlabelled in ("raise", "skip"):
+        with pytest.raises(AnnotationError, match=r"8 of 8 images .*labels that are kept back make no task"):
+            opened(root=table_of(root, "csv", [-1] * 8), unlabelled=unlabelled)
+
+
+def test_an_empty_task_or_file_name_is_an_error(root: Path) -> None:
+    tasks = write_parquet(root / "t.parquet", {"path": IMAGES, "label": KINDS, "task": ["a", None] * 4})
+    with pytest.raises(AnnotationError, match="row 3: column 'task' is empty"):
+        opened(root=tasks)
+    names = write_parquet(root / "n.parquet", {"path": [*IMAGES[:7], None], "label": KINDS})
+    with pytest.raises(AnnotationError, match="row 9: column 'path' is empty"):
+        opened(root=names)
+
+
+def test_real_numbers_are_no_classes_but_a_regression(root: Path) -> None:
+    ages = [21.5, 34.0, 55.25, 60.0, 21.5, 18.0, 40.5, -1.0]
+    path = table_of(root, "csv", ages, [0.5 * age for age in ages])
+    with pytest.raises(AnnotationError, match=r"real numbers such as 21\.5 .*likelihood='gaussian'"):
+        opened(root=path)
+    datamodule = opened(root=path, likelihood="gaussian")
+    assert (datamodule.likelihood, datamodule.class_names) == ("gaussian", ["label"])
+    train = [age for number, age in enumerate(ages) if number != 4]
+    assert torch.as_tensor(datamodule.train_dataset.targets).tolist() == [[age] for age in train]
+    assert datamodule.train_dataset[1][1].tolist() == [34.0]
+    both = opened(root=path, likelihood="gaussian", label_column=["a", "label"])
+    assert both.class_names == ["a", "label"]
+    assert both.test_dataset.targets[0].tolist() == [10.75, 21.5]
+
+
+def test_a_regression_needs_numbers(root: Path) -> None:
+    with pytest.raises(AnnotationError, match=r"got 'cat' for image 0; allowed .* are finite numbers"):
+        opened(root=table_of(root, "csv", ["cat", "2"] * 4), likelihood="gaussian")
+    with pytest.raises(AnnotationError, match="1 of 8 images have no label"):
+        opened(root=table_of(root, "csv", ["1.5"] * 7 + [""]), likelihood="gaussian")
+    draw(root, "folder/a/1.png", "folder/b/2.png")
+    with pytest.raises(LabelError, match="likelihood='gaussian' for a tree of folders"):
+        opened(root=root / "folder", likelihood="gaussian")
+
+
+def test_a_likelihood_that_the_labels_do_not_have_is_an_error(root: Path) -> None:
+    path = table_of(root, "csv", KINDS)
+    with pytest.raises(LabelError, match=r"likelihood='bernoulli' for table .*one class an image"):
+        opened(root=path, likelihood="bernoulli")
+    assert opened(root=path, likelihood="softmax").num_classes == 2
+    for options in ({"likelihood": "poisson"}, {"unlabelled": "drop"}):
+        with pytest.raises(ValueError, match=r"got (likelihood|unlabelled)='\w+'; allowed are"):
+            opened(root=path, **options)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_tables_in_unicode_are_read(root: Path, encoding: str) -> None:
+    path = root / "t.CSV"
+    lines = [
+        "path,label",
+        *(f"{name},{kind}" for name, kind in zip(IMAGES, ["Köln", "Ōsaka"] * 4, strict=True)),
+    ]
+    path.write_text("\r\n".join(lines), encoding=encoding)
+    assert opened(root=path).class_names == ["Köln", "Ōsaka"]
+
+
+def test_a_table_in_another_encoding_is_an_error_that_names_file_and_line(root: Path) -> None:
+    path = root / "t.csv"
+    path.write_text(f"path,label\n{IMAGES[0]},a\n{IMAGES[1]},Köln\n", encoding="latin-1")
+    with pytest.raises(
+        AnnotationError, match=r"t\.csv, line 3: got bytes that are not UTF-8, such as 0xf6; allowed"
+    ):
+        opened(root=path)
+    path.write_bytes("path,label\nimg/0.png,a\n".encode("utf-16-le"))
+    with pytest.raises(AnnotationError, match=r"t\.csv"):
+        opened(root=path)

@@ -15,7 +15,15 @@ from t2v_lightning.data.algebra import align, hold_out
 from t2v_lightning.data.base import SPLIT_NAMES, Split, TaskDataModule
 from t2v_lightning.data.errors import AnnotationError, ImageError, MissingDataError
 from t2v_lightning.data.images import open_bytes, open_rgb
-from t2v_lightning.data.own.label_table import label_array
+from t2v_lightning.data.own.labels import (
+    Unlabelled,
+    check_label_options,
+    check_likelihood,
+    label_array,
+    labelled,
+    real_targets,
+    refuse_real_numbers,
+)
 from t2v_lightning.data.task import Task
 
 _LABEL_COLUMNS = ("label", "labels", "fine_label")
@@ -31,17 +39,24 @@ class HuggingFace(TaskDataModule):
         dataset: name of a dataset on the hub, or of a `save_to_disk` folder below `root`.
         config: name of the hub dataset's configuration, if it has several.
         image_column: a column of images; None takes the first.
-        label_column: a column of classes or of lists of classes (Bernoulli likelihood); None takes the first
-            of type ClassLabel, or else the one named label, labels or fine_label.
+        label_column: a column of classes or of lists of classes (Bernoulli likelihood), or of real numbers or lists
+            of these with `likelihood="gaussian"`; None takes the first of type ClassLabel, or else the one named
+            label, labels or fine_label.
         train_split: name of the training split.
-        test_split: name of the test split; None takes test or validation (see `SPLIT_NAMES`) or, where neither
-            exists, every fifth image of a class of the training split.
+        test_split: name of the test split; None takes test or validation (see `SPLIT_NAMES`). Where neither exists,
+            or for the name of the training split, it is every fifth image of a class of the training split.
+        likelihood: `"gaussian"` for regression on real numbers; None for what the labels are, classes or lists of
+            classes.
+        unlabelled: `"raise"` stops at images without a label (None, NaN, or -1 beside labels from 0), `"skip"`
+            leaves them out and says how many they are.
         options: see `TaskDataModule`.
 
     Raises:
         ModuleNotFoundError: `datasets` is not installed.
         MissingDataError: the dataset or the split does not exist.
-        AnnotationError: a column does not exist, or labels are neither classes nor lists of classes.
+        AnnotationError: a column does not exist, or labels are missing or not of the kind that is allowed.
+        LabelError: the labels do not suit `likelihood`.
+        ValueError: `likelihood` or `unlabelled` is none of those that there are.
 
     >>> HuggingFace("cache", dataset="food101").task_names
     ['food101']
@@ -60,11 +75,15 @@ class HuggingFace(TaskDataModule):
         label_column: str | None = None,
         train_split: str = "train",
         test_split: str | None = None,
+        likelihood: str | None = None,
+        unlabelled: Unlabelled = "raise",
         **options: Any,
     ) -> None:
         self.dataset, self.config = dataset, config
         self.image_column, self.label_column = image_column, label_column
         self.train_split, self.test_split = train_split, test_split
+        check_label_options(likelihood, unlabelled)
+        self._likelihood, self.unlabelled = likelihood, unlabelled
         self._splits: dict[str, Any] | None = None
         super().__init__(root, task_id, **options)
 
@@ -79,8 +98,8 @@ class HuggingFace(TaskDataModule):
 
     @property
     def likelihood(self) -> str:  # type: ignore[override]
-        """`"bernoulli"` if the labels are lists of classes, otherwise `"softmax"`."""
-        return "bernoulli" if self._task("train").labels.ndim == 2 else "softmax"
+        """`"gaussian"` if that was asked for, `"bernoulli"` if the labels are lists of classes, else `"softmax"`."""
+        return check_likelihood(self._likelihood, self._task("train").labels, f"dataset {self.task_name!r}")
 
     def prepare_data(self) -> None:
         """Fetches the dataset if it is missing; Lightning calls this in one process of each machine."""
@@ -95,7 +114,7 @@ class HuggingFace(TaskDataModule):
             )
         parts = {"train": self._split_task(splits, self.train_split)}
         held = self.test_split or next((name for name in SPLIT_NAMES["test"] if name in splits), None)
-        if held is None:
+        if held in (None, self.train_split):
             parts["train"], parts["test"] = hold_out(parts["train"])
         elif held not in splits:
             raise MissingDataError(
@@ -136,9 +155,16 @@ class HuggingFace(TaskDataModule):
 
     def _split_task(self, splits: dict[str, Any], name: str) -> Task[Any]:
         part = splits[name]
-        labels, names = _labels(part, self._label_column(part.features))
-        place = np.full(len(labels), list(splits).index(name))
-        return Task(np.stack([place, np.arange(len(labels))], axis=1), labels, names)
+        column = self._label_column(part.features)
+        title = f"Split {name!r} of dataset {self.task_name!r}, column {column!r}"
+        cells: list[Any] = list(part.select_columns([column])[:][column])
+        rows = labelled(cells, title, self.unlabelled, self._likelihood == "gaussian")
+        cells, kind = [cells[row] for row in rows], part.features[column]
+        if self._likelihood == "gaussian":
+            labels, names = real_targets(cells, [column], title)
+        else:
+            labels, names = _labels(cells, kind, title)
+        return Task(np.stack([np.full(len(rows), list(splits).index(name)), rows], axis=1), labels, names)
 
     def _image_column(self, features: Any) -> str:
         found = [column for column, kind in features.items() if isinstance(kind, _library().Image)]
@@ -185,22 +211,21 @@ def _open_row(images: list[Any], column: str, sample: NDArray[np.int64]) -> Imag
     return open_bytes(cell["bytes"], f"in row {row} of split {place}")
 
 
-def _labels(part: Any, column: str) -> tuple[NDArray[Any], tuple[str, ...]]:
+def _labels(cells: list[Any], kind: Any, title: str) -> tuple[NDArray[Any], tuple[str, ...]]:
     """Labels int64 [N], or float32 [N, K] for lists, and the class names."""
-    cells: list[Any] = list(part.select_columns([column])[:][column])
-    kind = part.features[column]
     many = bool(cells) and isinstance(cells[0], list)
     values = [value for cell in cells for value in (cell if many else [cell])]
     if not all(isinstance(value, (int, str)) for value in values):
         raise AnnotationError(
-            f"got column {column!r} of type {kind}; allowed are classes (whole numbers or strings) and lists of "
-            "classes, without empty cells; pass label_column="
+            f"{title}: got values of type {kind}; allowed are classes (whole numbers or strings) and lists of classes; "
+            "pass label_column=, or likelihood='gaussian' for regression on real numbers"
         )
     names = list(getattr(_inner(kind), "names", None) or [])
+    refuse_real_numbers({str(value) for value in values}, title)
     classes = list(range(len(names))) or sorted(set(values))
     if not set(values) <= set(classes):
         raise AnnotationError(
-            f"got {min(set(values) - set(classes))} in column {column!r}; allowed are 0..{len(names) - 1}; relabel "
-            "or drop those rows"
+            f"{title}: got {min(set(values) - set(classes))}; allowed are 0..{len(names) - 1}; relabel or drop "
+            "those rows"
         )
     return label_array(cells, classes), tuple(names or map(str, classes))

@@ -11,16 +11,19 @@ import numpy as np
 
 from t2v_lightning.data.algebra import align, hold_out
 from t2v_lightning.data.base import SPLIT_NAMES, FileDataModule, Split
-from t2v_lightning.data.errors import AnnotationError
+from t2v_lightning.data.errors import AnnotationError, LabelError
 from t2v_lightning.data.images import open_file
 from t2v_lightning.data.own.folder_tree import find_tasks, folder_task
 from t2v_lightning.data.own.label_table import (
     TABLE_SUFFIXES,
     check_columns,
+    filled,
+    label_cells,
     read_table,
     table_images,
     table_task,
 )
+from t2v_lightning.data.own.labels import Unlabelled, check_label_options, check_likelihood, labelled
 from t2v_lightning.data.task import Task
 
 _SPLITS: dict[str, Split] = {name: split for split, names in SPLIT_NAMES.items() for name in names}
@@ -38,15 +41,23 @@ class ImageFolder(FileDataModule):
         task_id: number of the task, in alphabetical order of their names.
         table: CSV, TSV or Parquet file; a relative path starts from `root`.
         image_column: its column of file names.
-        label_column: its column of classes, or several columns of 0 and 1 (Bernoulli likelihood).
+        label_column: its column of classes, or several columns of 0 and 1 (Bernoulli likelihood). With
+            `likelihood="gaussian"` one column of real numbers, or several.
         label_separator: what separates several labels in one cell (Bernoulli likelihood).
         split_column, task_column: its columns of splits and tasks, if it has them.
+        likelihood: `"gaussian"` for regression on real numbers; None for what the labels are, classes or several
+            labels an image.
+        unlabelled: `"raise"` stops at rows without a label (empty, NaN, or -1 beside labels from 0), `"skip"` leaves
+            them out and says how many they are.
         test_every: one of this many images of a class is a test image, where no split is given.
         options: see `TaskDataModule`.
 
     Raises:
         MissingDataError: a folder, the table or an image does not exist.
-        AnnotationError: the table lacks a column, has an empty cell or names an image twice.
+        AnnotationError: the table lacks a column, has an empty cell or names an image twice, or labels are not of
+            the kind that is allowed.
+        LabelError: the labels do not suit `likelihood`.
+        ValueError: `likelihood` or `unlabelled` is none of those that there are.
 
     >>> import tempfile
     >>> from PIL import Image
@@ -74,6 +85,8 @@ class ImageFolder(FileDataModule):
         label_separator: str | None = None,
         split_column: str = "split",
         task_column: str = "task",
+        likelihood: str | None = None,
+        unlabelled: Unlabelled = "raise",
         test_every: int = 5,
         **options: Any,
     ) -> None:
@@ -85,6 +98,8 @@ class ImageFolder(FileDataModule):
         self.label_separator = label_separator
         self.split_column, self.task_column = split_column, task_column
         self.test_every = test_every
+        check_label_options(likelihood, unlabelled)
+        self._likelihood, self.unlabelled = likelihood, unlabelled
         self._columns: dict[str, list[Any]] | None = None
         self._tasks: list[str] | None = None
         self._parts: dict[Split, Task[np.bytes_]] | None = None
@@ -92,8 +107,14 @@ class ImageFolder(FileDataModule):
         self.root = base
         super().__init__(base, task_id, **options)
         self.open_image = partial(open_file, str(base or ""))
-        if base is not None and self.table is not None and self._task("train").labels.ndim == 2:
-            self.likelihood = "bernoulli"
+        if base is not None and self.table is not None:
+            title = f"table {self._table_path()}"
+            self.likelihood = check_likelihood(likelihood, self._task("train").labels, title)
+        elif likelihood not in (None, "softmax"):
+            raise LabelError(
+                f"got likelihood={likelihood!r} for a tree of folders, which gives one class an image; allowed is "
+                "softmax; pass table= for other labels"
+            )
 
     @property
     def family(self) -> str:
@@ -117,7 +138,8 @@ class ImageFolder(FileDataModule):
         if self.table is None:
             return sorted(find_tasks(self.require()))
         columns = self._read_columns()
-        names = sorted({str(name) for name in columns.get(self.task_column, [])})
+        cells = enumerate(columns.get(self.task_column, []))
+        names = sorted({str(filled(self._table_path(), cell, self.task_column, row)) for row, cell in cells})
         return names or [self._table_path().stem]
 
     def _folder_parts(self) -> dict[Split, Task[np.bytes_]]:
@@ -126,10 +148,18 @@ class ImageFolder(FileDataModule):
 
     def _table_parts(self) -> dict[Split, Task[np.bytes_]]:
         columns, path = self._read_columns(), self._table_path()
+        own_rows = [
+            row
+            for row in range(len(columns[self.image_column]))
+            if self.task_column not in columns or str(columns[self.task_column][row]) == self.task_name
+        ]
+        cells = label_cells(columns, self.label_column)
+        real = self._likelihood == "gaussian"
+        title = f"{path}, column {self.label_column!r}"
+        numbers = [row + 2 for row in own_rows]
         rows: dict[Split, list[int]] = {}
-        for row in range(len(columns[self.image_column])):
-            if self.task_column not in columns or str(columns[self.task_column][row]) == self.task_name:
-                rows.setdefault(self._split_of(columns, row), []).append(row)
+        for place in labelled([cells[row] for row in own_rows], title, self.unlabelled, real, numbers):
+            rows.setdefault(self._split_of(columns, own_rows[place]), []).append(own_rows[place])
         if "train" not in rows:
             raise AnnotationError(
                 f"{path} has no train images of task {self.task_name!r}: mark some as train in column "
@@ -138,7 +168,10 @@ class ImageFolder(FileDataModule):
         # An image in both splits would be tested on after it was trained on.
         table_images(path, columns, [row for own in rows.values() for row in own], self.image_column)
         return {
-            split: table_task(path, columns, own, self.image_column, self.label_column, self.label_separator)
+            split: table_task(
+                *(path, columns, own, self.image_column, self.label_column),
+                *(self.label_separator, self._likelihood),
+            )
             for split, own in rows.items()
         }
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from t2v_lightning.data.errors import AnnotationError, MissingDataError
 from t2v_lightning.data.images import pack_names
+from t2v_lightning.data.own.labels import class_labels, is_missing, real_targets
 from t2v_lightning.data.task import Task
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
@@ -24,7 +26,8 @@ def read_table(path: Path) -> dict[str, list[Any]]:
 
     Raises:
         MissingDataError: there is no such file.
-        AnnotationError: it is not a table, has two columns of one name, or a row of another length.
+        AnnotationError: it is not a table, is in another encoding than UTF-8 or UTF-16, or has two columns of one
+            name or a row of another length.
         ModuleNotFoundError: it is a Parquet file, and pyarrow is not installed.
     """
     if not path.exists():
@@ -33,8 +36,20 @@ def read_table(path: Path) -> dict[str, list[Any]]:
         return _read_parquet(path)
     if path.suffix.lower() not in TABLE_SUFFIXES:
         raise AnnotationError(f"got table {path}; allowed are files that end in {', '.join(TABLE_SUFFIXES)}")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = [row for row in csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",") if row]
+    try:
+        content = path.read_bytes()
+        encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+        lines = io.StringIO(content.decode(encoding), newline="")
+        delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+        rows = [row for row in csv.reader(lines, delimiter=delimiter) if row]
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise AnnotationError(
+            f"{path}, line {line}: got bytes that are not {error.encoding.upper()}, such as "
+            f"0x{content[error.start]:02x}; allowed are tables in UTF-8; save it again in that encoding"
+        ) from error
+    except csv.Error as error:
+        raise AnnotationError(f"cannot read table {path} ({error}); write it again") from error
     header = rows[0] if rows else []
     if len(set(header)) != len(header) or not header:
         raise AnnotationError(
@@ -81,11 +96,18 @@ def table_images(
     Raises:
         AnnotationError: a cell is empty, or a file occurs twice.
     """
-    images = [str(_filled(path, table[image_column][row], image_column, row)) for row in rows]
+    images = [str(filled(path, table[image_column][row], image_column, row)) for row in rows]
     if len(set(images)) != len(images):
         twice = Counter(images).most_common(1)[0][0]
         raise AnnotationError(f"{path}: image {twice} occurs more than once. Keep one row for each image")
     return images
+
+
+def label_cells(table: Mapping[str, Sequence[Any]], label_column: str | Sequence[str]) -> list[Any]:
+    """The labels of each row: a cell, or a tuple of the cells of several columns."""
+    if isinstance(label_column, str):
+        return list(table[label_column])
+    return list(zip(*(table[column] for column in label_column), strict=True))
 
 
 def table_task(
@@ -95,20 +117,22 @@ def table_task(
     image_column: str,
     label_column: str | Sequence[str],
     separator: str | None = None,
+    likelihood: str | None = None,
 ) -> Task[np.bytes_]:
     """Some rows of a table as a task.
 
     Args:
         path: where the table is from, for errors.
         table: columns by name.
-        rows: row numbers from 0.
+        rows: row numbers from 0, of rows that hold labels.
         image_column: column of file names.
         label_column: a column of classes (names or numbers) or of lists of classes; or several columns of 0
             and 1, each of them a label. Lists and several columns give many labels per sample.
         separator: what separates the classes in a cell of `label_column`, for many labels per sample.
+        likelihood: `"gaussian"` for columns of real numbers.
 
     Raises:
-        AnnotationError: a cell is empty, a file occurs twice, or a column of 0 and 1 holds something else.
+        AnnotationError: a cell is empty, a file occurs twice, or a label is not of the kind that is allowed.
 
     >>> table = {"file": ["a.jpg", "b.jpg"], "kind": ["red|round", "red"]}
     >>> task = table_task(Path("t.csv"), table, [0, 1], "file", "kind", separator="|")
@@ -116,43 +140,26 @@ def table_task(
     (('red', 'round'), [[1.0, 1.0], [1.0, 0.0]])
     """
     names = pack_names(table_images(path, table, rows, image_column))
-    if not isinstance(label_column, str):
-        columns = [[_flag(path, table[column][row], column, row) for row in rows] for column in label_column]
-        return Task(names, np.array(columns, dtype=np.float32).T, tuple(label_column))
-    cells = [_filled(path, table[label_column][row], label_column, row) for row in rows]
+    cells = label_cells(table, label_column)
+    cells = [cells[row] for row in rows]
+    columns = [label_column] if isinstance(label_column, str) else list(label_column)
+    title = f"{path}, column {', '.join(columns)}"
     if separator is not None:
         cells = [[part.strip() for part in str(cell).split(separator) if part.strip()] for cell in cells]
-    many = bool(cells) and isinstance(cells[0], list)
-    cells = [[str(label) for label in cell] if many else str(cell) for cell in cells]
-    classes = _sorted({label for cell in cells for label in (cell if many else [cell])})
-    return Task(names, label_array(cells, classes), tuple(classes))
+    if likelihood == "gaussian":
+        return Task(names, *real_targets(cells, columns, title))
+    if not isinstance(label_column, str):
+        flags = [
+            [_flag(path, *parts, row) for parts in zip(cell, columns, strict=True)]
+            for cell, row in zip(cells, rows, strict=True)
+        ]
+        return Task(names, np.array(flags, dtype=np.float32), tuple(columns))
+    return Task(names, *class_labels(cells, title))
 
 
-def label_array(cells: Sequence[Any], classes: Sequence[Any]) -> NDArray[Any]:
-    """Positions of the cells in `classes`: int64 [N], or float32 [N, K] of 0 and 1 if the cells are lists.
-
-    >>> label_array([["round"], []], ["red", "round"]).tolist()
-    [[0.0, 1.0], [0.0, 0.0]]
-    """
-    numbers = {name: number for number, name in enumerate(classes)}
-    if not (cells and isinstance(cells[0], list)):
-        return np.array([numbers[cell] for cell in cells], dtype=np.int64)
-    vectors = np.zeros((len(cells), len(classes)), dtype=np.float32)
-    for row, cell in enumerate(cells):
-        vectors[row, [numbers[label] for label in cell]] = 1
-    return vectors
-
-
-def _sorted(names: set[str]) -> list[str]:
-    """Whole numbers by size, anything else in alphabetical order."""
-    try:
-        return sorted(names, key=int)
-    except ValueError:
-        return sorted(names)
-
-
-def _filled(path: Path, cell: Any, column: str, row: int) -> Any:
-    if cell is None or cell == "":
+def filled(path: Path, cell: Any, column: str, row: int) -> Any:
+    """The cell; AnnotationError if it is empty."""
+    if is_missing(cell):
         raise AnnotationError(f"{path}, row {row + 2}: column {column!r} is empty. Fill it or drop the row")
     return cell
 

@@ -14,7 +14,8 @@ class Likelihood(ABC):
     Attributes:
         name: as options and files give it.
         target: what each sample is labelled with, in words, for errors.
-        measure: what `accuracy` measures, in words.
+        measure: what says how well a head fits, in words; `measured` gives it.
+        short: the same for the head of a column.
         has_classes: whether a target is one class out of several, so that classes can be renumbered, balanced and
             represented equally in a subset.
     """
@@ -22,6 +23,7 @@ class Likelihood(ABC):
     name: ClassVar[str]
     target: ClassVar[str]
     measure: ClassVar[str]
+    short: ClassVar[str]
     has_classes: ClassVar[bool] = False
 
     # --- the factor of the Fisher information ------------------------------------------------------------
@@ -59,22 +61,33 @@ class Likelihood(ABC):
             targets = targets[:, None]
         if targets.dim() != 2:
             raise TypeError(f"{self.name} targets must be {self.target}, got shape {tuple(targets.shape)}")
-        if not bool(torch.isfinite(targets).all()):
-            raise ValueError(f"{self.name} targets must be finite numbers; some are NaN or infinite")
+        finite = torch.isfinite(targets).all(1)
+        if not bool(finite.all()):
+            raise ValueError(
+                f"got NaN or infinite targets for {int((~finite).sum())} of {len(targets)} images: {self.name} targets "
+                "must be finite numbers; leave these images out, for example by torch.utils.data.Subset"
+            )
         return targets
 
     def _stack(self, raw: Any) -> Tensor:
         """Targets as one tensor on the CPU, of whatever shape and dtype they have."""
         if isinstance(raw, Tensor):
             return raw.detach().cpu()
-        try:
-            return torch.stack([torch.as_tensor(target) for target in raw])
-        except (TypeError, ValueError, RuntimeError) as error:
-            first = next(iter(raw))
-            raise TypeError(
-                f"targets cannot be read as numbers of one shape; the first is {first!r} ({type(first).__name__}). "
-                f"{self.name.capitalize()} targets must be {self.target}"
-            ) from error
+        read: list[Tensor] = []
+        for number, target in enumerate(raw):
+            try:
+                read.append(torch.as_tensor(target))
+                same = read[number].shape == read[0].shape
+            except (TypeError, ValueError, RuntimeError):
+                same = False
+            if not same:
+                first = next(iter(raw))
+                other = f", that of image {number} is {target!r} ({type(target).__name__})" if number else ""
+                raise TypeError(
+                    f"targets cannot be read as numbers of one shape; the first is {first!r} "
+                    f"({type(first).__name__}){other}. {self.name.capitalize()} targets must be {self.target}"
+                )
+        return torch.stack(read)
 
     def check_targets(self, outputs: Tensor, targets: Tensor) -> None:
         """Raises ValueError unless targets fit the outputs [N, C]."""
@@ -83,6 +96,17 @@ class Likelihood(ABC):
                 f"{self.name} targets must have the shape of the outputs, {tuple(outputs.shape)}; got "
                 f"{tuple(targets.shape)}"
             )
+
+    def standardise(self, targets: Tensor, weights: Tensor) -> tuple[Tensor, dict[str, list[float]]]:
+        """Targets in the units in which a head is fitted to them, and what these units are, by name.
+
+        They stay what they are, and there is nothing to say, unless the likelihood has a unit of its own.
+
+        Args:
+            targets: as `read_targets` gives them.
+            weights: float64 [N], summing to 1.
+        """
+        return targets, {}
 
     @abstractmethod
     def describe_target(self, target: Tensor, names: Sequence[str]) -> str:
@@ -105,8 +129,26 @@ class Likelihood(ABC):
 
     @abstractmethod
     def accuracy(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """How well each output fits its target, [N], at most 1; `measure` says what the number is."""
+        """How well each output fits its target, [N], at most 1."""
 
-    def describe_accuracy(self, accuracy: float) -> str:
-        """A mean of `accuracy` with its name, for a person to read."""
-        return f"{self.measure} {accuracy:.1%}"
+    def measured(self, accuracy: float, loss: float, constant_loss: float) -> float:
+        """The number that `measure` names.
+
+        Args:
+            accuracy, loss: weighted means over the samples.
+            constant_loss: the least mean loss of an output that is the same for all.
+        """
+        return accuracy
+
+    def accuracy_text(self, measured: float) -> str:
+        """What `measured` gives, for a person to read."""
+        return f"{measured:.1%}"
+
+    def describe_accuracy(self, measured: float) -> str:
+        """The same with its name."""
+        return f"{self.measure} {self.accuracy_text(measured)}"
+
+    @property
+    def log_name(self) -> str:
+        """What logs call `measure`: `short` as one word."""
+        return self.short.replace(" ", "_").replace("^", "")

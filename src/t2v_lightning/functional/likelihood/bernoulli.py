@@ -16,6 +16,7 @@ class Bernoulli(Likelihood):
     name = "bernoulli"
     target = "one vector per image"
     measure = "share of right labels"
+    short = "right labels"
 
     def columns(self, outputs: Tensor) -> int:
         return outputs.shape[1]
