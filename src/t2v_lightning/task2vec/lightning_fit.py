@@ -7,7 +7,7 @@ from typing import Any
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from t2v_lightning.callbacks.checkpoint import checkpoint_for, save_by_the_clock
+from t2v_lightning.callbacks.checkpoint import checkpoint_for, save_by_the_clock, save_last
 from t2v_lightning.callbacks.tensorboard import TensorBoardSummary, last_steps
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.functional.inputs import to
@@ -156,6 +156,12 @@ class LightningFit(BatchesThroughHooks, LightningModule):
 
     def on_train_epoch_end(self) -> None:
         phase, epoch = self.plan.phase_at(self.current_epoch)
+        if (
+            self.trainer.should_stop
+            and not phase.done
+            and self.position[1] < self.trainer.num_training_batches
+        ):
+            self._raise_stopped()
         if epoch == phase.epochs - 1:
             phase.finish(self.log_numbers)
             if phase is self.plan.phases[-1]:
@@ -164,12 +170,12 @@ class LightningFit(BatchesThroughHooks, LightningModule):
         self._leave_if_stopped()
 
     def on_train_end(self) -> None:
-        if self.embedding is None:
-            raise RuntimeError(
-                "the fit ended without an embedding: the Trainer was stopped early "
-                f"(epoch {self.current_epoch}, should_stop={self.trainer.should_stop})"
-            )
         self._leave_if_stopped()  # a signal that came while callbacks ended
+
+    def on_fit_end(self) -> None:
+        """Called also where Lightning leaves out the whole fit, as with no time left."""
+        if self.embedding is None:
+            self._raise_stopped()
 
     def teardown(self, stage: str) -> None:
         self.plan.reader.close()
@@ -179,6 +185,18 @@ class LightningFit(BatchesThroughHooks, LightningModule):
         if type(trainer.strategy.checkpoint_io) is SafeCheckpointIO:
             trainer.strategy.checkpoint_io = TorchCheckpointIO()
         self.to(self._dtype_before)  # which precision="64-true" changed
+
+    def _raise_stopped(self) -> None:
+        path = save_last(self.trainer)
+        how = (
+            f'take that limit away or raise it, and go on with Trainer.fit(..., ckpt_path="{path}")'
+            if path
+            else "take that limit away; nothing was saved, as this Trainer keeps no checkpoints"
+        )
+        raise RuntimeError(
+            "the fit ended without an embedding: the Trainer was stopped early, by max_time, a Timer or another "
+            f"callback, after {self.position[0]} of {self.plan.epochs} epochs and {self.position[1]} batches; {how}"
+        )
 
     def _leave_if_stopped(self) -> None:
         if self._signals is not None:

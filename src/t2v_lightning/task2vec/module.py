@@ -194,6 +194,7 @@ class Task2Vec(LightningFit):
         Raises:
             TypeError, ValueError: the dataset cannot be embedded; the message says why.
         """
+        where = torch.device(_pick_device() if device == "auto" else device)
         loading = LoaderOptions()
         if isinstance(dataset, LightningDataModule):
             dataset.prepare_data()
@@ -208,7 +209,6 @@ class Task2Vec(LightningFit):
         )
         with torch.inference_mode(False), as_in_training(dataset):
             self.plan = plan = self.prepare(dataset, loading)
-            where = torch.device(_pick_device() if device == "auto" else device)
             with EmbedProgress() if progress else nullcontext() as bar:
                 self.embedding = run_plan(plan, where, bar)
         return self.embedding

@@ -3,9 +3,17 @@
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import (
+    BaseFinetuning,
+    ModelPruning,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 
 from t2v_lightning.internals import starts_processes
+
+_CHANGES_WEIGHTS = (WeightAveraging, StochasticWeightAveraging, ModelPruning, BaseFinetuning)
 
 
 def check_trainer(trainer: pl.Trainer, learns: bool) -> None:
@@ -42,6 +50,12 @@ def check_trainer(trainer: pl.Trainer, learns: bool) -> None:
             raise ValueError(
                 f"Trainer({name}={value!r}) does not work with Task2Vec: every image must be seen exactly once "
                 f"and gradients must not change; leave it at {allowed!r}. For fewer images: Task2Vec(max_samples=...)"
+            )
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, _CHANGES_WEIGHTS):
+            raise ValueError(
+                f"{type(callback).__name__} does not go with Task2Vec: it changes weights of the network, and an "
+                "embedding is of the weights that the probe came with; leave the callback out"
             )
     _check_precision(str(trainer.precision), learns)
 
