@@ -55,7 +55,8 @@ def test_defaults_of_the_design() -> None:
     shown = {
         name: parameters[name].default for name in ("method", "device", "batch_size", "num_workers", "seed")
     }
-    assert shown == {"method": "montecarlo", "device": "auto", "batch_size": 64, "num_workers": 0, "seed": 0}
+    # None: those of a DataLoader or datamodule; 64 and 0 for a dataset
+    assert shown == {"method": "montecarlo", "device": "auto", "batch_size": None, "num_workers": None, "seed": 0}
     parameters = inspect.signature(filterwise_fisher).parameters
     shown = {name: parameters[name].default for name in ("sampling", "likelihood", "weights", "generator")}
     assert shown == {"sampling": "exact", "likelihood": "softmax", "weights": None, "generator": None}
