@@ -56,7 +56,13 @@ def test_defaults_of_the_design() -> None:
         name: parameters[name].default for name in ("method", "device", "batch_size", "num_workers", "seed")
     }
     # None: those of a DataLoader or datamodule; 64 and 0 for a dataset
-    assert shown == {"method": "montecarlo", "device": "auto", "batch_size": None, "num_workers": None, "seed": 0}
+    assert shown == {
+        "method": "montecarlo",
+        "device": "auto",
+        "batch_size": None,
+        "num_workers": None,
+        "seed": 0,
+    }
     parameters = inspect.signature(filterwise_fisher).parameters
     shown = {name: parameters[name].default for name in ("sampling", "likelihood", "weights", "generator")}
     assert shown == {"sampling": "exact", "likelihood": "softmax", "weights": None, "generator": None}
