@@ -17,8 +17,8 @@ from PIL import Image, ImageOps
 from t2v_lightning.data.errors import ImageError, MissingDataError
 from t2v_lightning.probes.transforms import eight_bit
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
-"""Endings of the files that count as images, in any case."""
+_NO_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"}
+"""Formats that Pillow names but reads only with the help of another program, or not at all."""
 
 _REMEDY = "repair or remove it, or pass on_error='skip' to leave out and count images that cannot be read"
 _ORIENTATION = 0x0112
@@ -64,6 +64,18 @@ def open_rgb(path: str | os.PathLike[str]) -> Image.Image:
         ImageError: the file is empty, truncated or not an image. Both errors name the file.
     """
     return _open(path, os.fspath(path))
+
+
+def image_suffixes() -> frozenset[str]:
+    """Endings, in lower case, of the files that Pillow reads by itself, plugins that are loaded included.
+
+    >>> {".jpg", ".jfif", ".png", ".webp"} <= image_suffixes(), ".eps" in image_suffixes()
+    (True, False)
+    """
+    formats = Image.registered_extensions()  # loads all of Pillow's own
+    return frozenset(
+        ending for ending, kind in formats.items() if kind in Image.OPEN and kind not in _NO_IMAGES
+    )
 
 
 def open_bytes(data: bytes, title: str) -> Image.Image:

@@ -16,6 +16,7 @@ from t2v_lightning.data.errors import (
     MissingDataError,
     UnknownTaskError,
 )
+from t2v_lightning.data.images import image_suffixes
 
 
 def opened(**options: Any) -> TaskDataModule:
@@ -95,6 +96,55 @@ def test_an_empty_class_folder_is_an_error_that_names_it(tmp_path: Path) -> None
     (tmp_path / "c").mkdir()
     with pytest.raises(MissingDataError, match=r"/c holds no image .*remove the folder"):
         opened(root=tmp_path)
+
+
+def test_links_to_folders_are_followed_and_loops_are_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
+    draw(root, "cat/1.png", "cat/own/2.png", "dog/3.png")
+    draw(elsewhere, "4.png", "deep/5.png")
+    for link, target in (
+        ("cat/more", elsewhere),
+        ("dog/more", elsewhere),
+        ("cat/again", elsewhere / "deep"),
+        ("cat/a", root / "cat" / "own"),
+        ("cat/round", root / "cat"),
+        ("cat/up", root),
+    ):
+        (root / link).symlink_to(target, target_is_directory=True)
+    (elsewhere / "back").symlink_to(elsewhere, target_is_directory=True)
+    datamodule = opened(root=root, test_every=99)
+    images = files(datamodule.load_task("train")) + files(datamodule.load_task("test"))
+    assert sorted(images) == [
+        "cat/1.png", "cat/again/5.png", "cat/more/4.png", "cat/own/2.png", "dog/3.png", "dog/more/4.png",
+        "dog/more/deep/5.png",
+    ]  # fmt: skip
+    assert "left out links to folders that are there already (6), such as" in caplog.text
+
+
+def test_hidden_folders_never_count_and_what_pillow_reads_does(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    draw(tmp_path, "cat/1.png", "dog/2.png", "loose.png", "cat/.ipynb_checkpoints/1.png", "cat/@eaDir/1.png")
+    draw(tmp_path, "@eaDir/3.png", "dog/.4.png")
+    picture = Image.open(tmp_path / "cat/1.png").convert("RGB")
+    endings = ["JPE", *(["avif"] if ".avif" in image_suffixes() else []), "jfif", "tga"]
+    for ending in endings:
+        picture.save(tmp_path / f"dog/5.{ending}")
+    for name in ("cat/notes.txt", "dog/thesis.pdf", "dog/table.h5", "dog/Thumbs.db", "dog/.DS_Store"):
+        (tmp_path / name).touch()
+    datamodule = opened(root=tmp_path, test_every=99)
+    assert datamodule.class_names == ["cat", "dog"]
+    images = files(datamodule.load_task("train")) + files(datamodule.load_task("test"))
+    assert sorted(images) == ["cat/1.png", "dog/2.png", *(f"dog/5.{ending}" for ending in endings)]
+    assert {datamodule.train_dataset[n][0].size for n in range(len(images) - 1)} == {picture.size}
+    for said in (
+        "left out files that are no images (3), such as cat/notes.txt",
+        "left out hidden folders (3), such as cat/.ipynb_checkpoints",
+        "left out images beside the folders of classes (1), such as loose.png",
+    ):
+        assert said in caplog.text
 
 
 def write_table(path: Path, rows: list[list[Any]]) -> Path:
