@@ -215,12 +215,18 @@ def test_jobs_that_would_be_the_same_are_refused(values: str, capsys: pytest.Cap
     assert not list(Path().iterdir())
 
 
+def test_jobs_that_differ_in_what_decides_are_not() -> None:
+    for values in ("trainer.precision=32-true,64-true", "+probe.colour=red,blue", "task2vec.passes=1,2"):
+        assert train("-m", values) == 0
+    assert len(list(SWEEP.glob(f"*/{FILE}"))) == 5, "two of them are the plain run"
+
+
 def test_a_missing_folder_of_data_is_told_once_and_ends_the_sweep(
     fits: Fits, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train("-m", "dataset=cub200", "dataset.task_id=range(0,20)", "dataset.root=/no/such/folder") == 1
     said = shown(capsys)
-    assert said.count("ERROR Dataset 'cub200' needs /no/such/folder") == 1
+    assert said.count("ERROR dataset 'cub200' needs /no/such/folder") == 1
     assert "stopped, as all jobs read this folder" in said
     assert "19 jobs were never started" in said
     assert train("-m", "dataset.name=cub200,digits", "dataset.root=/no/such/folder") == 1
@@ -231,5 +237,5 @@ def test_a_missing_folder_of_data_is_told_once_and_ends_the_sweep(
 def test_jobs_that_failed_alike_share_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert train("-m", "dataset=cub200,inat2018", "dataset.task_id=0,1,2,3", "dataset.root=/no/folder") == 1
     said = shown(capsys)
-    assert said.count("failed: Dataset 'cub200' needs") == 1
+    assert said.count("failed: dataset 'cub200' needs") == 1
     assert "jobs 0 (dataset=cub200, dataset.task_id=0), 1 (" in said

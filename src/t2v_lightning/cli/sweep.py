@@ -197,7 +197,7 @@ def swept_values(config: DictConfig) -> dict[str, list[str]]:
         parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
         overrides = parser.parse_overrides([*words, *config.hydra.overrides.task])
         return {
-            override.get_key_element(): list(override.sweep_string_iterator())
+            override.get_key_element().lstrip("+~"): list(override.sweep_string_iterator())
             for override in overrides
             if override.is_sweep_override()
         }
