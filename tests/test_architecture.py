@@ -170,13 +170,15 @@ def of_itself(node: ast.Attribute) -> bool:
     return isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
 
 
+INHERITED = {name for tree in TREES.values() for name in own_names(tree)}
+"""Names that a class may have from a base in another file."""
+
 BY_NAME = ("getattr", "setattr", "hasattr", "delattr")
 
 
 def private_uses(tree: ast.AST) -> Iterator[str]:
     """Private names of torch and Lightning that a file imports, reads or sets, also by `getattr` and its like."""
     own = set(own_names(tree))
-    inherited = {name for other in TREES.values() for name in own_names(other)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             source = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
@@ -184,7 +186,7 @@ def private_uses(tree: ast.AST) -> Iterator[str]:
             theirs = [name for name in names if name.startswith(("torch", "pytorch_lightning", "lightning"))]
             yield from (name for name in theirs if any(is_private(part) for part in name.split(".")))
         elif isinstance(node, ast.Attribute) and is_private(node.attr):
-            if node.attr not in (inherited if of_itself(node) else own):
+            if node.attr not in (INHERITED if of_itself(node) else own):
                 yield ast.unparse(node)
         elif isinstance(node, ast.Call) and ast.unparse(node.func) in BY_NAME:
             name = node.args[1]
