@@ -164,6 +164,6 @@ def test_hooks_that_make_something_else_of_a_batch_are_refused(run: str) -> None
         def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
             return {"image": batch[0]}
 
-    message = "on_after_batch_transfer makes a batch of 8 items into a dict of image.*needed is"
+    message = "on_after_batch_transfer makes a batch of 6 items into a dict of image.*needed is"
     with pytest.raises(TypeError, match=message):
         run_module(ours(), Dicts(ITEMS), run)

@@ -23,6 +23,7 @@ from t2v_lightning.functional.inputs import (
     transform,
 )
 from t2v_lightning.loading.dataset import Batch
+from t2v_lightning.loading.relabelling import check_relabelling
 
 log = logging.getLogger(__name__)
 
@@ -52,12 +53,14 @@ class BatchHooks:
 
         Raises:
             TypeError: it does not return (inputs, ...) with one sample for each position.
+            ValueError: it joins, parts or mixes labels.
         """
         inputs, positions = batch
         if name not in self.hooks:
             return (to(inputs, rest[0]), positions) if name == "transfer_batch_to_device" else batch
         labels = self.labels[positions.cpu() % len(self.labels)].to(device_of(inputs))
-        changed = self.hooks[name]([inputs, labels], *rest)
+        given = [transform(Tensor.clone, inputs), labels.clone()]  # as a hook may write into what it is given
+        changed = self.hooks[name](given, *rest)
         inputs = changed[0] if isinstance(changed, (tuple, list)) and changed else None
         try:
             fits = length(transform(lambda tensor: tensor, inputs)) == len(positions)
@@ -68,6 +71,8 @@ class BatchHooks:
                 f"{name} makes a batch of {len(positions)} items into a {type(changed).__name__} of "
                 f"{describe(changed)}; needed is (inputs, targets), with one sample for each item"
             )
+        if len(changed) == 2:
+            check_relabelling(name, labels, changed[1])
         return detach(inputs), positions
 
     def __call__(self, batch: Batch, device: torch.device) -> Batch:
@@ -79,7 +84,7 @@ class BatchHooks:
     def try_out(self, batch: Batch, device: torch.device) -> tuple[Inputs, bool]:
         """The inputs that the hooks make of a batch, and whether they make others of it the next time."""
         with isolate_rng(include_cuda=False):
-            first, second = (self((transform(Tensor.clone, batch[0]), batch[1]), device)[0] for _ in range(2))
+            first, second = (self(batch, device)[0] for _ in range(2))
         pairs = zip(tensors_in(first), tensors_in(second), strict=True)
         return first, not all(a.shape == b.shape and torch.equal(a, b) for a, b in pairs)
 
