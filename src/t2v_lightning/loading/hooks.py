@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -41,7 +40,7 @@ class BatchHooks:
 
     def __init__(self, owners: Sequence[Any], labels: Tensor) -> None:
         having = {name: [owner for owner in owners if is_overridden(name, owner)] for name in _NAMES}
-        self.hooks = {name: getattr(found[0], name) for name, found in having.items() if found}
+        self.hooks = {name: found[0] for name, found in having.items() if found}
         self.labels = labels
 
     def __bool__(self) -> bool:
@@ -60,7 +59,8 @@ class BatchHooks:
             return (to(inputs, rest[0]), positions) if name == "transfer_batch_to_device" else batch
         labels = self.labels[positions.cpu() % len(self.labels)].to(device_of(inputs))
         given = [transform(Tensor.clone, inputs), labels.clone()]  # as a hook may write into what it is given
-        changed = self.hooks[name](given, *rest)
+        with _as_in_training(self.hooks[name]):
+            changed = getattr(self.hooks[name], name)(given, *rest)
         inputs = changed[0] if isinstance(changed, (tuple, list)) and changed else None
         try:
             fits = length(transform(lambda tensor: tensor, inputs)) == len(positions)
@@ -100,18 +100,27 @@ def warn_random_hooks(hooks: BatchHooks, random: bool) -> None:
 
 
 @contextmanager
-def as_in_training(source: Any) -> Iterator[None]:
-    """Without a Trainer, hooks of a datamodule that ask `self.trainer` for the stage are told that it is training."""
-    alone = isinstance(source, LightningDataModule) and source.trainer is None
-    if alone and any(is_overridden(name, source) for name in _NAMES):
-        stages = dict.fromkeys(
-            ("validating", "sanity_checking", "testing", "predicting", "evaluating"), False
-        )
-        source.trainer = SimpleNamespace(training=True, world_size=1, global_rank=0, **stages)
-    else:
-        alone = False
+def _as_in_training(owner: Any) -> Iterator[None]:
+    """Without a Trainer, a hook of a datamodule that asks `self.trainer` for the stage is told that it is training."""
+    if not isinstance(owner, LightningDataModule) or owner.trainer is not None:
+        yield
+        return
+    owner.trainer = _Training()  # type: ignore[assignment]
     try:
         yield
     finally:
-        if alone:
-            source.trainer = None
+        owner.trainer = None
+
+
+class _Training:
+    """What a Trainer in training would say of itself."""
+
+    training = True
+    validating = sanity_checking = testing = predicting = evaluating = False
+    world_size, global_rank = 1, 0
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"a hook of the datamodule asks for self.trainer.{name}, but there is no Trainer here; embed the data by "
+            "Trainer.fit(Task2Vec(...), datamodule=...)"
+        )

@@ -19,7 +19,7 @@ from t2v_lightning.embedding import Embedding
 from t2v_lightning.functional.distances import DISTANCES, pdist
 from t2v_lightning.functional.inputs import Inputs, take, transform
 from t2v_lightning.functional.likelihood import get_likelihood
-from t2v_lightning.loading.hooks import BatchHooks, as_in_training, warn_random_hooks
+from t2v_lightning.loading.hooks import BatchHooks, warn_random_hooks
 from t2v_lightning.loading.random_transforms import warn_random_transforms
 from t2v_lightning.loading.relabelling import check_relabelling
 from t2v_lightning.loading.selection import check_map_style
@@ -108,8 +108,7 @@ class Task2VecCallback(Callback):
             images.targets = targets_of_items(images, kind)
             images.check_labels()
             warn_random_transforms(images.source)
-            with as_in_training(images.owner):
-                plan = self._plan(trainer, pl_module)
+            plan = self._plan(trainer, pl_module)
             warn_random_hooks(plan.hooks, plan.random_hooks)
             layers = plan.layers
         if self.embedding is not None and self.embedding.layers != layers:
@@ -120,7 +119,7 @@ class Task2VecCallback(Callback):
         epoch = trainer.current_epoch
         if (epoch + 1) % self.every_n_epochs:
             return
-        with _apart(), as_in_training(self._images.owner):
+        with _apart():
             plan = self._plan(trainer, pl_module)
             embedding = run_plan(plan, pl_module.device, rank=trainer.global_rank)
         embedding.meta["epoch"] = epoch
