@@ -34,6 +34,8 @@ def test_the_trainers_own_callback_is_replaced_by_one_that_saves_more(tmp_path: 
 def test_saving_too_seldom_to_ever_happen_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"every_n_seconds=0; it must be above 0"):
         BatchCheckpoint(every_n_seconds=0)
+    with pytest.raises(ValueError, match=r"every_n_batches='abc'; it must be above 0"):
+        BatchCheckpoint(every_n_batches="abc")  # type: ignore[arg-type]
 
 
 def test_somebodys_own_checkpoints_stay(tmp_path: Path) -> None:

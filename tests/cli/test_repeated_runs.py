@@ -133,6 +133,10 @@ def test_data_sets_of_the_users_own_do_not_overwrite_each_other(
     for root in roots.split(","):
         assert train("dataset=image_folder", f"dataset.root={root}") == 0
     assert len(list(Path("outputs").glob(f"image_folder-photos-*/{FILE}"))) == 3
+    for spelled in ("a/photos/", "./a/photos", f"{Path.cwd()}/b/../a/photos"):
+        capsys.readouterr()
+        assert train("dataset=image_folder", f"dataset.root={spelled}") == 0
+        assert "kept:" in shown(capsys)
     capsys.readouterr()
     assert train("-m", "dataset=image_folder", f"dataset.root={roots}") == 0
     said = capsys.readouterr().out

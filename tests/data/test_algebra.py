@@ -295,7 +295,8 @@ def test_bad_unions_and_splits_are_errors() -> None:
         join(one, Task("c", np.array([0]), ("z",)), labels="id")
     with pytest.raises(ValueError, match="got labels='names'; allowed are disjoint, id and name"):
         join(one, one, labels="names")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="got every=1; allowed are whole numbers from 2"):
-        hold_out(one, 1)
+    for every in (1, 2.5, "abc"):
+        with pytest.raises(ValueError, match=f"got every={every!r}; allowed are whole numbers from 2"):
+            hold_out(one, every)  # type: ignore[arg-type]
     with pytest.raises(LabelError, match=r"got class 2; allowed are 0\.\.1"):
         one_against_rest(many, 2)

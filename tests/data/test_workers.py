@@ -112,10 +112,20 @@ def test_everything_can_be_said(photographs: Path) -> None:
     loader = loader_of(photographs, num_workers=0, prefetch_factor=7, persistent_workers=True)
     assert (loader.num_workers, loader.prefetch_factor, loader.persistent_workers) == (0, None, False)
     assert not loader_of(photographs, num_workers=5).persistent_workers
-    with pytest.raises(ValueError, match="got prefetch_factor=0; allowed are whole numbers from 1"):
-        get_datamodule("digits", prefetch_factor=0)
-    with pytest.raises(ValueError, match="got num_workers=-1; allowed are whole numbers from 0, and None"):
-        get_datamodule("digits", num_workers=-1)
+
+
+@pytest.mark.parametrize("value", ["abc", 1.5, True, -1])
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [
+        ("batch_size", "from 1$"),
+        ("num_workers", "from 0, and None to choose one"),
+        ("prefetch_factor", "from 1, and None for 2"),
+    ],
+)
+def test_they_are_whole_numbers(name: str, value: Any, allowed: str) -> None:
+    with pytest.raises(ValueError, match=f"got {name}={value!r}; allowed are whole numbers {allowed}"):
+        get_datamodule("digits", **{name: value})
 
 
 def probe() -> ProbeNetwork:

@@ -198,6 +198,15 @@ def test_two_embeddings_by_a_loader_are_one(case: str) -> None:
         assert relative(by_loader, whole) < 1e-9
 
 
+@pytest.mark.parametrize("item", [N, -N - 1])
+def test_a_sampler_of_another_dataset_is_refused(item: int) -> None:
+    for options in ({"sampler": [0, item]}, {"batch_sampler": [[0, 1], [item]]}):
+        with pytest.raises(
+            IndexError, match=f"yields item {item} of a dataset of {N}; give a sampler for this"
+        ):
+            drawn(**options)
+
+
 # --- the rest of a loader --------------------------------------------------------------------------------------
 
 

@@ -87,6 +87,29 @@ def test_a_datamodules_hooks_count_by_all_three_ways(kind: Any) -> None:
     same_as_by_hand(tracker.embedding, module)
 
 
+def test_a_datamodule_that_asks_its_trainer_for_more_than_the_stage() -> None:
+    """Where it makes its loader, as ours do, it sees that there is none."""
+
+    class Workers(Staged):
+        def train_dataloader(self) -> DataLoader[Any]:
+            workers = self.trainer.num_devices if self.trainer else 0
+            self.options["num_workers"] = workers - workers
+            return super().train_dataloader()
+
+    class Warming(Plain):
+        def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+            return batch[0] * self.trainer.current_epoch, batch[1]  # type: ignore[union-attr]
+
+    expected = embed([(x.double(), y) for x, y in by_hand()], small_probe(), progress=False, **EXACT)
+    assert relative(ours().embed(Workers(ITEMS), progress=False), expected) < 1e-6
+    warming = Warming(ITEMS)
+    with pytest.raises(
+        AttributeError, match=r"asks for self.trainer.current_epoch, but there is no Trainer here"
+    ):
+        ours().embed(warming, progress=False)
+    assert warming.trainer is None
+
+
 def same_as_by_hand(found: Embedding | None, module: Somebodys) -> None:
     assert found is not None
     probe = ProbeNetwork.from_module(copy_network(module.net), input_size=(1, 8, 8))
@@ -164,6 +187,6 @@ def test_hooks_that_make_something_else_of_a_batch_are_refused(run: str) -> None
         def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
             return {"image": batch[0]}
 
-    message = "on_after_batch_transfer makes a batch of 8 items into a dict of image.*needed is"
+    message = "on_after_batch_transfer makes a batch of 6 items into a dict of image.*needed is"
     with pytest.raises(TypeError, match=message):
         run_module(ours(), Dicts(ITEMS), run)

@@ -221,12 +221,13 @@ def test_the_defaults_are_those_of_a_data_loader() -> None:
     assert (options.num_workers, options.pin_memory, options.collate_fn) == (0, False, default_collate)
 
 
-@pytest.mark.parametrize("batch_size", [0, -1])
-def test_a_batch_holds_an_image(batch_size: int) -> None:
-    with pytest.raises(ValueError, match=f"batch_size={batch_size}"):
+@pytest.mark.parametrize("batch_size", [0, -1, "abc", 2.5, True])
+def test_a_batch_holds_an_image(batch_size: Any) -> None:
+    with pytest.raises(ValueError, match=f"batch_size={batch_size!r}; it is a number of images"):
         LoaderOptions(batch_size=batch_size)
 
 
-def test_workers_are_counted_from_zero() -> None:
-    with pytest.raises(ValueError, match="num_workers=-1"):
-        LoaderOptions(num_workers=-1)
+@pytest.mark.parametrize("workers", [-1, "abc", 1.5, None])
+def test_workers_are_counted_from_zero(workers: Any) -> None:
+    with pytest.raises(ValueError, match=f"num_workers={workers!r}; use 0"):
+        LoaderOptions(num_workers=workers)

@@ -178,7 +178,7 @@ def test_targets_that_are_no_numbers_of_one_shape(targets: Any) -> None:
         (torch.zeros(3, 4, 4), r"a Tensor of shape \(3, 4, 4\)"),
         ((torch.zeros(3, 4, 4),), "a tuple of 1"),
         ((torch.zeros(3, 4, 4), 1, "path"), "a tuple of 3"),
-        ({"image": 1, "label": 2}, "a dict"),
+        ({"image": 1, "label": 2}, "a dict of image, label"),
         (Image.new("RGB", (2, 2)), "a Image"),
     ],
     ids=["tensor", "one", "three", "dict", "image"],

@@ -15,6 +15,7 @@ from scipy.stats import spearmanr
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from t2v_lightning import Embedding
+from t2v_lightning.embedding.summary import summarise
 from t2v_lightning.functional.distances import pdist
 from t2v_lightning.report import print_table, task_names, write_report
 from t2v_lightning.report.comparison import compare
@@ -155,6 +156,21 @@ def test_tasks_are_shown_by_the_measure_of_their_likelihood() -> None:
         assert [line[titles.index(header)] for line in lines] == cells
         assert header == "accuracy" or "accuracy" not in titles
     assert '"measure":"R^2","accuracy":-0.5,"accuracy_text":"-0.500"' in build_page(compare(ages))
+
+
+def test_a_regression_of_the_first_version_is_shown_by_what_its_losses_say() -> None:
+    """It kept 1 - squared error under the name of accuracy."""
+    head = {"method": "adam", "accuracy": -79.0, "loss": 40.0, "constant_loss": 100.0}
+    noise = {"epochs": 2, "num_samples": 9, "beta": 1e-7, "kl": 5.0, "loss": 51.0, "accuracy": -99.0}
+    old = embeddings(
+        *("ages", "depths"), likelihood="gaussian", head=head, variational={**noise, "cross_entropy": 50.0}
+    )
+    titles, *lines = text_rows(task_rows(old, pdist(old)))
+    assert [line[titles.index("R^2")] for line in lines] == ["0.600", "0.600"]
+    assert [line[titles.index("under noise")] for line in lines] == ["0.500", "0.500"]
+    summary = summarise(old[0])
+    assert "adam: R^2 0.600, loss 40" in summary
+    assert "under noise | R^2 0.500, cross-entropy 50" in summary
 
 
 def test_names_of_any_length_do_not_lose_the_distance() -> None:

@@ -67,3 +67,38 @@ def test_two_processes_give_the_embedding_of_one(folder: Path, case: str) -> Non
             assert together.stderr is not None
             assert alone.stderr is not None
             np.testing.assert_allclose(together.stderr, alone.stderr, rtol=1e-6, atol=1e-9 * alone.norm)
+
+
+ONE_OFF = """
+import sys
+import torch
+from pytorch_lightning import Trainer
+from torch.utils.data import DataLoader
+torch.set_num_threads(1)
+sys.path[:0] = [{tests!r}]
+from small_probe import small_probe, striped
+from t2v_lightning import Task2Vec
+
+class OneOff(list):
+    targets = [number % 3 for number in range(30)]
+
+images = [image for image, _ in striped(30)]
+labels = [label + (number == {item}) for number, label in enumerate(OneOff.targets)]
+data = DataLoader(OneOff(zip(images, labels)), batch_size=4)
+trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", precision="64-true", logger=False,
+                  enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+trainer.fit(Task2Vec(small_probe(), head="lbfgs"), data)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rank", "item"), [(0, 22), (1, 25)])
+def test_an_item_that_carries_another_label_ends_both_processes(rank: int, item: int, tmp_path: Path) -> None:
+    """The one that reads it says so, and the other does not wait for it."""
+    script = ONE_OFF.replace("{item}", str(item))
+    code, said = run_script(script, tmp_path, check=False)
+    assert code != 0
+    assert (
+        f"[rank{rank}]: ValueError: item {item} of the dataset carries the label 2, but 1 was found" in said
+    )
+    assert "Make them agree, or give a dataset without that list" in said

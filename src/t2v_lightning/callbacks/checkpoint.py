@@ -10,6 +10,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from t2v_lightning.internals import saves_by_the_clock
+from t2v_lightning.phases.options import is_whole
 
 
 class BatchCheckpoint(ModelCheckpoint):
@@ -38,8 +39,8 @@ class BatchCheckpoint(ModelCheckpoint):
         every_n_seconds: float | None = 60.0,
     ) -> None:
         for name, value in {"every_n_batches": every_n_batches, "every_n_seconds": every_n_seconds}.items():
-            if value is not None and not value > 0:
-                raise ValueError(f"{name}={value}; it must be above 0, or None")
+            if value is not None and not ((is_whole(value) or isinstance(value, float)) and value > 0):
+                raise ValueError(f"{name}={value!r}; it must be above 0, or None")
         super().__init__(dirpath, save_top_k=0, enable_version_counter=False)
         self.every_n_batches, self.every_n_seconds = every_n_batches, every_n_seconds
         self._saved_at = 0.0

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -50,8 +49,6 @@ def job_name(config: DictConfig) -> str:
     parts = [name, *(_titles(dataset) if name in _OWN else [])]
     parts += task_id if isinstance(task_id, list) else [] if task_id is None else [task_id]
     parts += [found for found, key in ((method, "task2vec"), (probe, "probe")) if found != _chosen()[key]]
-    if dataset.get("root") is not None:  # wherever the command is given
-        dataset["root"] = os.path.abspath(os.path.expanduser(str(dataset["root"])))
     unusual = {key: value for key, value in flat(settings).items() if value != usual.get(key)}
     if unusual:
         text = json.dumps(unusual, sort_keys=True, default=str)

@@ -1,6 +1,7 @@
 """The folder of a run: what an earlier run left in it, and how this one ended."""
 
 import logging
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,9 +56,11 @@ def deciding_settings(config: DictConfig) -> dict[str, Any]:
     method = METHODS.get(task2vec.get("method"))
     by_steps = (method is not None and method.options.learns) or task2vec.get("target_stderr") is not None
     together = ("batch_size",) if by_steps else ()
-    settings["dataset"] = {
+    dataset = settings["dataset"] = {
         key: value for key, value in settings["dataset"].items() if key in together or key not in _ONLY_SPEED
     }
+    if dataset.get("root") is not None:  # however it is spelled, and wherever the command is given
+        dataset["root"] = os.path.abspath(os.path.expanduser(str(dataset["root"])))
     if by_steps:
         settings["trainer"] = {name: str(config.trainer.get(name, 1)) for name in ("devices", "num_nodes")}
     return {**settings, "precision": str(config.trainer.get("precision", "32-true"))}

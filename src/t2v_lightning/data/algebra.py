@@ -211,8 +211,10 @@ def hold_out(task: Task[Sample], every: int = 5) -> tuple[Task[Sample], Task[Sam
     >>> train.samples, test.samples
     (['a', 'b', 'c', 'd', 'f'], ['e', 'g'])
     """
-    if every < 2:
-        raise ValueError(f"got every={every}; allowed are whole numbers from 2, so that train keeps samples")
+    if type(every) is not int or every < 2:
+        raise ValueError(
+            f"got every={every!r}; allowed are whole numbers from 2, so that train keeps samples"
+        )
     classes = task.labels if task.labels.ndim == 1 else np.zeros(len(task), dtype=np.int64)
     is_test = np.zeros(len(task), dtype=bool)
     for members in (np.flatnonzero(classes == number) for number in np.unique(classes)):

@@ -61,8 +61,8 @@ class TaskDataModule(LightningDataModule):
 
     Raises:
         UnknownTaskError: `task_id` is out of range.
-        ValueError: `batch_size` or `prefetch_factor` is below 1, `num_workers` is below 0, or `on_error` is neither
-            `"raise"` nor `"skip"`.
+        ValueError: `batch_size` or `prefetch_factor` is no whole number from 1, `num_workers` none from 0, or
+            `on_error` is neither `"raise"` nor `"skip"`.
     """
 
     name: str
@@ -98,16 +98,9 @@ class TaskDataModule(LightningDataModule):
         persistent_workers: bool = False,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"got batch_size={batch_size}; allowed are whole numbers from 1")
-        if num_workers is not None and num_workers < 0:
-            raise ValueError(
-                f"got num_workers={num_workers}; allowed are whole numbers from 0, and None to choose one"
-            )
-        if prefetch_factor is not None and prefetch_factor < 1:
-            raise ValueError(
-                f"got prefetch_factor={prefetch_factor}; allowed are whole numbers from 1, and None for 2"
-            )
+        _check_whole("batch_size", batch_size, 1)
+        _check_whole("num_workers", num_workers, 0, "to choose one")
+        _check_whole("prefetch_factor", prefetch_factor, 1, "for 2")
         if on_error not in ("raise", "skip"):
             raise ValueError(f"got on_error={on_error!r}; allowed are raise and skip")
         self.root = None if root is None else Path(root).expanduser()
@@ -226,6 +219,15 @@ class TaskDataModule(LightningDataModule):
             pin_memory=to_cuda if self.pin_memory is None else self.pin_memory,
             collate_fn=collate_images,
         )
+
+
+def _check_whole(name: str, value: Any, lowest: int, none: str | None = None) -> None:
+    """Raises unless it is a whole number that is large enough; `none` says what None is for where that is allowed."""
+    if value is None and none:
+        return
+    if type(value) is not int or value < lowest:
+        also = f", and None {none}" if none else ""
+        raise ValueError(f"got {name}={value!r}; allowed are whole numbers from {lowest}{also}")
 
 
 class FileDataModule(TaskDataModule):

@@ -3,13 +3,13 @@
 import html
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from t2v_lightning.embedding.comparable import in_words
 from t2v_lightning.embedding.value import Embedding
-from t2v_lightning.functional.likelihood import LIKELIHOODS
+from t2v_lightning.functional.likelihood import LIKELIHOODS, Likelihood
 
 _LONGEST_LIST = 160
 """Most characters of the list of class names."""
@@ -64,6 +64,31 @@ def summarise(embedding: Embedding, seconds: Mapping[str, float] | None = None) 
     }
     shown = [[name, str(value)] for name, value in rows.items() if value not in (None, "")]
     return markdown_table([embedding.task_name or "task", ""], shown)
+
+
+def measured(meta: Mapping[str, Any], part: Literal["head", "variational"]) -> float | None:
+    """The accuracy, R^2 or whatever the likelihood measures a fit by, of the head or under noise; None if unknown.
+
+    It follows from the losses where these are recorded, as the first version kept another number of a regression.
+
+    >>> fit = {"accuracy": -79.0, "loss": 40.0, "constant_loss": 100.0}
+    >>> measured({"likelihood": "gaussian", "head": fit}, "head")
+    0.6
+    """
+    head, fit = (found if isinstance(found := meta.get(name), dict) else {} for name in ("head", part))
+    accuracy, loss, guess = (
+        fit.get("accuracy"),
+        fit.get("cross_entropy", fit.get("loss")),
+        head.get("constant_loss"),
+    )
+    if accuracy is None or not (isinstance(loss, float) and isinstance(guess, float)):
+        return accuracy
+    return likelihood_of(meta).measured(accuracy, loss, guess)
+
+
+def likelihood_of(meta: Mapping[str, Any]) -> Likelihood:
+    """The likelihood that an embedding records; softmax where it records none that is known."""
+    return LIKELIHOODS.get(str(meta.get("likelihood")), LIKELIHOODS["softmax"])
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str = "") -> str:
@@ -126,7 +151,7 @@ def _head(meta: Mapping[str, Any]) -> str:
     if not head:
         return ""
     return (
-        f"{head['method']}: {_accuracy(meta, head)}, loss {head['loss']:.4g}, "
+        f"{head['method']}: {_measured(meta, 'head')}, loss {head['loss']:.4g}, "
         f"where a constant guess has {head['constant_loss']:.4g}"
     )
 
@@ -136,15 +161,15 @@ def _under_noise(meta: Mapping[str, Any]) -> str:
     if not noise:
         return ""
     return (
-        f"{_accuracy(meta, noise)}, cross-entropy {noise['cross_entropy']:.4g}, where a constant guess has "
+        f"{_measured(meta, 'variational')}, cross-entropy {noise['cross_entropy']:.4g}, where a constant guess has "
         f"{meta['head']['constant_loss']:.4g}; with beta times KL {noise['beta'] * noise['kl']:.4g} the loss is "
         f"{noise['loss']:.4g}"
     )
 
 
-def _accuracy(meta: Mapping[str, Any], fit: Mapping[str, Any]) -> str:
-    likelihood = LIKELIHOODS.get(str(meta.get("likelihood")), LIKELIHOODS["softmax"])
-    return likelihood.describe_accuracy(fit["accuracy"])
+def _measured(meta: Mapping[str, Any], part: Literal["head", "variational"]) -> str:
+    number = measured(meta, part)
+    return "" if number is None else likelihood_of(meta).describe_accuracy(number)
 
 
 def _entries(embedding: Embedding) -> str:

@@ -134,7 +134,14 @@ def as_pair(item: Any, number: int) -> tuple[Any, Any]:
         return item[0], item[1]
     shape = f" of shape {tuple(item.shape)}" if isinstance(item, Tensor) else ""
     length = f" of {len(item)}" if isinstance(item, (tuple, list)) else ""
+    remedy = "return the label along with the image"
+    if isinstance(item, Mapping):
+        length = f" of {', '.join(map(str, item))}"
+        remedy = (
+            "give a dataset whose __getitem__ takes both out of the dict, such as (item['image'], item['label']); "
+            "get_datamodule('hf', ...) reads those of Hugging Face"
+        )
     raise TypeError(
         f"item {number} of the dataset is a {type(item).__name__}{shape}{length}, not a pair (image, target); a task "
-        "is a labelled dataset: return the label along with the image"
+        f"is a labelled dataset: {remedy}"
     )

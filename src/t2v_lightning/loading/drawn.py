@@ -35,6 +35,7 @@ def drawn_items(loader: DataLoader[Any]) -> list[int] | None:
 
     Raises:
         TypeError: the sampler can be read only once, or does not yield numbers of items.
+        IndexError: it yields items that the dataset does not have.
     """
     size = len(loader.dataset)  # type: ignore[arg-type]
     batches: Any = loader.batch_sampler
@@ -120,12 +121,18 @@ def _draw(sampler: Any, name: str, size: int, batches: bool) -> set[int] | None:
     limit = len(sampler) if hasattr(sampler, "__len__") else 10 * size + 10_000
     entries = iter(sampler)
     try:
-        drawn = {int(item) % size for entry in islice(entries, limit) for item in _items(entry, batches)}
+        drawn = {int(item) for entry in islice(entries, limit) for item in _items(entry, batches)}
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"{name} does not yield numbers of items ({error}); give one that does, or a Subset of the dataset"
         ) from error
-    return None if not hasattr(sampler, "__len__") and next(entries, None) is not None else drawn
+    if beyond := [item for item in drawn if not -size <= item < size]:
+        raise IndexError(
+            f"{name} yields item {beyond[0]} of a dataset of {size}; give a sampler for this dataset"
+        )
+    if not hasattr(sampler, "__len__") and next(entries, None) is not None:
+        return None
+    return {item % size for item in drawn}
 
 
 def _items(entry: Any, batches: bool) -> Iterator[Any]:

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from t2v_lightning.functional.inputs import (
     transform,
 )
 from t2v_lightning.loading.dataset import Batch
+from t2v_lightning.loading.relabelling import check_relabelling
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class BatchHooks:
 
     def __init__(self, owners: Sequence[Any], labels: Tensor) -> None:
         having = {name: [owner for owner in owners if is_overridden(name, owner)] for name in _NAMES}
-        self.hooks = {name: getattr(found[0], name) for name, found in having.items() if found}
+        self.hooks = {name: found[0] for name, found in having.items() if found}
         self.labels = labels
 
     def __bool__(self) -> bool:
@@ -52,12 +52,15 @@ class BatchHooks:
 
         Raises:
             TypeError: it does not return (inputs, ...) with one sample for each position.
+            ValueError: it joins, parts or mixes labels.
         """
         inputs, positions = batch
         if name not in self.hooks:
             return (to(inputs, rest[0]), positions) if name == "transfer_batch_to_device" else batch
         labels = self.labels[positions.cpu() % len(self.labels)].to(device_of(inputs))
-        changed = self.hooks[name]([inputs, labels], *rest)
+        given = [transform(Tensor.clone, inputs), labels.clone()]  # as a hook may write into what it is given
+        with _as_in_training(self.hooks[name]):
+            changed = getattr(self.hooks[name], name)(given, *rest)
         inputs = changed[0] if isinstance(changed, (tuple, list)) and changed else None
         try:
             fits = length(transform(lambda tensor: tensor, inputs)) == len(positions)
@@ -68,6 +71,8 @@ class BatchHooks:
                 f"{name} makes a batch of {len(positions)} items into a {type(changed).__name__} of "
                 f"{describe(changed)}; needed is (inputs, targets), with one sample for each item"
             )
+        if len(changed) == 2:
+            check_relabelling(name, labels, changed[1])
         return detach(inputs), positions
 
     def __call__(self, batch: Batch, device: torch.device) -> Batch:
@@ -79,7 +84,7 @@ class BatchHooks:
     def try_out(self, batch: Batch, device: torch.device) -> tuple[Inputs, bool]:
         """The inputs that the hooks make of a batch, and whether they make others of it the next time."""
         with isolate_rng(include_cuda=False):
-            first, second = (self((transform(Tensor.clone, batch[0]), batch[1]), device)[0] for _ in range(2))
+            first, second = (self(batch, device)[0] for _ in range(2))
         pairs = zip(tensors_in(first), tensors_in(second), strict=True)
         return first, not all(a.shape == b.shape and torch.equal(a, b) for a, b in pairs)
 
@@ -95,18 +100,27 @@ def warn_random_hooks(hooks: BatchHooks, random: bool) -> None:
 
 
 @contextmanager
-def as_in_training(source: Any) -> Iterator[None]:
-    """Without a Trainer, hooks of a datamodule that ask `self.trainer` for the stage are told that it is training."""
-    alone = isinstance(source, LightningDataModule) and source.trainer is None
-    if alone and any(is_overridden(name, source) for name in _NAMES):
-        stages = dict.fromkeys(
-            ("validating", "sanity_checking", "testing", "predicting", "evaluating"), False
-        )
-        source.trainer = SimpleNamespace(training=True, world_size=1, global_rank=0, **stages)
-    else:
-        alone = False
+def _as_in_training(owner: Any) -> Iterator[None]:
+    """Without a Trainer, a hook of a datamodule that asks `self.trainer` for the stage is told that it is training."""
+    if not isinstance(owner, LightningDataModule) or owner.trainer is not None:
+        yield
+        return
+    owner.trainer = _Training()  # type: ignore[assignment]
     try:
         yield
     finally:
-        if alone:
-            source.trainer = None
+        owner.trainer = None
+
+
+class _Training:
+    """What a Trainer in training would say of itself."""
+
+    training = True
+    validating = sanity_checking = testing = predicting = evaluating = False
+    world_size, global_rank = 1, 0
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"a hook of the datamodule asks for self.trainer.{name}, but there is no Trainer here; embed the data by "
+            "Trainer.fit(Task2Vec(...), datamodule=...)"
+        )

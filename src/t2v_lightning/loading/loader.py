@@ -14,6 +14,7 @@ from t2v_lightning.functional.inputs import Inputs, describe, length, transform
 from t2v_lightning.internals import end_workers
 from t2v_lightning.loading.dataset import Batch
 from t2v_lightning.loading.forkserver import CannotSend, Parcel, as_it_is, begin_worker, forking_may_hang
+from t2v_lightning.loading.relabelling import check_relabelling
 from t2v_lightning.loading.sampler import ShardedSampler
 
 log = logging.getLogger(__name__)
@@ -33,10 +34,10 @@ class LoaderOptions:
     collate_fn: Callable[[list[Any]], Any] = field(default=default_collate)
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size={self.batch_size}; a batch holds at least one image")
-        if self.num_workers < 0:
-            raise ValueError(f"num_workers={self.num_workers}; use 0 (load in this process) or more")
+        if type(self.batch_size) is not int or self.batch_size < 1:
+            raise ValueError(f"batch_size={self.batch_size!r}; it is a number of images, at least one")
+        if type(self.num_workers) is not int or self.num_workers < 0:
+            raise ValueError(f"num_workers={self.num_workers!r}; use 0 (load in this process) or more")
 
 
 class Reader:
@@ -176,6 +177,7 @@ class _Collate:
         return transform(lambda tensor: tensor, default_collate(singles)), positions
 
     def _by_user(self, items: list[tuple[Any, Any, int]]) -> Inputs:
+        own = [target for _, target, _ in items]
         batch = self.collate([(inputs, target) for inputs, target, _ in items])
         inputs = batch[0] if isinstance(batch, (tuple, list)) and batch else None
         try:
@@ -188,4 +190,6 @@ class _Collate:
                 f"{describe(batch)}; needed are (inputs, targets), where inputs are a float tensor of images, or a "
                 "dict or tuple of tensors, with one sample for each item. Or pass the dataset instead of the loader"
             )
+        if len(batch) == 2:
+            check_relabelling("the loader's collate function", own, batch[1])
         return inputs

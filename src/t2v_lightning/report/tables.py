@@ -16,7 +16,7 @@ from rich.text import Text
 
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.embedding.run_folder import whole_file
-from t2v_lightning.functional.likelihood import LIKELIHOODS
+from t2v_lightning.embedding.summary import likelihood_of, measured
 from t2v_lightning.report.comparison import task_names
 
 NAMES = ("task", "family", "nearest")
@@ -35,8 +35,8 @@ def task_rows(embeddings: Sequence[Embedding], matrix: NDArray[np.float64]) -> l
     rows = []
     for number, (name, embedding) in enumerate(zip(task_names(embeddings), embeddings, strict=True)):
         meta, nearest = embedding.meta, int(apart[number].argmin())
-        likelihood = LIKELIHOODS.get(str(meta.get("likelihood")), LIKELIHOODS["softmax"])
-        accuracy, under_noise = _accuracy(meta.get("head")), _accuracy(meta.get("variational"))
+        likelihood = likelihood_of(meta)
+        accuracy, under_noise = _finite(measured(meta, "head")), _finite(measured(meta, "variational"))
         rows.append(
             {
                 "name": name,
@@ -101,10 +101,6 @@ def write_csv(matrix: NDArray[np.float64], names: Sequence[str], path: Path) -> 
         writer = csv.writer(file)
         writer.writerow(["task", *names])
         writer.writerows([name, *row] for name, row in zip(names, matrix.tolist(), strict=True))
-
-
-def _accuracy(fit: Any) -> float | None:
-    return _finite(fit.get("accuracy")) if isinstance(fit, dict) else None
 
 
 def _measured(row: dict[str, Any], key: str, named: bool) -> str:

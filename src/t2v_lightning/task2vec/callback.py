@@ -19,8 +19,9 @@ from t2v_lightning.embedding import Embedding
 from t2v_lightning.functional.distances import DISTANCES, pdist
 from t2v_lightning.functional.inputs import Inputs, take, transform
 from t2v_lightning.functional.likelihood import get_likelihood
-from t2v_lightning.loading.hooks import BatchHooks, as_in_training, warn_random_hooks
+from t2v_lightning.loading.hooks import BatchHooks, warn_random_hooks
 from t2v_lightning.loading.random_transforms import warn_random_transforms
+from t2v_lightning.loading.relabelling import check_relabelling
 from t2v_lightning.loading.selection import check_map_style
 from t2v_lightning.loading.targets import stored_targets, targets_of_items
 from t2v_lightning.loading.users import dataset_of, loader_options, one_loader
@@ -105,9 +106,9 @@ class Task2VecCallback(Callback):
             self._images = images = self._find_images(trainer)
             kind = get_likelihood(self.options.get("likelihood") or images.likelihood)
             images.targets = targets_of_items(images, kind)
+            images.check_labels()
             warn_random_transforms(images.source)
-            with as_in_training(images.owner):
-                plan = self._plan(trainer, pl_module)
+            plan = self._plan(trainer, pl_module)
             warn_random_hooks(plan.hooks, plan.random_hooks)
             layers = plan.layers
         if self.embedding is not None and self.embedding.layers != layers:
@@ -118,7 +119,7 @@ class Task2VecCallback(Callback):
         epoch = trainer.current_epoch
         if (epoch + 1) % self.every_n_epochs:
             return
-        with _apart(), as_in_training(self._images.owner):
+        with _apart():
             plan = self._plan(trainer, pl_module)
             embedding = run_plan(plan, pl_module.device, rank=trainer.global_rank)
         embedding.meta["epoch"] = epoch
@@ -200,6 +201,14 @@ class _Images:
     def __len__(self) -> int:
         return len(self.source)
 
+    def check_labels(self) -> None:
+        """Raises ValueError if the collate function joins, parts or mixes the labels of a few items."""
+        few = min(8, len(self), loader_options(self.loader).batch_size)
+        pairs = [self.source[len(self) * k // few] for k in range(few)]
+        if all(map(_is_labelled, pairs)):
+            own = [label for _, label in pairs]
+            check_relabelling("the loader's collate function", own, self.loader.collate_fn(pairs)[1])
+
     def __getitem__(self, item: int) -> tuple[Inputs, Any]:
         pair = self.source[item]
         batch = self.loader.collate_fn([pair])
@@ -209,8 +218,11 @@ class _Images:
                 f"the loader's collate function makes a {type(batch).__name__} where (images, targets) is "
                 "needed; pass Task2VecCallback(dataset=...), a dataset of (image, label)"
             )
-        labelled = isinstance(pair, (tuple, list)) and len(pair) == 2
-        return take(batch[0], 0), pair[1] if labelled else batch[1][0]
+        return take(batch[0], 0), pair[1] if _is_labelled(pair) else batch[1][0]
+
+
+def _is_labelled(item: Any) -> bool:
+    return isinstance(item, (tuple, list)) and len(item) == 2
 
 
 @contextmanager

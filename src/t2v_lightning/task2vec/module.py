@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from t2v_lightning.callbacks.progress import EmbedProgress
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.functional.likelihood import LikelihoodName, get_likelihood
-from t2v_lightning.loading.hooks import as_in_training, warn_random_hooks
+from t2v_lightning.loading.hooks import warn_random_hooks
 from t2v_lightning.loading.loader import LoaderOptions
 from t2v_lightning.loading.random_transforms import warn_random_transforms
 from t2v_lightning.loading.selection import check_map_style, select_images
@@ -207,7 +207,7 @@ class Task2Vec(LightningFit):
             batch_size=loading.batch_size if batch_size is None else batch_size,
             num_workers=loading.num_workers if num_workers is None else num_workers,
         )
-        with torch.inference_mode(False), as_in_training(dataset):
+        with torch.inference_mode(False):
             self.plan = plan = self.prepare(dataset, loading)
             with EmbedProgress() if progress else nullcontext() as bar:
                 self.embedding = run_plan(plan, where, bar)

@@ -197,7 +197,7 @@ class Plan:
         known = None if of_probe is None else transform
         first: Inputs = IndexedDataset(self.dataset.dataset, self.selection.chosen, known)[0][0]
         if self.hooks:
-            few = self.reader.batch_of(range(min(8, len(self.dataset))))
+            few = self.reader.batch_of(range(min(8, len(self.dataset), self.reader.options.batch_size)))
             inputs, self.random_hooks = self.hooks.try_out(few, self.probe.head.weight.device)
             first = take(inputs, 0)
         size = self.probe.input_size

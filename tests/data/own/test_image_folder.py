@@ -114,6 +114,8 @@ def test_links_to_folders_are_followed_and_loops_are_not(
     ):
         (root / link).symlink_to(target, target_is_directory=True)
     (elsewhere / "back").symlink_to(elsewhere, target_is_directory=True)
+    for link in ("cow", "dog/gone"):
+        (root / link).symlink_to(tmp_path / "unplugged", target_is_directory=True)
     datamodule = opened(root=root, test_every=99)
     images = files(datamodule.load_task("train")) + files(datamodule.load_task("test"))
     assert sorted(images) == [
@@ -121,6 +123,15 @@ def test_links_to_folders_are_followed_and_loops_are_not(
         "dog/more/deep/5.png",
     ]  # fmt: skip
     assert "left out links to folders that are there already (6), such as" in caplog.text
+    assert "left out links that lead nowhere (2), such as dog/gone" in caplog.text
+
+
+def test_a_link_to_an_image_that_is_gone_is_an_error_that_names_it(tmp_path: Path) -> None:
+    draw(tmp_path, "cat/1.png", "dog/2.png")
+    (tmp_path / "dog" / "1.png").symlink_to(tmp_path / "gone.png")
+    dataset = opened(root=tmp_path, test_every=99).train_dataset
+    with pytest.raises(MissingDataError, match=r"dog/1\.png does not exist"):
+        [dataset[n] for n in range(len(dataset))]
 
 
 def test_hidden_folders_never_count_and_what_pillow_reads_does(

@@ -129,6 +129,8 @@ def _images(folder: Path, left_out: dict[str, list[str]]) -> list[str]:
             if not entry.is_dir():
                 if _is_image(entry.name, suffixes):
                     found.append(entry.path)
+                elif _leads_nowhere(entry):
+                    left_out.setdefault("links that lead nowhere", []).append(entry.path)
                 elif not _is_hidden(entry.name):
                     left_out.setdefault("files that are no images", []).append(entry.path)
             elif _is_hidden(entry.name):
@@ -141,13 +143,19 @@ def _images(folder: Path, left_out: dict[str, list[str]]) -> list[str]:
 
 
 def _note_beside(folder: Path, left_out: dict[str, list[str]]) -> None:
-    """Note images that lie beside the folders of the classes, and hidden folders there."""
+    """Note what lies beside the folders of the classes: images, hidden folders, and links that lead nowhere."""
     suffixes = image_suffixes()
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if entry.is_dir() and _is_hidden(entry.name):
+        if _leads_nowhere(entry):
+            left_out.setdefault("links that lead nowhere", []).append(entry.path)
+        elif entry.is_dir() and _is_hidden(entry.name):
             left_out.setdefault("hidden folders", []).append(entry.path)
         elif not entry.is_dir() and _is_image(entry.name, suffixes):
             left_out.setdefault("images beside the folders of classes", []).append(entry.path)
+
+
+def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
+    return entry.is_symlink() and not os.path.exists(entry.path) and not _is_hidden(entry.name)
 
 
 def _is_hidden(name: str) -> bool:

@@ -85,6 +85,7 @@ class HuggingFace(TaskDataModule):
         check_label_options(likelihood, unlabelled)
         self._likelihood, self.unlabelled = likelihood, unlabelled
         self._splits: dict[str, Any] | None = None
+        self._labelled: dict[str, Task[Any]] = {}
         super().__init__(root, task_id, **options)
 
     @property
@@ -154,6 +155,11 @@ class HuggingFace(TaskDataModule):
             ) from error
 
     def _split_task(self, splits: dict[str, Any], name: str) -> Task[Any]:
+        if name not in self._labelled:  # once, as it says which images it leaves out
+            self._labelled[name] = self._read_labels(splits, name)
+        return self._labelled[name]
+
+    def _read_labels(self, splits: dict[str, Any], name: str) -> Task[Any]:
         part = splits[name]
         column = self._label_column(part.features)
         title = f"Split {name!r} of dataset {self.task_name!r}, column {column!r}"
