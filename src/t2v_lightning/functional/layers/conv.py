@@ -9,6 +9,7 @@ from t2v_lightning.functional.layers.base import Call, LayerRule, NoisyLayer
 from t2v_lightning.functional.layers.conv_forms import (
     gram_cost,
     gram_squares,
+    narrow_squares,
     patches,
     positions,
     shifted_squares,
@@ -16,9 +17,9 @@ from t2v_lightning.functional.layers.conv_forms import (
 from t2v_lightning.functional.layers.conv_geometry import Geometry, geometry_of
 from t2v_lightning.functional.layers.cost_model import (
     blocks,
+    depthwise_form,
     gram_is_cheaper,
     sample_by_sample,
-    shifted_is_cheaper,
 )
 from t2v_lightning.functional.layers.matrix import matrix_squares
 from t2v_lightning.functional.layers.noise_statistic import floored_square_sum
@@ -69,8 +70,10 @@ class ConvRule(Convolution, NoisyLayer):
             return matrix_squares(positions(a[:, :, ::rows, ::columns]), positions(grad))
         if geometry.is_patching:
             return matrix_squares(patches(a, grad, geometry), positions(grad))
-        if geometry.groups == channels == filters and shifted_is_cheaper(outputs, geometry.volume, a.device):
-            return shifted_squares(a, grad, geometry)
+        if geometry.groups == channels == filters:
+            form = depthwise_form(geometry.kernel[1], a.device)
+            if form != "whole":
+                return (shifted_squares if form == "shifted" else narrow_squares)(a, grad, geometry)
         direct_cost = outputs * channels * geometry.volume * filters
         if geometry.groups == 1 and gram_is_cheaper(gram_cost(a, grad, geometry), direct_cost):
             return gram_squares(a, grad, geometry)

@@ -12,7 +12,7 @@ memory comfortably allows.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -43,9 +43,24 @@ def channels_last_is_faster(device: torch.device) -> bool:
     return runs_on_cpu(device)
 
 
-def shifted_is_cheaper(positions: int, kernel: int, device: torch.device) -> bool:
-    """Depthwise: whether shifted products beat one small convolution backward pass per sample."""
-    return not runs_on_cpu(device) or positions <= 49 or (positions <= 196 and kernel >= 25)
+DepthwiseForm = Literal["shifted", "narrow", "whole"]
+
+
+def depthwise_form(width: int, device: torch.device) -> DepthwiseForm:
+    """How depthwise kernels of that many columns are measured: see `conv_forms`, or "whole" as other convolutions."""
+    if not runs_on_cpu(device):
+        return "shifted"
+    return "narrow" if width > 3 else "whole"
+
+
+def narrow_widths(width: int) -> list[int]:
+    """Widths, of 2 or 3 columns, into which a depthwise kernel of 4 columns or more is cut.
+
+    On a CPU the gradient of a depthwise kernel of up to 3 columns, however high, takes a tenth of the time that one
+    of 5 or 7 columns takes (oneDNN has a kernel of its own for the former; for one column only at stride 1).
+    """
+    count = -(-width // 3)
+    return [(width + i) // count for i in range(count)]
 
 
 def blocks(samples: int, numbers: int, device: torch.device, least: int = 1) -> Iterator[Any]:
