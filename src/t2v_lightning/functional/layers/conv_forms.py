@@ -24,6 +24,12 @@ def patches(a: Tensor, g: Tensor, geometry: Geometry) -> Tensor:
     return grid.flatten(3).flatten(1, 2)
 
 
+def unfolded(a: Tensor, geometry: Geometry) -> Tensor:
+    """The patches that any convolution reads: [N, H' W', C * kernel]."""
+    numbers = (geometry.kernel, geometry.dilation, geometry.padding, geometry.stride)
+    return F.unfold(a, *map(tuple, numbers)).mT
+
+
 def _padded(a: Tensor, geometry: Geometry) -> Tensor:
     """[N, C, H, W] -> [N, H, W, C] with the padding."""
     rows, columns = geometry.padding
