@@ -1,15 +1,17 @@
 """Time of one Fisher pass over the time of one plain training step (forward + backward in all weights).
 
-    python benchmarks/speed.py [--threads 1] [--rounds 5] [--networks resnet34,resnet50] [--peers]
+    python benchmarks/speed.py [--threads 1] [--rounds 5] [--networks resnet34,resnet50] [--squares auto,4,16] [--peers]
 
 Everything is timed in one process, interleaved: each round times every method once, in turn, and what is
 printed is the median over rounds. On a CPU the time is the process's CPU time, which other processes disturb
 less than wall time; on a GPU it is wall time between synchronisations. Columns:
 
 - step: milliseconds of the plain step in the usual memory layout;
-- fisher / step: the Fisher pass over that; the second figure is over the plain step in channels-last;
+- fisher / step: the Fisher pass with exact squares over that; the second figure is over the plain step in
+  channels-last;
 - limit / step: the Fisher pass without its squares, that is forward + activation gradients of the same network
   in the same arrangement, which no method of this kind can undercut;
+- auto, 4, ...: the Fisher pass with squares sketched that way, over the plain step;
 - backpack, vmap: peers, where they run (`--peers`; BackPACK's DiagGGNMC with one sample, and vmap(grad)).
 """
 
@@ -19,6 +21,7 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from unittest.mock import patch
 
 import torch
@@ -27,6 +30,7 @@ from torch import Tensor, nn
 from t2v_lightning import get_probe
 from t2v_lightning.functional.engine.per_sample import PerSampleFisher
 from t2v_lightning.functional.layers import RULES
+from t2v_lightning.functional.layers.sketch import Sketch, Squares
 from t2v_lightning.functional.likelihood import cotangents, get_likelihood
 
 NETWORKS = {
@@ -100,7 +104,15 @@ def backpack_diag(network: nn.Module, x: Tensor, y: Tensor) -> Callable[[], obje
     return run
 
 
-def bench(name: str, batch: int, rounds: int, peers: bool, device: torch.device, dtype: torch.dtype) -> None:
+def bench(
+    name: str,
+    batch: int,
+    rounds: int,
+    squares: list[Squares],
+    peers: bool,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> None:
     torch.manual_seed(0)
     probe = get_probe(name, num_classes=10, weights="DEFAULT" if name == "efficientnet_lite0" else None).to(
         device
@@ -110,8 +122,9 @@ def bench(name: str, batch: int, rounds: int, peers: bool, device: torch.device,
     engine = PerSampleFisher(probe, x, prefix=probe.layer_prefix)
     softmax = get_likelihood("softmax")
 
-    def fisher_pass() -> None:
-        engine(x, lambda outputs: cotangents(outputs, softmax))
+    def fisher_pass(squares: Squares = "exact") -> None:
+        sketch = Sketch.of(squares, 0, torch.arange(batch, device=device))
+        engine(x, lambda outputs: cotangents(outputs, softmax), sketch)
 
     last: dict[str, Callable[[], object]] = {
         "step": plain_step(copy.deepcopy(probe), x, y),
@@ -122,7 +135,7 @@ def bench(name: str, batch: int, rounds: int, peers: bool, device: torch.device,
         ),
         "limit": without_squares(fisher_pass),
         "fisher": fisher_pass,
-    }
+    } | {str(kind): partial(fisher_pass, kind) for kind in squares}
     if peers:
         for peer, make in (("vmap", vmap_grad), ("backpack", backpack_diag)):
             try:
@@ -144,6 +157,8 @@ def bench(name: str, batch: int, rounds: int, peers: bool, device: torch.device,
     fisher = f"{median['fisher'] / step:6.2f} / {median['fisher'] / median['step cl']:4.2f}"
     line = f"{name:28s} {batch:3d}  {1000 * step:8.0f}  {fisher}"
     line += f"  {median['limit'] / step:6.2f}"
+    for kind in squares:
+        line += f"  {median[str(kind)] / step:6.2f}"
     for peer in ("vmap", "backpack"):
         line += f"  {median[peer] / step:8.2f}" if peer in median else f"  {'-':>8s}"
     print(line, flush=True)
@@ -156,6 +171,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--networks", default=",".join(NETWORKS))
+    parser.add_argument("--squares", default="auto", help="ways to sketch, with commas")
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", type=int, help="instead of each network's own")
@@ -163,13 +179,16 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     dtype = torch.bfloat16 if options.bf16 else torch.float32
-    titles = {"step ms": 8, "fisher/step": 13, "limit": 6, "vmap": 8, "backpack": 8}
+    squares: list[Squares] = ["auto" if kind == "auto" else int(kind) for kind in options.squares.split(",")]
+    titles = {"step ms": 8, "fisher/step": 13, "limit": 6}
+    titles |= {str(kind): 6 for kind in squares} | {"vmap": 8, "backpack": 8}
     print(f"{'network':28s} {'N':>3s}  " + "  ".join(f"{title:>{width}s}" for title, width in titles.items()))
     for name in options.networks.split(","):
         bench(
             name,
             options.batch or NETWORKS.get(name, 16),
             options.rounds,
+            squares,
             options.peers,
             torch.device(options.device),
             dtype,

@@ -7,6 +7,7 @@ from t2v_lightning.functional import inputs
 from t2v_lightning.functional.engine.per_sample import PerSampleFisher
 from t2v_lightning.functional.engine.usage import Include, check_include
 from t2v_lightning.functional.inputs import Inputs, tensors_in
+from t2v_lightning.functional.layers.sketch import Sketch, Squares, check_squares
 from t2v_lightning.functional.likelihood import (
     LikelihoodName,
     Sampling,
@@ -27,6 +28,7 @@ def filterwise_fisher(
     targets: Tensor | None = None,
     passes: int = 1,
     include: Include = "weights",
+    squares: Squares = "exact",
 ) -> dict[str, Tensor]:
     r"""Diagonal Fisher information of each filter, summed over the samples.
 
@@ -48,6 +50,8 @@ def filterwise_fisher(
         targets: labels for "empirical": int64 [N] (softmax) or [N, C].
         passes: random vectors per sample for "sign" and "categorical".
         include: "weights", "weights+norm" or "all".
+        squares: of the gradients: "exact", "auto" (unbiased estimates where they are faster) or a number of columns;
+            see `functional.layers.sketch`.
 
     Returns:
         layer name -> [filters] in float64.
@@ -63,6 +67,7 @@ def filterwise_fisher(
     family = get_likelihood(likelihood)
     check_sampling(sampling, passes)
     check_include(include)
+    check_squares(squares)
     samples = inputs.length(x)
     if samples == 0:
         raise ValueError("x is empty; pass at least one sample")
@@ -80,10 +85,13 @@ def filterwise_fisher(
         )
     seed = (
         int(torch.randint(2**62, (), generator=generator, device=generator.device if generator else None))
-        if sampling in ("sign", "categorical")
+        if sampling in ("sign", "categorical") or squares != "exact"
         else 0
     )
     engine = PerSampleFisher(model, x, include=include, prefix=getattr(model, "layer_prefix", ""))
-    values = engine(x, lambda f: cotangents(f, family, sampling, passes=passes, seed=seed, targets=targets))
+    sketch = Sketch.of(squares, seed, torch.arange(samples, device=inputs.device_of(x)))
+    values = engine(
+        x, lambda f: cotangents(f, family, sampling, passes=passes, seed=seed, targets=targets), sketch
+    )
     total = weights.to(values.device, torch.float64) @ values.double()
     return {name: total[where] for name, where in engine.layers.items()}

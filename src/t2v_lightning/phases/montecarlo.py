@@ -17,6 +17,7 @@ from t2v_lightning.functional.fisher_sums import (
     new_sums,
 )
 from t2v_lightning.functional.inputs import Inputs, device_of
+from t2v_lightning.functional.layers.sketch import Sketch
 from t2v_lightning.functional.likelihood import cotangents, get_likelihood
 from t2v_lightning.loading.selection import Selection
 from t2v_lightning.phases.base import AllReduce, LogMetrics, MethodPhase, Metrics, State, one_process
@@ -125,6 +126,7 @@ class MonteCarloPhase(MethodPhase):
                 "include": options.include,
                 "sampling": options.sampling,
                 "passes": options.passes,
+                "squares": options.squares,
                 "target_stderr": options.target_stderr,
                 "samples": int(total.samples),
                 "relative_stderr": total.relative_stderr,
@@ -156,6 +158,7 @@ class MonteCarloPhase(MethodPhase):
                     index=index,
                     targets=targets,
                 ),
+                Sketch.of(self.options.squares, self.seed, index),
             )
 
     def shared_state(self) -> State:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 from t2v_lightning.functional.engine.usage import Include, check_include
+from t2v_lightning.functional.layers.sketch import Squares, check_squares
 from t2v_lightning.functional.likelihood import Sampling, check_sampling
 
 HeadMethod = Literal["adam", "lbfgs", "keep"]
@@ -71,6 +72,8 @@ class MonteCarloOptions:
         passes: random vectors per image.
         target_stderr: stop once the relative standard error is that small; None sees all images.
         include: "weights", "weights+norm" or "all".
+        squares: "exact", "auto" (unbiased estimates where they are faster) or a number of columns; see
+            `functional.layers.sketch`.
 
     Raises:
         ValueError, TypeError: an option is out of range.
@@ -88,12 +91,14 @@ class MonteCarloOptions:
     passes: int = 1
     target_stderr: float | None = None
     include: Include = "weights"
+    squares: Squares = "exact"
 
     def __post_init__(self) -> None:
         if not is_whole(self.passes):
             raise TypeError(f"passes must be a whole number, got {self.passes!r}")
         check_sampling(self.sampling, self.passes)
         check_include(self.include)
+        check_squares(self.squares)
         if self.target_stderr is not None and not (
             is_number(self.target_stderr) and 0 < self.target_stderr < 1
         ):

@@ -32,10 +32,10 @@ def test_convolutions(case: str, form: str, monkeypatch: pytest.MonkeyPatch) -> 
     check(Flat(kind(4, 8, **options), nn.Tanh(), x=x), x)
 
 
-@pytest.mark.parametrize("shifted", [True, False])
+@pytest.mark.parametrize("form", ["shifted", "narrow", "whole"])
 @pytest.mark.parametrize("case", [name for name in CONVOLUTIONS if "2d depthwise" in name])
-def test_depthwise_convolutions(case: str, shifted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conv, "shifted_is_cheaper", lambda *_: shifted)
+def test_depthwise_convolutions(case: str, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conv, "depthwise_form", lambda *_: form)
     monkeypatch.setattr(cost_model, "CPU_BLOCK", 1)
     kind, options, shape = CONVOLUTIONS[case]
     x = torch.randn(3, *shape, dtype=torch.float64)

@@ -51,6 +51,10 @@ CONVOLUTIONS: dict[str, tuple[type[nn.Module], dict[str, Any], tuple[int, ...]]]
     "2d depthwise": (nn.Conv2d, {"kernel_size": 3, "padding": 1, "groups": 4}, (4, 9, 8)),
     "2d depthwise 5x5": (nn.Conv2d, {"kernel_size": 5, "padding": 2, "groups": 4}, (4, 9, 8)),
     "2d depthwise 7x7": (nn.Conv2d, {"kernel_size": 7, "padding": 3, "groups": 4}, (4, 9, 8)),
+    "2d depthwise 7x6, strides": (
+        nn.Conv2d, {"kernel_size": (7, 6), "padding": (3, 1), "stride": (2, 3), "groups": 4}, (4, 9, 8)),
+    "2d depthwise 5x5 dilated": (
+        nn.Conv2d, {"kernel_size": 5, "padding": 3, "dilation": (1, 2), "groups": 4}, (4, 9, 8)),
     "2d depthwise stride 2": (nn.Conv2d, {"kernel_size": 3, "padding": 1, "stride": 2, "groups": 4}, (4, 9, 8)),
     "2d depthwise dilated": (nn.Conv2d, {"kernel_size": 3, "padding": 2, "dilation": 2, "groups": 4}, (4, 9, 8)),
     "2d same": (nn.Conv2d, {"kernel_size": 3, "padding": "same"}, (4, 7, 6)),

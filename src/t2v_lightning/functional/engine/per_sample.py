@@ -16,6 +16,7 @@ from t2v_lightning.functional.engine.trace import inspect_network
 from t2v_lightning.functional.engine.usage import Include, Usage, check_include, layer_name, why_left_out
 from t2v_lightning.functional.engine.vmap_fallback import fallback_squares
 from t2v_lightning.functional.inputs import Inputs
+from t2v_lightning.functional.layers.sketch import Sketch
 from t2v_lightning.internals import inner_module
 
 
@@ -104,12 +105,15 @@ class PerSampleFisher:
         return partial(self.prepared, part)
 
     @torch.inference_mode(False)  # a Trainer's validation runs in inference mode
-    def __call__(self, x: Inputs, vectors: Callable[[Tensor], Iterable[Tensor]]) -> Tensor:
+    def __call__(
+        self, x: Inputs, vectors: Callable[[Tensor], Iterable[Tensor]], sketch: Sketch | None = None
+    ) -> Tensor:
         """Sum over vectors v of the squared gradients of <v, f(x_n)>, averaged within each filter.
 
         Args:
             x: inputs [N, ...].
             vectors: gives the vectors [N, C] from the network's outputs [N, C].
+            sketch: estimates the squares without bias instead, where that is faster; None computes them.
 
         Returns:
             [N, D], float32, or float64 for a network in float64.
@@ -120,7 +124,7 @@ class PerSampleFisher:
         """
         x = inputs.detach(x)
         self.prepared.refresh()
-        recording = Recording(self._weights, self.prepared, inputs.length(x), self.size)
+        recording = Recording(self._weights, self.prepared, inputs.length(x), self.size, sketch)
         with (
             frozen(self.model),
             torch.enable_grad(),

@@ -16,6 +16,7 @@ from t2v_lightning.functional.engine.row_order import RowOrder
 from t2v_lightning.functional.engine.usage import Usage, layer_name
 from t2v_lightning.functional.inputs import Inputs
 from t2v_lightning.functional.layers import RULES, Call, LayerRule, filter_means
+from t2v_lightning.functional.layers.sketch import Sketch
 from t2v_lightning.internals import version_of, view_base
 
 
@@ -73,6 +74,7 @@ class Recording:
         prepared: the network.
         samples: N.
         size: D, the length of the vector.
+        sketch: how squares are sketched; None keeps them exact.
 
     Attributes:
         values: float32 or float64 [N, D], sums of squares over the backward passes so far.
@@ -81,15 +83,21 @@ class Recording:
     values: Tensor
 
     def __init__(
-        self, weights: Mapping[Tensor, MeasuredWeight], prepared: PreparedNetwork, samples: int, size: int
+        self,
+        weights: Mapping[Tensor, MeasuredWeight],
+        prepared: PreparedNetwork,
+        samples: int,
+        size: int,
+        sketch: Sketch | None = None,
     ) -> None:
         self.weights, self.prepared = weights, prepared
-        self.samples, self.size = samples, size
+        self.samples, self.size, self.sketch = samples, size, sketch
         self._uses: Counter[str] = Counter()
         self._shared: dict[
             str, Tensor
         ] = {}  # gradients of weights with several uses, which add up before the square
         self._last = False
+        self._draw = 0
 
     def forward(self, x: Inputs) -> Tensor:
         """The network's outputs [N, C], with their graph.
@@ -127,6 +135,7 @@ class Recording:
                 self.values[:, weight.entries] += filter_means(
                     gradient, weight.usage.filter_dim, weight.usage.filter_groups
                 )
+        self._draw += 1
 
     def _call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A torch function call of the forward pass; the output of a measured layer is hooked."""
@@ -161,12 +170,17 @@ class Recording:
             if self._last:
                 use.call = None
             if weight.usage.used_once:
-                squares = rule.squares(call, g, self.samples)
+                squares = self._squares(weight.name, rule, call, g)
                 values = self.values[:, weight.entries]
                 values += squares if use.factor is None else squares * use.factor
             else:
                 gradient = rule.per_sample(call, g, self.samples)
                 self._shared[weight.name] = self._shared.get(weight.name, 0) + gradient
+
+    def _squares(self, name: str, rule: LayerRule, call: Call, grad: Tensor) -> Tensor:
+        if self.sketch is None:
+            return rule.squares(call, grad, self.samples)
+        return self.sketch.squares(rule, call, grad, self.samples, name, self._draw)
 
 
 class _Tie(torch.autograd.Function):

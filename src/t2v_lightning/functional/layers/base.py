@@ -48,6 +48,19 @@ class LayerRule(ABC):
         """Groups of inputs that have filters of their own under the same index; 1 but for transposed convolutions."""
         return 1
 
+    def channels(self, call: Call) -> tuple[int, int]:
+        """Input channels of a filter, which `sketched` may add up, and groups of them; (1, 1) if there are none."""
+        return 1, 1
+
+    def sketched(self, call: Call, sums: Tensor) -> Call:
+        """The call with r sums of its input channels in their place, and a weight of that shape.
+
+        Args:
+            call: of a layer with such channels.
+            sums: [N * m, groups, r, channels], the coefficients; see `functional.layers.sketch`.
+        """
+        raise NotImplementedError
+
     @abstractmethod
     def gradients(self, call: Call, grad: Tensor) -> Tensor:
         """Gradient of every row in the weight: [N * m, *weight.shape] from output gradients [N * m, ...]."""

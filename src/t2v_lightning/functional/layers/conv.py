@@ -9,16 +9,19 @@ from t2v_lightning.functional.layers.base import Call, LayerRule, NoisyLayer
 from t2v_lightning.functional.layers.conv_forms import (
     gram_cost,
     gram_squares,
+    narrow_squares,
     patches,
     positions,
     shifted_squares,
+    unfolded,
 )
 from t2v_lightning.functional.layers.conv_geometry import Geometry, geometry_of
 from t2v_lightning.functional.layers.cost_model import (
     blocks,
+    depthwise_form,
     gram_is_cheaper,
     sample_by_sample,
-    shifted_is_cheaper,
+    unfolding_is_cheaper,
 )
 from t2v_lightning.functional.layers.matrix import matrix_squares
 from t2v_lightning.functional.layers.noise_statistic import floored_square_sum
@@ -28,6 +31,19 @@ class Convolution(LayerRule):
     """y = conv(a, W): the gradient of one sample is that sample's own convolution backward pass."""
 
     transposed: ClassVar[bool]
+
+    def channels(self, call: Call) -> tuple[int, int]:
+        groups = int(call.options.get("groups", 1))
+        return (call.weight.shape[0] // groups if self.transposed else call.weight.shape[1]), groups
+
+    def sketched(self, call: Call, sums: Tensor) -> Call:
+        a, (_, groups, columns, _) = call.input, sums.shape
+        channels = sums @ a.flatten(2).unflatten(1, (groups, -1))
+        if self.transposed:
+            weight = call.weight.unflatten(0, (groups, -1))[:, :columns].flatten(0, 1)
+        else:
+            weight = call.weight[:, :columns]
+        return Call(channels.view(len(a), groups * columns, *a.shape[2:]), weight, call.options)
 
     def gradients(self, call: Call, grad: Tensor) -> Tensor:
         a, geometry = geometry_of(call)
@@ -69,11 +85,16 @@ class ConvRule(Convolution, NoisyLayer):
             return matrix_squares(positions(a[:, :, ::rows, ::columns]), positions(grad))
         if geometry.is_patching:
             return matrix_squares(patches(a, grad, geometry), positions(grad))
-        if geometry.groups == channels == filters and shifted_is_cheaper(outputs, geometry.volume, a.device):
-            return shifted_squares(a, grad, geometry)
+        if geometry.groups == channels == filters:
+            form = depthwise_form(geometry.kernel[1], a.device)
+            if form != "whole":
+                return (shifted_squares if form == "shifted" else narrow_squares)(a, grad, geometry)
         direct_cost = outputs * channels * geometry.volume * filters
-        if geometry.groups == 1 and gram_is_cheaper(gram_cost(a, grad, geometry), direct_cost):
-            return gram_squares(a, grad, geometry)
+        if geometry.groups == 1:
+            if gram_is_cheaper(gram_cost(a, grad, geometry), direct_cost):
+                return gram_squares(a, grad, geometry)
+            if unfolding_is_cheaper(outputs, channels * geometry.volume, a.device):
+                return matrix_squares(unfolded(a, geometry), positions(grad))
         parts = [
             self._backward(a[b], grad[b], call.weight, geometry).flatten(2).square().mean(2)
             for b in blocks(samples, call.weight.numel(), a.device)

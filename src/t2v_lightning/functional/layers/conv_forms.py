@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from t2v_lightning.functional.layers.conv_geometry import Geometry
-from t2v_lightning.functional.layers.cost_model import blocks
+from t2v_lightning.functional.layers.cost_model import blocks, narrow_widths
 from t2v_lightning.functional.layers.matrix import gram_diagonal, matrix_rows
 
 
@@ -22,6 +22,12 @@ def patches(a: Tensor, g: Tensor, geometry: Geometry) -> Tensor:
     cut = a[:, :, : rows * geometry.kernel[0], : columns * geometry.kernel[1]]
     grid: Tensor = cut.unflatten(3, (columns, -1)).unflatten(2, (rows, -1)).permute(0, 2, 4, 1, 3, 5)
     return grid.flatten(3).flatten(1, 2)
+
+
+def unfolded(a: Tensor, geometry: Geometry) -> Tensor:
+    """The patches that any convolution reads: [N, H' W', C * kernel]."""
+    numbers = (geometry.kernel, geometry.dilation, geometry.padding, geometry.stride)
+    return F.unfold(a, *map(tuple, numbers)).mT
 
 
 def _padded(a: Tensor, geometry: Geometry) -> Tensor:
@@ -117,3 +123,32 @@ def shifted_squares(a: Tensor, g: Tensor, geometry: Geometry) -> Tensor:
                 total += (shifted * gb).sum((1, 2)).square()
         parts.append(total)
     return torch.cat(parts) / geometry.volume
+
+
+def narrow_squares(a: Tensor, g: Tensor, geometry: Geometry) -> Tensor:
+    """Depthwise convolutions: the gradient of a few columns of the kernel at a time, all samples' channels in one call.
+
+    Args and result as in `shifted_squares`.
+    """
+    rows, columns = geometry.padding
+    parts = []
+    for b in blocks(len(a), a[0].numel() // 4, a.device):
+        x = F.pad(a[b].permute(2, 3, 0, 1), (0, 0, 0, 0, columns, columns, rows, rows)).flatten(2)
+        gradient = _one_sample(g[b].permute(2, 3, 0, 1).flatten(2))
+        total, left = g.new_zeros(x.shape[2]), 0
+        for width in narrow_widths(geometry.kernel[1]):
+            reach = (g.shape[3] - 1) * geometry.stride[1] + (width - 1) * geometry.dilation[1] + 1
+            seen = _one_sample(x[:, left : left + reach].contiguous())
+            kernel = g.new_empty(len(total), 1, geometry.kernel[0], width)
+            total += torch.ops.aten.convolution_backward(
+                gradient, seen, kernel, None, geometry.stride, [0, 0], geometry.dilation, False, [0, 0], len(total),
+                [False, True, False],
+            )[1].flatten(1).square().sum(1)  # fmt: skip
+            left += width * geometry.dilation[1]
+        parts.append(total.view(-1, g.shape[1]))
+    return torch.cat(parts) / geometry.volume
+
+
+def _one_sample(x: Tensor) -> Tensor:
+    """[H, W, C] -> [1, C, H, W] in channels-last; the order of the steps gives the strides that oneDNN looks for."""
+    return x[None].permute(0, 3, 1, 2)

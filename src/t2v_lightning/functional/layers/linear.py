@@ -16,6 +16,13 @@ class LinearRule(LayerRule, NoisyLayer):
     functions: ClassVar = (F.linear,)
     arguments: ClassVar = ("input", "weight", "bias")
 
+    def channels(self, call: Call) -> tuple[int, int]:
+        return call.weight.shape[1], 1
+
+    def sketched(self, call: Call, sums: Tensor) -> Call:
+        rows = call.input.reshape(len(sums), -1, call.input.shape[-1])
+        return Call((sums[:, 0] @ rows.mT).mT, call.weight[:, : sums.shape[2]], call.options)
+
     def gradients(self, call: Call, grad: Tensor) -> Tensor:
         a, g = (x.reshape(len(x), -1, x.shape[-1]) for x in (call.input, grad))
         return g.mT @ a
