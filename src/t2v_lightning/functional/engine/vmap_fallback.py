@@ -13,7 +13,6 @@ from t2v_lightning.functional.engine.norm_calls import call_function
 from t2v_lightning.functional.engine.side_effects import SideEffects
 from t2v_lightning.functional.engine.usage import Usage
 from t2v_lightning.functional.inputs import Inputs
-from t2v_lightning.functional.layers import filter_means
 from t2v_lightning.functional.layers.cost_model import blocks
 
 
@@ -70,5 +69,5 @@ def fallback_squares(
             rows = [alone(inputs.take(samples, n), v) for n, v in enumerate(weights)]
             gradients = {name: torch.stack([row[name] for row in rows]) for name in parameters}
         for name, gradient in gradients.items():
-            parts[name].append(filter_means(gradient, usages[name].filter_dim, usages[name].filter_groups))
+            parts[name].append(usages[name].filter_means(gradient))
     return {name: torch.cat(rows) for name, rows in parts.items()}
