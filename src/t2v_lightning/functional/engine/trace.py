@@ -38,7 +38,8 @@ def inspect_network(model: nn.Module, x: Inputs, effects: SideEffects) -> dict[s
     """Usage of every parameter of `model`, from forward passes over the first sample of x.
 
     Raises:
-        ValueError: the samples of a batch influence each other, or the output does not have one row per sample.
+        ValueError: the samples of a batch influence each other, the output does not have one row per sample, or the
+            network hides from the trace what it computes from a parameter.
     """
     one = inputs.transform(lambda tensor: tensor[:1].detach(), x)
     other = unlike(one)
@@ -59,6 +60,12 @@ def inspect_network(model: nn.Module, x: Inputs, effects: SideEffects) -> dict[s
             "dropout, or batch statistics), so there are no per-sample gradients; call model.eval() first"
         )
     _find_hidden_uses(model, one, equal.usages, effects)
+    for name, parameter in model.named_parameters():
+        if parameter in effects.used and equal.usages[name] == Usage():
+            raise ValueError(
+                f"the first forward pass uses {name!r} and later ones do not: the network keeps what it computes from "
+                "it where it cannot be found; keep it in an attribute of a module, or compute it in every pass"
+            )
     return equal.usages
 
 
