@@ -14,7 +14,7 @@ from t2v_lightning.functional.engine.recording import MeasuredWeight, Recording
 from t2v_lightning.functional.engine.side_effects import SideEffects
 from t2v_lightning.functional.engine.trace import inspect_network
 from t2v_lightning.functional.engine.usage import Include, Usage, check_include, layer_name, why_left_out
-from t2v_lightning.functional.engine.vmap_fallback import fallback_squares
+from t2v_lightning.functional.engine.vmap_fallback import Fallback
 from t2v_lightning.functional.inputs import Inputs
 from t2v_lightning.internals import inner_module
 
@@ -38,6 +38,7 @@ class PerSampleFisher:
         left_out: name of each parameter that is not measured -> why.
         fallback: name of each measured parameter without a closed form -> how it is used. Those
             go through `functional.engine.vmap_fallback`, which costs about another pass.
+        slow: why those are measured one sample after the other, which takes long; None if they are not.
         prepared: the network arranged for speed; its `notes` say where that was not possible.
 
     Raises:
@@ -98,6 +99,8 @@ class PerSampleFisher:
         folds = find_folds(model, example, usages, effects)
         unmeasured = {name: fold for name, fold in folds.items() if fold.norm_weight not in self._entries}
         self.prepared = PreparedNetwork(model, unmeasured, example, effects)
+        self._automatic = Fallback(model, self.fallback, example, effects) if self.fallback else None
+        self.slow = self._automatic and self._automatic.slow
 
     def features(self, part: Callable[..., Tensor]) -> Callable[[Inputs], Tensor]:
         """A part of the network, without gradients and with the arranged weights of `PreparedNetwork`."""
@@ -130,15 +133,12 @@ class PerSampleFisher:
             outputs = recording.forward(x)
             for vector, last in _with_last(vectors(outputs.detach())):
                 recording.backward(outputs, vector, last)
-                if self.fallback:
-                    self._add_fallback(recording.values, x, vector)
+                if self._automatic is not None:
+                    with torch.autocast(vector.device.type, enabled=False):
+                        squares = self._automatic.squares(x, vector)
+                    for name, of_filters in squares.items():
+                        recording.values[:, self._entries[name]] += of_filters
         return recording.values
-
-    def _add_fallback(self, values: Tensor, x: Inputs, vector: Tensor) -> None:
-        with torch.autocast(values.device.type, enabled=False):
-            squares = fallback_squares(self.model, self.fallback, x, vector, self.prepared.effects)
-        for name, of_filters in squares.items():
-            values[:, self._entries[name]] += of_filters
 
 
 def _with_last(vectors: Iterable[Tensor]) -> Iterator[tuple[Tensor, bool]]:
