@@ -95,4 +95,7 @@ class Fallback:
                         product, list(values.values()), allow_unused=True, materialize_grads=True
                     )
                 )
-        return {name: torch.stack(column) for name, column in zip(parameters, zip(*rows), strict=True)}
+        return {
+            name: torch.stack(column)
+            for name, column in zip(parameters, zip(*rows, strict=True), strict=True)
+        }
