@@ -82,7 +82,7 @@ def test_callbacks_that_change_weights_are_refused(name: str) -> None:
 
 def test_a_callback_that_watches_the_loss_of_each_batch_is_refused() -> None:
     module = Task2Vec(small_probe(double=False), head=QUICK)
-    with pytest.raises(ValueError, match="^SpikeDetection does not go with Task2Vec: it watches the loss"):
+    with pytest.raises(ValueError, match=r"^SpikeDetection does not go with Task2Vec: it watches the loss"):
         quietly(callbacks=[SpikeDetection()]).fit(module, DataLoader(task(double=False), batch_size=5))
     assert module.embedding is None
 

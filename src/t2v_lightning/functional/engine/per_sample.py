@@ -101,6 +101,8 @@ class PerSampleFisher:
         self.prepared = PreparedNetwork(model, unmeasured, example, effects)
         self._automatic = Fallback(model, self.fallback, example, effects) if self.fallback else None
         self.slow = self._automatic and self._automatic.slow
+        # their normalisations are out of the reach of `norm_calls`, so that they must not get a batch of one
+        self._scripted = any(isinstance(m, torch.jit.ScriptModule) for m in model.modules())
 
     def features(self, part: Callable[..., Tensor]) -> Callable[[Inputs], Tensor]:
         """A part of the network, without gradients and with the arranged weights of `PreparedNetwork`."""
@@ -122,6 +124,9 @@ class PerSampleFisher:
                 input in place, or calls its layers more or less often than for the example.
         """
         x = inputs.detach(x)
+        if self._scripted and inputs.length(x) == 1:
+            twice = self(inputs.concatenate((x, x)), lambda f: (torch.cat([v, v]) for v in vectors(f[:1])))
+            return twice[:1]
         self.prepared.refresh()
         recording = Recording(self._weights, self.prepared, inputs.length(x), self.size)
         with (
