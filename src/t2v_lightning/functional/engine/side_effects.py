@@ -56,7 +56,9 @@ class SideEffects:
         versions = _versions(one)
         with Intercept(partial(_note_uses, set(model.parameters()), self.used)):
             found = _after_a_pass(model, one, held, held)
-        self.writes = _versions(one) != versions
+        # what is written through `.data` or NumPy does not count as a version
+        same = all(map(torch.equal, tensors_in(one), tensors_in(first)))
+        self.writes = _versions(one) != versions or not same
         kept = [key for key, value in held.items() if _holds_tensors(value) and _same(found.get(key), value)]
         emptied = _emptied(model, first, held, kept)
         start = held | emptied
