@@ -127,3 +127,11 @@ def test_hooks_are_gone_and_random_numbers_untouched(images: Tensor) -> None:
     backbone, head, _ = split_head(net, images)
     assert torch.equal(torch.get_rng_state(), before)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in [*backbone.modules(), head])
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules")
+def test_lazy_layers_get_their_weights() -> None:
+    net = nn.Sequential(nn.LazyConv2d(6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LazyLinear(4))
+    backbone, head, _ = split_head(net, torch.randn(2, 3, 8, 8))
+    assert head.in_features == 6
+    assert backbone(torch.randn(2, 3, 8, 8)).shape == (2, 6)

@@ -180,4 +180,4 @@ def test_weights_without_closed_form_are_named_in_the_log(caplog: pytest.LogCapt
         assert not caplog.messages
         fisher_of_filters(probe, 0, "all")
     (message,) = caplog.messages
-    assert message.startswith("no closed form for backbone.class_token, backbone.encoder.pos_embedding;")
+    assert message.startswith("no closed form for class_token, encoder.pos_embedding;")

@@ -12,6 +12,7 @@ from pytorch_lightning.callbacks import (
     BaseFinetuning,
     EMAWeightAveraging,
     ModelPruning,
+    SpikeDetection,
     StochasticWeightAveraging,
     Timer,
     WeightAveraging,
@@ -76,6 +77,13 @@ def test_callbacks_that_change_weights_are_refused(name: str) -> None:
     module = Task2Vec(small_probe(double=False), "variational", head=QUICK)
     with pytest.raises(ValueError, match=f"^{name} does not go with Task2Vec: it changes weights"):
         quietly(callbacks=[CALLBACKS[name]()]).fit(module, DataLoader(task(double=False), batch_size=5))
+    assert module.embedding is None
+
+
+def test_a_callback_that_watches_the_loss_of_each_batch_is_refused() -> None:
+    module = Task2Vec(small_probe(double=False), head=QUICK)
+    with pytest.raises(ValueError, match=r"^SpikeDetection does not go with Task2Vec: it watches the loss"):
+        quietly(callbacks=[SpikeDetection()]).fit(module, DataLoader(task(double=False), batch_size=5))
     assert module.embedding is None
 
 

@@ -38,7 +38,9 @@ def filterwise_fisher(
 
     and a filter's entry is the mean of :math:`F_\theta` over the filter's weights (Achille et al., *Task2Vec*,
     ICCV 2019, section 3). Gradients are squared per sample, never for a batch. A filter is an index of
-    the weight's dimension 0 (dimension 1 for transposed convolutions); biases and the head are left out.
+    the weight's dimension 0 (dimension 1 for transposed convolutions); biases and the head are left out. A parameter
+    [experts, ...] that stacks several weights, used as `F.linear(x, experts[0])`, `x @ experts[0]` or `x @ experts`,
+    has the filters of the first, then those of the second, and so on.
 
     Args:
         model: maps [N, ...] to outputs [N, C]; in eval mode if it has BatchNorm or dropout. Left untouched.

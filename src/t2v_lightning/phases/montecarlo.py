@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from t2v_lightning.functional.engine.per_sample import PerSampleFisher
-from t2v_lightning.functional.engine.usage import Include
+from t2v_lightning.functional.engine.usage import Include, layer_name
 from t2v_lightning.functional.fisher_sums import (
     FisherEstimate,
     add_over_processes,
@@ -192,10 +192,17 @@ def fisher_of_filters(
     )
     for note in engine.prepared.notes:
         logger.info(note)
-    if engine.fallback:
+    layers = ", ".join(layer_name(name, probe.layer_prefix) for name in engine.fallback)
+    if engine.slow:
+        logger.warning(
+            "no closed form for %s, and automatic differentiation goes image by image, which is slow, as the network "
+            "does not run inside torch.func.vmap: %s",
+            layers,
+            engine.slow,
+        )
+    elif engine.fallback:
         logger.info(
-            "no closed form for %s; automatic differentiation one sample at a time measures them, at about the "
-            "cost of another pass",
-            ", ".join(engine.fallback),
+            "no closed form for %s; automatic differentiation measures them, at about the cost of another pass",
+            layers,
         )
     return engine

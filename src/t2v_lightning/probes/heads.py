@@ -6,13 +6,15 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from t2v_lightning.functional import inputs
 from t2v_lightning.functional.inputs import Inputs
+from t2v_lightning.probes.network_copy import copy_network
 
 
 @dataclass
@@ -41,7 +43,8 @@ def split_head(module: nn.Module, batch: Inputs) -> tuple[nn.Module, nn.Linear, 
 
     The head is the Linear layer whose output is the network's output in a forward pass in eval mode without
     gradients. It is replaced by `nn.Identity`; a second pass makes sure that `head(backbone(images))` equals the
-    network's output. The state of the random number generator and the network's hooks are restored.
+    network's output. Both are passes of a copy that shares the weights, so what the network keeps between passes (a
+    table that it computes once, say) is as before, and so is the state of the random number generator.
 
     Args:
         module: the network; changed in place and left in eval mode.
@@ -51,38 +54,45 @@ def split_head(module: nn.Module, batch: Inputs) -> tuple[nn.Module, nn.Linear, 
         (backbone, head, dotted path of the head in the backbone).
 
     Raises:
+        TypeError: the network cannot be copied.
         ValueError: the network fails on this batch, or its output does not come straight from one call of a
             Linear layer on [N, P]; the message says what was found.
     """
     module.eval()
-    kind = type(module).__name__
     with torch.no_grad(), _restored_rng(inputs.device_of(batch)):
-        try:
-            output, calls = _record_calls(module, batch)
-        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-            raise ValueError(
-                f"{kind} failed on {_size_of(batch)}: {_reason(error)}\n"
-                "Pass an input_size=(channels, height, width) that it accepts, or an example= of other inputs"
-            ) from error
-        call = _find_head(kind, output, calls)
-        head, name = call.layer, call.name
-        if not isinstance(head, nn.Linear) or not name:
-            raise ValueError(f"{kind} is only a head; there is no backbone to measure")
-        for path in [n for n, m in module.named_modules(remove_duplicate=False) if m is head]:
-            module.set_submodule(path, nn.Identity())
-        try:
-            again = head(inputs.call(module, inputs.transform(Tensor.clone, batch)))
-        except (RuntimeError, AttributeError, TypeError) as error:
-            raise ValueError(
-                f"{kind} does not run without its head {name!r}: besides calling it, forward uses the layer's "
-                f"attributes or its output's shape ({error})"
-            ) from error
-        if again.shape != output.shape or not torch.allclose(again, output, 1e-3, 1e-5, equal_nan=True):
-            raise ValueError(
-                f"the output of {kind} is not that of its last Linear layer {name!r}, but is changed in "
-                "place afterwards; let forward return the layer's output (logits)"
-            )
-    return module, head, name
+        if any(map(is_lazy, module.parameters())):  # the first pass makes the weights of lazy layers
+            _run(module, batch)
+        name = _find_head(copy_network(module, keep_hooks=True, share_weights=True), batch)
+    return module, _take_out(module, name), name
+
+
+def _find_head(module: nn.Module, batch: Inputs) -> str:
+    """The dotted path of the head; it is taken out of this module for the second pass."""
+    kind = type(module).__name__
+    output, calls = _run(module, batch)
+    name = _maker_of(kind, output, calls)
+    head = _take_out(module, name)
+    try:
+        again = head(inputs.call(module, inputs.transform(Tensor.clone, batch)))
+    except (RuntimeError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"{kind} does not run without its head {name!r}: besides calling it, forward uses the layer's "
+            f"attributes or its output's shape ({error})"
+        ) from error
+    if again.shape != output.shape or not torch.allclose(again, output, 1e-3, 1e-5, equal_nan=True):
+        raise ValueError(
+            f"the output of {kind} is not that of its last Linear layer {name!r}, but is changed in "
+            "place afterwards; let forward return the layer's output (logits)"
+        )
+    return name
+
+
+def _take_out(module: nn.Module, name: str) -> nn.Linear:
+    """Puts `nn.Identity` in the place of the head, under all of its names."""
+    head = cast(nn.Linear, module.get_submodule(name))
+    for path in [n for n, m in module.named_modules(remove_duplicate=False) if m is head]:
+        module.set_submodule(path, nn.Identity())
+    return head
 
 
 def _size_of(batch: Inputs) -> str:
@@ -96,6 +106,17 @@ def _reason(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not frame.filename.startswith(torch.__path__[0])]
     return str(error) or f"{type(error).__name__} in `{own[-1].line}`"
+
+
+def _run(module: nn.Module, batch: Inputs) -> tuple[Any, list[_Call]]:
+    """The output of a pass, and the layers that it called."""
+    try:
+        return _record_calls(module, batch)
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+        raise ValueError(
+            f"{type(module).__name__} failed on {_size_of(batch)}: {_reason(error)}\n"
+            "Pass an input_size=(channels, height, width) that it accepts, or an example= of other inputs"
+        ) from error
 
 
 def _record_calls(module: nn.Module, batch: Inputs) -> tuple[Any, list[_Call]]:
@@ -123,7 +144,8 @@ def _record_calls(module: nn.Module, batch: Inputs) -> tuple[Any, list[_Call]]:
             handle.remove()
 
 
-def _find_head(kind: str, output: Any, calls: list[_Call]) -> _Call:
+def _maker_of(kind: str, output: Any, calls: list[_Call]) -> str:
+    """The dotted path of the Linear layer that made the output."""
     if not isinstance(output, Tensor):
         raise ValueError(
             f"{kind} returns {type(output).__name__}; its forward must return a tensor of logits [N, classes]"
@@ -148,7 +170,9 @@ def _find_head(kind: str, output: Any, calls: list[_Call]) -> _Call:
             f"the head {head.name!r} of {kind} takes {list(head.input_shape)}; it must take one feature "
             "vector per image, [N, features]; pool before it"
         )
-    return head
+    if not head.name:
+        raise ValueError(f"{kind} is only a head; there is no backbone to measure")
+    return head.name
 
 
 def _same_memory(a: Tensor, b: Tensor) -> bool:

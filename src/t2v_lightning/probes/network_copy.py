@@ -14,7 +14,7 @@ Network = TypeVar("Network", bound=nn.Module)
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-def copy_network(network: Network, keep_hooks: bool = False) -> Network:
+def copy_network(network: Network, keep_hooks: bool = False, share_weights: bool = False) -> Network:
     """A deep copy without gradients, trainer or hooks, except PyTorch's own hooks that compute weights.
 
     A hook that the run put on its network would mistake the copy's passes for the run's. The hooks of weight norm,
@@ -24,6 +24,7 @@ def copy_network(network: Network, keep_hooks: bool = False) -> Network:
     Args:
         network: any; not changed.
         keep_hooks: copy all of its hooks too.
+        share_weights: the copy has the network's own parameters and buffers, and all else for itself.
 
     Raises:
         TypeError: it holds something that cannot be copied, such as an open file.
@@ -35,6 +36,8 @@ def copy_network(network: Network, keep_hooks: bool = False) -> Network:
     (1, 0)
     """
     memo: dict[int, Any] = {}  # what `deepcopy` takes in place of a copy of its own, by identity
+    if share_weights:
+        memo = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
     for module in network.modules():
         for tensor in tensors_in(list(vars(module).values())):
             if not tensor.is_leaf:

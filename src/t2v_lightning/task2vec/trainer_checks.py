@@ -6,6 +6,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import (
     BaseFinetuning,
     ModelPruning,
+    SpikeDetection,
     StochasticWeightAveraging,
     WeightAveraging,
 )
@@ -56,6 +57,11 @@ def check_trainer(trainer: pl.Trainer, learns: bool) -> None:
             raise ValueError(
                 f"{type(callback).__name__} does not go with Task2Vec: it changes weights of the network, and an "
                 "embedding is of the weights that the probe came with; leave the callback out"
+            )
+        if isinstance(callback, SpikeDetection):
+            raise ValueError(
+                "SpikeDetection does not go with Task2Vec: it watches the loss of each batch and ends the fit where it "
+                "jumps, and most batches of a fit have no loss; leave the callback out"
             )
     _check_precision(str(trainer.precision), learns)
 

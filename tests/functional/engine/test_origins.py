@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from oracles import network_fisher, relative_error
+from oracles import filter_means, network_fisher, parameter_fisher, relative_error
 from torch import Tensor, nn
 
 from t2v_lightning.functional import filterwise_fisher
@@ -81,17 +81,16 @@ def test_a_mask_of_the_networks_own_leaves_the_closed_form() -> None:
 MADE: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "centred": lambda net, x: F.conv2d(x, net.kernel - net.kernel.mean((1, 2, 3), keepdim=True)),
     "masked": lambda net, x: F.conv2d(x, net.kernel * net.mask),
-    "one of several": lambda net, x: F.linear(x.mean((2, 3)), net.experts[0])[:, :, None, None],
     "masked matrix": lambda net, x: (x.mean((2, 3)) @ (net.matrix * (net.matrix > 0)))[:, :, None, None],
 }
-OF = {"centred": "kernel", "masked": "kernel", "one of several": "experts", "masked matrix": "matrix"}
+OF = {"centred": "kernel", "masked": "kernel", "masked matrix": "matrix"}
 
 
 class Made(nn.Module):
     def __init__(self, how: str) -> None:
         super().__init__()
         self.how = how
-        shape = {"kernel": (4, 2, 3, 3), "experts": (2, 4, 2), "matrix": (2, 4)}[OF[how]]
+        shape = {"kernel": (4, 2, 3, 3), "matrix": (2, 4)}[OF[how]]
         self.register_parameter(OF[how], nn.Parameter(torch.randn(shape)))
         self.register_buffer("mask", (torch.arange(9) % 2).view(3, 3))
         self.shift, self.head = nn.Parameter(torch.randn(1, 4, 1, 1)), nn.Linear(4, 3)
@@ -106,6 +105,58 @@ def test_what_a_layers_weight_is_made_of_is_a_weight_whatever_its_name(how: str)
     expected, got = network_fisher(model, x, [OF[how]]), filterwise_fisher(model, x)
     assert list(got) == [OF[how]]
     assert relative_error(got[OF[how]], expected[OF[how]]) < 1e-10
+
+
+STACKED: dict[str, tuple[tuple[int, ...], int, Callable[[Tensor, Tensor], Tensor]]] = {
+    "linear": ((3, 5, 4), 1, lambda x, w: F.linear(x, w[0]) + F.linear(x, w[2])),
+    "linear, transposed": ((3, 4, 5), 1, lambda x, w: F.linear(x, w[0].T)),
+    "linear, computed": ((3, 5, 4), 1, lambda x, w: F.linear(x, w[0] - w[1].mean())),
+    "linear, all in one": ((3, 5, 4), 1, lambda x, w: F.linear(x, w.flatten(0, 1)).view(-1, 3, 5).sum(1)),
+    "operator": ((3, 4, 5), 1, lambda x, w: x @ w[0] + x @ w[2]),
+    "operator, computed": ((3, 4, 5), 1, lambda x, w: x @ (w[0] - w[1].mean())),
+    "operator, all at once": ((3, 4, 5), 1, lambda x, w: (x @ w).sum(0)),
+    "einsum": ((3, 4, 5), 1, lambda x, w: torch.einsum("ni,io->no", x, w[1])),
+    "one alone": ((1, 4, 5), 1, lambda x, w: (x @ w)[0]),
+    "two stacks": ((2, 3, 5, 4), 2, lambda x, w: F.linear(x, w[0, 1]) + F.linear(x, w[1, 2])),
+    "convolution": ((3, 5, 4, 1), 1, lambda x, w: F.conv1d(x[:, :, None], w[0])[:, :, 0]),
+    "rows of a matrix": ((9, 4), 0, lambda x, w: F.linear(x, w[:5]) + x @ w[4:].T),
+    "kernels as a matrix": ((5, 2, 2, 1), 0, lambda x, w: x @ w.view(5, -1).T),
+}
+"""Shape of a parameter, how many of its dimensions number the weights in it, and a layer with it."""
+
+
+@pytest.mark.parametrize("how", STACKED)
+def test_a_parameter_of_several_weights_has_the_filters_of_each(how: str) -> None:
+    shape, stacked, layer = STACKED[how]
+
+    class Experts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.experts = nn.Linear(4, 4), nn.Parameter(torch.randn(shape))
+            self.head = nn.Linear(5, 3)
+
+        def forward(self, x: Tensor) -> Any:
+            return self.head(torch.tanh(layer(torch.tanh(self.first(x)), self.experts)))
+
+    model, x = Experts().double(), torch.randn(3, 4, dtype=torch.float64)
+    expected = filter_means(parameter_fisher(model, x, model.experts).flatten(0, stacked))
+    assert relative_error(filterwise_fisher(model, x)["experts"], expected) < 1e-10
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_computed_weight_of_a_transposed_convolution_has_its_filters(groups: int) -> None:
+    class Up(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.kernel, self.head = nn.Parameter(torch.randn(2, 3, 3, 3)), nn.Linear(3 * groups, 2)
+
+        def forward(self, x: Tensor) -> Any:
+            y = F.conv_transpose2d(x, self.kernel - self.kernel.mean(), groups=groups)
+            return self.head(torch.tanh(y).mean((2, 3)))
+
+    model, x = Up().double(), torch.randn(3, 2, 4, 4, dtype=torch.float64)
+    expected = filter_means(parameter_fisher(model, x, model.kernel), 1, groups)
+    assert relative_error(filterwise_fisher(model, x)["kernel"], expected) < 1e-10
 
 
 @pytest.mark.parametrize("old", [False, True])

@@ -1,6 +1,7 @@
 """Networks that write into their inputs, or keep what they compute from one pass to the next, against brute force."""
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ class Writes(nn.Module):
     def __init__(self, first: str) -> None:
         super().__init__()
         self.activation = {"silu": nn.SiLU(True), "hardswish": nn.Hardswish(True)}.get(first)
+        self.unseen = first == "unseen"
         self.conv, self.gain, self.head = (
             nn.Conv2d(2, 4, 3),
             nn.Parameter(torch.randn(4, 1, 1)),
@@ -29,7 +31,12 @@ class Writes(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Any:
-        x = x.sub_(0.4).div_(0.3) if self.activation is None else self.activation(x)
+        if self.unseen:
+            x.data.sub_(0.4)  # leaves no trace in the version of x
+        elif self.activation is None:
+            x.sub_(0.4).div_(0.3)
+        else:
+            x = self.activation(x)
         return self.head(torch.tanh(self.conv(x) * self.gain).mean((2, 3)))
 
 
@@ -44,7 +51,7 @@ class Fresh(nn.Module):
         return self.network(x.clone())
 
 
-@pytest.mark.parametrize("first", ["normalise", "silu", "hardswish"])
+@pytest.mark.parametrize("first", ["normalise", "unseen", "silu", "hardswish"])
 @pytest.mark.parametrize(
     "layout", [torch.contiguous_format, torch.channels_last], ids=["plain", "channels last"]
 )
@@ -96,48 +103,121 @@ def test_a_network_that_writes_into_some_inputs_and_not_into_others_is_refused()
         filterwise_fisher(Scales(), x)
 
 
-class Biased(nn.Module):
-    """Attention biases that are computed once in eval mode and kept, in a dict or in an attribute."""
+def in_dict(net: Any) -> Tensor:
+    if "cpu" not in net.kept:
+        net.kept["cpu"] = net.biases()
+    return net.kept["cpu"]
 
-    def __init__(self, kept: str) -> None:
+
+def in_list(net: Any) -> Tensor:
+    if not net.kept:
+        net.kept.append(net.biases())
+    return net.kept[0]
+
+
+def in_tensor(net: Any) -> Tensor:
+    if net.kept is None:
+        net.kept = net.biases()
+    return net.kept
+
+
+def in_tuple(net: Any) -> Tensor:
+    if net.kept is None:
+        net.kept = ("biases", net.biases())
+    return net.kept[1]
+
+
+def in_new_attribute(net: Any) -> Tensor:
+    if not hasattr(net, "made"):
+        net.made = net.biases()
+    return net.made
+
+
+CACHES: dict[str, tuple[Callable[[], Any], Callable[[Any], Tensor]]] = {
+    "dict": (dict, in_dict),
+    "list": (list, in_list),
+    "tensor": (lambda: None, in_tensor),
+    "tuple": (lambda: None, in_tuple),
+    "new attribute": (lambda: None, in_new_attribute),
+}
+"""What an attribute holds before the first pass, and how attention biases are read from it."""
+
+
+class Biased(nn.Module):
+    """Attention biases that are computed once in eval mode and kept, beside a table of constants."""
+
+    def __init__(self, how: str) -> None:
         super().__init__()
-        self.kept, self.cache, self.bias = kept, {}, None
-        self.weight_table = nn.Parameter(torch.randn(4, 3))
+        empty, self.read = CACHES[how]
+        self.kept, self.table = empty(), {"scale": torch.tensor(0.5, dtype=torch.float64)}
+        self.scores = nn.Parameter(torch.randn(4, 3))
         self.register_buffer("index", torch.tensor([[0, 1, 2, 0], [2, 1, 0, 0], [1, 1, 2, 0], [0, 2, 1, 1]]))
         self.mix, self.head = nn.Linear(4, 4), nn.Linear(4, 3)
 
-    def _bias(self) -> Tensor:
-        if self.kept == "dict":
-            if "cpu" not in self.cache:
-                self.cache["cpu"] = self.weight_table.gather(1, self.index)
-            return self.cache["cpu"]
-        if self.bias is None:
-            self.bias = self.weight_table.gather(1, self.index)
-        return self.bias
+    def biases(self) -> Tensor:
+        return self.scores.gather(1, self.index)
 
     def forward(self, x: Tensor) -> Any:
-        return self.head(torch.tanh(self.mix(x) @ self._bias().softmax(1)))
-
-    def forget(self) -> None:
-        self.cache, self.bias = {}, None
+        self.last = torch.tanh(self.mix(x) * self.table["scale"])  # a record, no cache
+        return self.head(self.last @ self.read(self).softmax(1))
 
 
-@pytest.mark.parametrize(("kept", "before"), [("dict", False), ("dict", True), ("attribute", False)])
-def test_a_parameter_behind_a_cache_counts_as_used(kept: str, before: bool) -> None:
-    model, x = Biased(kept).double().eval(), torch.randn(3, 4, dtype=torch.float64)
-    expected = network_fisher(model, x, ["weight_table", "mix.weight"])
-    model.forget()
-    if before:
-        with torch.no_grad():
+@pytest.mark.parametrize("before", ["never ran", "ran", "ran with gradients", "probe"])
+@pytest.mark.parametrize("how", CACHES)
+def test_a_parameter_behind_a_cache_counts_as_used(how: str, before: str) -> None:
+    model, x = Biased(how).double().eval(), torch.randn(3, 4, dtype=torch.float64)
+    expected = network_fisher(copy.deepcopy(model), x, ["scores", "mix.weight"])
+    if before.startswith("ran"):
+        with torch.set_grad_enabled(before == "ran with gradients"):
             model(x)
-    cache, held = model.cache, dict(model.cache)
-    got = filterwise_fisher(model, x)
-    assert list(got) == ["weight_table", "mix"]
+    held = {name: value for name, value in vars(model).items() if name not in ("kept", "last")}
+    kept, copied = model.kept, copy.copy(model.kept)
+    network = ProbeNetwork.from_module(model, example=x[0]) if before == "probe" else model
+    got = filterwise_fisher(network, x, include="all")
+    assert list(got) == ["scores", "mix"]
     for name, values in expected.items():
         assert relative_error(got[name.removesuffix(".weight")], values) < 1e-10, name
-    assert model.cache is cache
-    assert model.cache == held
-    assert model.bias is None
+    assert model.kept is kept
+    if isinstance(kept, (dict, list)):
+        assert kept == copied
+    assert all(vars(model)[name] is value for name, value in held.items())
+
+
+def test_a_probe_keeps_nothing_of_the_pass_that_found_its_head() -> None:
+    model, x = Biased("dict").double().eval(), torch.randn(3, 4, dtype=torch.float64)
+    probe = ProbeNetwork.from_module(model, example=x[0])
+    assert probe.backbone.kept == {}
+    assert not hasattr(probe.backbone, "last")
+
+
+def test_a_cache_from_before_the_weights_changed_is_refused() -> None:
+    model, x = Biased("tensor").double().eval(), torch.randn(3, 4, dtype=torch.float64)
+    with torch.no_grad():
+        model(x)
+        model.scores += 1
+    with pytest.raises(
+        ValueError, match=r"'kept' of Biased holds tensors.*empty the attribute.*register_buffer"
+    ):
+        filterwise_fisher(model, x)
+
+
+def test_a_cache_that_cannot_be_found_is_refused() -> None:
+    class Hidden:
+        biases: Any = None
+
+    def in_object(net: Any) -> Tensor:
+        if net.hidden.biases is None:
+            net.hidden.biases = net.biases()
+        return net.hidden.biases
+
+    model, x = Biased("tensor").double().eval(), torch.randn(3, 4, dtype=torch.float64)
+    model.hidden, model.read = Hidden(), in_object
+    for network, name in (
+        (ProbeNetwork.from_module(model, example=x[0]), "backbone.scores"),
+        (model, "scores"),
+    ):
+        with pytest.raises(ValueError, match=f"first forward pass uses '{name}' and later ones do not"):
+            filterwise_fisher(network, x)
 
 
 def test_a_table_of_constants_is_no_cache() -> None:

@@ -1,5 +1,6 @@
 """Weights that no closed form covers, by automatic differentiation, against brute force."""
 
+import re
 from typing import Any
 
 import pytest
@@ -9,7 +10,10 @@ from oracles import network_fisher, relative_error
 from torch import Tensor, nn
 from torchvision.ops import DeformConv2d
 
+from t2v_lightning import ProbeNetwork
 from t2v_lightning.functional import filterwise_fisher
+from t2v_lightning.functional.engine.per_sample import PerSampleFisher
+from t2v_lightning.phases.montecarlo import fisher_of_filters
 
 
 class Bare(nn.Module):
@@ -122,6 +126,17 @@ def test_what_does_not_run_inside_vmap_goes_sample_by_sample(kind: str) -> None:
     assert len(got) == len(names)
     for name in names:
         assert relative_error(got[name.removesuffix(".weight")], expected[name].flatten()) < 1e-9, name
+    assert PerSampleFisher(model, x, include="all").slow
+
+
+def test_a_slow_way_is_said_once_with_its_reason_and_layers(caplog: pytest.LogCaptureFixture) -> None:
+    probe = ProbeNetwork.from_module(Deforms("function"), input_size=(2, 6, 6))
+    with caplog.at_level("INFO"):
+        engine = fisher_of_filters(probe, 0, "all")
+        engine(torch.randn(3, 2, 6, 6), lambda outputs: [outputs, outputs])
+    (message,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert re.search(r"no closed form for gain, and .*image by image, which is slow.*setup_context", message)
+    assert PerSampleFisher(Bare(), torch.randn(2, 4), include="all").slow is None
 
 
 def test_a_complex_weight_is_refused_by_name() -> None:

@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from t2v_lightning.functional.layers import RULES
 from t2v_lightning.internals import is_transformed
 
+_BATCH_NORMS = {F.batch_norm, torch.batch_norm}
+_INSTANCE_NORMS = {F.instance_norm, torch.instance_norm}
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
@@ -24,21 +25,21 @@ def call_function(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
 
     Nothing is copied unless the layout of the input or of its gradient is one that torch mistakes.
     """
-    if func is not F.batch_norm and func is not F.instance_norm:
+    if func not in _BATCH_NORMS and func not in _INSTANCE_NORMS:
         return func(*args, **kwargs)
-    call = RULES[func].bind(args, kwargs)
-    x, options = call.input, {"weight": call.weight, **call.options}
+    x = args[0] if args else kwargs["input"]
     transformed = is_transformed(x)  # `vmap` joins samples and channels, and so makes a batch of one
     if x.dim() not in _CHANNELS_LAST or x.device.type != "cpu":
         return func(*args, **kwargs)
-    if func is F.batch_norm and not transformed and 1 not in (x.shape[0], *x.shape[2:]):
+    if func in _BATCH_NORMS and not transformed and 1 not in (x.shape[0], *x.shape[2:]):
         return func(*args, **kwargs)
+    ordered = x.contiguous() if transformed else _in_order(x)
+    args, kwargs = ((ordered, *args[1:]), kwargs) if args else (args, kwargs | {"input": ordered})
+    y: Tensor = func(*args, **kwargs)
     if transformed:
-        y: Tensor = _InOrder.apply(func(x.contiguous(), **options))
-        return y
-    y = func(_in_order(x), **options)
-    if y.requires_grad:
-        y.register_hook(_in_order if func is F.batch_norm else Tensor.contiguous)
+        y = _InOrder.apply(y)
+    elif y.requires_grad:
+        y.register_hook(_in_order if func in _BATCH_NORMS else Tensor.contiguous)
     return y
 
 

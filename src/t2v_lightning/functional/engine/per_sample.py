@@ -14,7 +14,7 @@ from t2v_lightning.functional.engine.recording import MeasuredWeight, Recording
 from t2v_lightning.functional.engine.side_effects import SideEffects
 from t2v_lightning.functional.engine.trace import inspect_network
 from t2v_lightning.functional.engine.usage import Include, Usage, check_include, layer_name, why_left_out
-from t2v_lightning.functional.engine.vmap_fallback import fallback_squares
+from t2v_lightning.functional.engine.vmap_fallback import Fallback
 from t2v_lightning.functional.inputs import Inputs
 from t2v_lightning.functional.layers.sketch import Sketch
 from t2v_lightning.internals import inner_module
@@ -39,6 +39,7 @@ class PerSampleFisher:
         left_out: name of each parameter that is not measured -> why.
         fallback: name of each measured parameter without a closed form -> how it is used. Those
             go through `functional.engine.vmap_fallback`, which costs about another pass.
+        slow: why those are measured one sample after the other, which takes long; None if they are not.
         prepared: the network arranged for speed; its `notes` say where that was not possible.
 
     Raises:
@@ -99,6 +100,10 @@ class PerSampleFisher:
         folds = find_folds(model, example, usages, effects)
         unmeasured = {name: fold for name, fold in folds.items() if fold.norm_weight not in self._entries}
         self.prepared = PreparedNetwork(model, unmeasured, example, effects)
+        self._automatic = Fallback(model, self.fallback, example, effects) if self.fallback else None
+        self.slow = self._automatic and self._automatic.slow
+        # their normalisations are out of the reach of `norm_calls`, so that they must not get a batch of one
+        self._scripted = any(isinstance(m, torch.jit.ScriptModule) for m in model.modules())
 
     def features(self, part: Callable[..., Tensor]) -> Callable[[Inputs], Tensor]:
         """A part of the network, without gradients and with the arranged weights of `PreparedNetwork`."""
@@ -123,6 +128,9 @@ class PerSampleFisher:
                 input in place, or calls its layers more or less often than for the example.
         """
         x = inputs.detach(x)
+        if self._scripted and inputs.length(x) == 1:
+            twice = self(inputs.concatenate((x, x)), lambda f: (torch.cat([v, v]) for v in vectors(f[:1])))
+            return twice[:1]
         self.prepared.refresh()
         recording = Recording(self._weights, self.prepared, inputs.length(x), self.size, sketch)
         with (
@@ -134,15 +142,12 @@ class PerSampleFisher:
             outputs = recording.forward(x)
             for vector, last in _with_last(vectors(outputs.detach())):
                 recording.backward(outputs, vector, last)
-                if self.fallback:
-                    self._add_fallback(recording.values, x, vector)
+                if self._automatic is not None:
+                    with torch.autocast(vector.device.type, enabled=False):
+                        squares = self._automatic.squares(x, vector)
+                    for name, of_filters in squares.items():
+                        recording.values[:, self._entries[name]] += of_filters
         return recording.values
-
-    def _add_fallback(self, values: Tensor, x: Inputs, vector: Tensor) -> None:
-        with torch.autocast(values.device.type, enabled=False):
-            squares = fallback_squares(self.model, self.fallback, x, vector, self.prepared.effects)
-        for name, of_filters in squares.items():
-            values[:, self._entries[name]] += of_filters
 
 
 def _with_last(vectors: Iterable[Tensor]) -> Iterator[tuple[Tensor, bool]]:

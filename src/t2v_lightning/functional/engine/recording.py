@@ -15,7 +15,7 @@ from t2v_lightning.functional.engine.prepared import PreparedNetwork
 from t2v_lightning.functional.engine.row_order import RowOrder
 from t2v_lightning.functional.engine.usage import Usage, layer_name
 from t2v_lightning.functional.inputs import Inputs
-from t2v_lightning.functional.layers import RULES, Call, LayerRule, filter_means
+from t2v_lightning.functional.layers import RULES, Call, LayerRule
 from t2v_lightning.functional.layers.sketch import Sketch
 from t2v_lightning.internals import version_of, view_base
 
@@ -132,9 +132,7 @@ class Recording:
         for weight in self.weights.values():
             if weight.name in self._shared:
                 gradient = self._shared.pop(weight.name)
-                self.values[:, weight.entries] += filter_means(
-                    gradient, weight.usage.filter_dim, weight.usage.filter_groups
-                )
+                self.values[:, weight.entries] += weight.usage.filter_means(gradient)
         self._draw += 1
 
     def _call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -4,12 +4,14 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from t2v_lightning.functional import inputs
+from t2v_lightning.functional.engine.intercept import Intercept
 from t2v_lightning.functional.inputs import Inputs, tensors_in
 from t2v_lightning.internals import is_norm, version_of
 
@@ -32,7 +34,7 @@ class SideEffects:
 
     A network that writes into its inputs gets a copy of them. Attributes in which it keeps tensors (attention biases,
     say, that it computes once from a parameter) are as before the first pass while it runs, and hold afterwards what
-    they held. A dict of tensors is such a cache if the network fills it again after it was emptied.
+    they held. What an attribute holds beforehand is such a cache if the network fills it again once it is empty.
 
     Args:
         model: in eval mode.
@@ -40,30 +42,28 @@ class SideEffects:
 
     Attributes:
         writes: whether the network writes into its inputs.
+        used: the parameters that the first pass of all computed something from.
 
     Raises:
-        ValueError: a layer is in train mode, so that a pass would move its statistics.
+        ValueError: a layer is in train mode, so that a pass would move its statistics; or an attribute holds other
+            tensors than those that the network would put there.
     """
 
     def __init__(self, model: nn.Module, example: Inputs) -> None:
         _refuse_train_mode(model)
-        one = _copy(inputs.take(inputs.detach(example), slice(0, 1)))
-        held = _attributes(model)
-        emptied: _Attributes = {
-            key: {} for key, value in held.items() if isinstance(value, dict) and _holds_tensors(value)
-        }
+        first = inputs.take(inputs.detach(example), slice(0, 1))
+        one, held, self.used = _copy(first), _attributes(model), set[Tensor]()
+        versions = _versions(one)
+        with Intercept(partial(_note_uses, set(model.parameters()), self.used)):
+            found = _after_a_pass(model, one, held, held)
+        # what is written through `.data` or NumPy does not count as a version
+        same = all(map(torch.equal, tensors_in(one), tensors_in(first)))
+        self.writes = _versions(one) != versions or not same
+        kept = [key for key, value in held.items() if _holds_tensors(value) and _same(found.get(key), value)]
+        emptied = _emptied(model, first, held, kept)
         start = held | emptied
         if emptied:
-            try:
-                found = _after_a_pass(model, _copy(one), held, start)
-                refilled = all(found[key].keys() == held[key].keys() for key in emptied)
-            except Exception:
-                refilled = False
-            if not refilled:  # tables of constants
-                start = held
-        versions = _versions(one)
-        found = _after_a_pass(model, one, held, start)
-        self.writes = _versions(one) != versions
+            found = _after_a_pass(model, _copy(first), held, start)
         self._caches = [
             _Cache(*key, _separate(start.get(key, _MISSING)))
             for key, value in found.items()
@@ -112,13 +112,85 @@ def _after_a_pass(model: nn.Module, x: Inputs, held: _Attributes, start: _Attrib
         _put(dict.fromkeys(_attributes(model), _MISSING) | held)
 
 
+def _note_uses(
+    parameters: set[Tensor],
+    used: set[Tensor],
+    func: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    """Calls a function; if it returns a new tensor, the parameters that it was given are noted."""
+    result = func(*args, **kwargs)
+    if any(tensor not in parameters for tensor in tensors_in([result])):
+        used.update(tensor for tensor in tensors_in([args, kwargs]) if tensor in parameters)
+    return result
+
+
+def _emptied(
+    model: nn.Module, x: Inputs, held: _Attributes, kept: list[tuple[nn.Module, str]]
+) -> _Attributes:
+    """The kept attributes that a pass fills again, as they are when they are empty; constants are not among them.
+
+    Raises:
+        ValueError: it fills one with other tensors.
+    """
+    together = {key: _empty_states(held[key])[0] for key in kept}
+    if kept and all(_fills_again(model, x, held, together).values()):
+        return together
+    result: _Attributes = {}
+    for module, name in kept:
+        for empty in _empty_states(held[module, name]):
+            again = _fills_again(model, x, held, {(module, name): empty}).get((module, name))
+            if again is False:
+                raise ValueError(
+                    f"attribute {name!r} of {type(module).__name__} holds tensors, and the network computes others in "
+                    "their place if it finds the attribute empty: they are from before its weights changed, or set by "
+                    "hand; empty the attribute, or store what is constant as a buffer (register_buffer)"
+                )
+            if again:
+                result[module, name] = empty
+                break
+    return result
+
+
+def _empty_states(value: Any) -> list[Any]:
+    """What an attribute that holds such a value may have held before the first pass, the likeliest first."""
+    if isinstance(value, Tensor):
+        return [None, _MISSING]
+    cleared = () if isinstance(value, tuple) else copy.copy(value)
+    if cleared:
+        cleared.clear()
+    return [cleared, None, _MISSING]
+
+
+def _fills_again(
+    model: nn.Module, x: Inputs, held: _Attributes, empty: _Attributes
+) -> dict[tuple[nn.Module, str], bool | None]:
+    """Whether each attribute, once empty, gets what it held; None for one that gets something of another form."""
+    try:
+        found = _after_a_pass(model, _copy(x), held, held | empty)
+    except Exception:  # the network needs what it held
+        return dict.fromkeys(empty)
+    return {key: _equals(found.get(key), held[key]) for key in empty}
+
+
+def _equals(new: Any, old: Any) -> bool | None:
+    """Whether the tensors in a value are those of an older one, which may have more keys; None if it has others."""
+    if isinstance(new, dict) and isinstance(old, dict):
+        old = {key: old[key] for key in new if key in old}
+    pairs = list(tensors_in(new)), list(tensors_in(old))
+    if not pairs[0] or [t.shape for t in pairs[0]] != [t.shape for t in pairs[1]]:
+        return None
+    return all(torch.allclose(a.to(b), b, rtol=1e-3, atol=1e-5) for a, b in zip(*pairs, strict=True))
+
+
 def _attributes(model: nn.Module) -> _Attributes:
     """Attributes of all modules that are None, a tensor or a container."""
     return {
         (module, name): value
         for module in model.modules()
         for name, value in vars(module).items()
-        if name not in _OWN and (value is None or isinstance(value, (Tensor, dict, list)))
+        if name not in _OWN and (value is None or isinstance(value, (Tensor, dict, list, tuple)))
     }
 
 

@@ -6,7 +6,8 @@ that change first one and then the other of two samples tell which rows of a lay
 and that samples do not mix.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -29,13 +30,16 @@ _PRODUCTS = {
     *(Tensor.matmul, Tensor.mm, Tensor.bmm, Tensor.addmm, Tensor.baddbmm),
     *(Tensor.__matmul__, Tensor.__rmatmul__),
 }
+_CONTRACTIONS = {torch.einsum, torch.tensordot}
+"""Those whose factors are not stacks of matrices in their last two dimensions."""
 
 
 def inspect_network(model: nn.Module, x: Inputs, effects: SideEffects) -> dict[str, Usage]:
     """Usage of every parameter of `model`, from forward passes over the first sample of x.
 
     Raises:
-        ValueError: the samples of a batch influence each other, or the output does not have one row per sample.
+        ValueError: the samples of a batch influence each other, the output does not have one row per sample, or the
+            network hides from the trace what it computes from a parameter.
     """
     one = inputs.transform(lambda tensor: tensor[:1].detach(), x)
     other = unlike(one)
@@ -56,6 +60,12 @@ def inspect_network(model: nn.Module, x: Inputs, effects: SideEffects) -> dict[s
             "dropout, or batch statistics), so there are no per-sample gradients; call model.eval() first"
         )
     _find_hidden_uses(model, one, equal.usages, effects)
+    for name, parameter in model.named_parameters():
+        if parameter in effects.used and equal.usages[name] == Usage():
+            raise ValueError(
+                f"the first forward pass uses {name!r} and later ones do not: the network keeps what it computes from "
+                "it where it cannot be found; keep it in an attribute of a module, or compute it in every pass"
+            )
     return equal.usages
 
 
@@ -79,7 +89,7 @@ class ForwardTrace:
     def __init__(self, model: nn.Module, x: Inputs, effects: SideEffects) -> None:
         self._names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
         self._owners = {p.untyped_storage().data_ptr(): name for p, name in self._names.items() if p.numel()}
-        self._numbers = {name: p.numel() for p, name in self._names.items()}
+        self._parameters = {name: p for p, name in self._names.items()}
         self._rows: list[tuple[Tensor, str]] = []  # outputs of the form [N, C] and the layers they come from
         self.usages = {name: Usage() for name in self._names.values()}
         self.inputs: dict[str, list[Tensor]] = {name: [] for name in self._names.values()}
@@ -107,7 +117,7 @@ class ForwardTrace:
         result = func(*args, **kwargs)
         self._origins.record(func, args, kwargs, result)
         if func in _PRODUCTS:
-            self._record_factors([args, kwargs])
+            self._record_factors(func, [args, kwargs])
         if func in RULES:
             self._record_made_weight(RULES[func], RULES[func].bind(args, kwargs), result)
         used = [t for t in tensors_in([args, kwargs]) if t in self._names]
@@ -116,24 +126,32 @@ class ForwardTrace:
             self._record_uses(used, func, args, kwargs, result)
         return result
 
-    def _record_factors(self, arguments: Inputs) -> None:
-        """Notes the parameters that a matrix product multiplies, views of them included."""
+    def _record_factors(self, func: Callable[..., Any], arguments: Inputs) -> None:
+        """Notes the parameters that a matrix product multiplies, parts of them included."""
         for factor in tensors_in(arguments):
-            if not is_transformed(factor):
-                owner = self._owners.get(factor.untyped_storage().data_ptr())
-                if owner is not None:
-                    self.usages[owner].in_product = True
-                for name in self._sources(factor):
-                    self.usages[name].in_product |= self._numbers[name] == factor.numel()
+            if is_transformed(factor):
+                continue
+            own = factor.shape if func in _CONTRACTIONS else factor.shape[-2:]
+            owner = self._owners.get(factor.untyped_storage().data_ptr())
+            for name in self._sources(factor) | ({owner} if owner is not None else set()):
+                stacked = _stacked(self._parameters[name].shape, own)
+                numbers = self._parameters[name].numel()
+                if name == owner or factor.numel() == numbers or (stacked and factor.numel() < numbers):
+                    self.usages[name].in_product = True
+                    self.usages[name].stacked = max(stacked, self.usages[name].stacked)
 
     def _record_made_weight(self, rule: LayerRule, call: Call, result: Any) -> None:
         """Notes the parameters that a layer's weight is computed from, and which of them are only its scale."""
         if call.weight is None or call.weight in self._names:
             return
+        shape = call.weight.shape
         for name in self._sources(call.weight):
-            usage, numbers = self.usages[name], self._numbers[name]
-            is_scale = numbers < call.weight.numel() and numbers <= max(call.weight.shape[:2])
+            usage, parameter = self.usages[name], self._parameters[name]
+            is_scale = parameter.numel() < call.weight.numel() and parameter.numel() <= max(shape[:2])
             usage.makes.add("norm" if is_scale else rule.kind)
+            usage.stacked = max(_stacked(parameter.shape, shape), usage.stacked)
+            if parameter.shape[usage.stacked :] == shape:
+                usage.filter_dim, usage.filter_groups = rule.filter_dim(call), rule.filter_groups(call)
             if result.dim() == 2:
                 self._rows.append((result, name))
 
@@ -174,6 +192,19 @@ class ForwardTrace:
                 usage.as_bias = True
             else:
                 usage.other.append(getattr(func, "__name__", str(func)))
+
+
+def _stacked(parameter: Sequence[int], weight: Sequence[int]) -> int:
+    """How many leading dimensions of a parameter number weights such as this one, which is one or several of them.
+
+    >>> _stacked([8, 5, 4], [5, 4]), _stacked([8, 5, 4], [4, 5]), _stacked([8, 5, 4], [40, 4]), _stacked([5, 4], [5, 4])
+    (1, 1, 1, 0)
+    """
+    more = max(0, len(parameter) - len(weight))
+    own = parameter[more:]
+    one_of_them = sorted(own) == sorted(weight)
+    all_of_them = prod(parameter) == prod(weight) and list(own[1:]) == list(weight[1:])
+    return more if len(weight) > 1 and (one_of_them or all_of_them) else 0
 
 
 def _random_state(device: torch.device) -> list[Tensor]:

@@ -1,12 +1,13 @@
 """How a network uses a parameter, and whether it is measured."""
 
 from dataclasses import dataclass, field
+from math import prod
 from typing import Literal, get_args
 
 from torch import Tensor
 
 from t2v_lightning.functional.engine.row_order import RowOrder
-from t2v_lightning.functional.layers import LayerRule
+from t2v_lightning.functional.layers import LayerRule, filter_means
 from t2v_lightning.functional.layers.base import WeightKind
 
 Include = Literal["weights", "weights+norm", "all"]
@@ -29,7 +30,8 @@ class Usage:
         orders: of the rows of these calls' inputs; fewer than `rules` where no order was found.
         as_bias: a layer adds it as a bias.
         other: functions that use it and for which there is no closed form.
-        filter_dim: the dimension whose indices are the filters.
+        stacked: how many leading dimensions number the weights that the parameter holds, such as those of experts.
+        filter_dim: the dimension of each of these weights whose indices are the filters.
         filter_groups: groups of inputs that have filters of their own under the same index.
         makes_output: the network's output comes straight out of this layer.
         in_product: it, or a view of it, is a factor of a matrix product.
@@ -40,6 +42,7 @@ class Usage:
     orders: list[RowOrder] = field(default_factory=list)
     as_bias: bool = False
     other: list[str] = field(default_factory=list)
+    stacked: int = 0
     filter_dim: int = 0
     filter_groups: int = 1
     makes_output: bool = False
@@ -48,7 +51,15 @@ class Usage:
 
     def filters(self, parameter: Tensor) -> int:
         """The number of filters of the parameter."""
-        return parameter.shape[self.filter_dim] * self.filter_groups if parameter.dim() else 1
+        if not parameter.dim():
+            return 1
+        weights = prod(parameter.shape[: self.stacked])
+        return weights * parameter.shape[self.stacked + self.filter_dim] * self.filter_groups
+
+    def filter_means(self, gradients: Tensor) -> Tensor:
+        """Mean square of each filter, [N, filters] from gradients [N, *parameter.shape], one weight after the other."""
+        of_weights = gradients.flatten(0, self.stacked)
+        return filter_means(of_weights, self.filter_dim, self.filter_groups).view(len(gradients), -1)
 
     @property
     def used_once(self) -> bool:

@@ -13,62 +13,89 @@ from t2v_lightning.functional.engine.norm_calls import call_function
 from t2v_lightning.functional.engine.side_effects import SideEffects
 from t2v_lightning.functional.engine.usage import Usage
 from t2v_lightning.functional.inputs import Inputs
-from t2v_lightning.functional.layers import filter_means
 from t2v_lightning.functional.layers.cost_model import blocks
 
+_Gradients = dict[str, Tensor]
 
-def fallback_squares(
-    model: nn.Module, usages: Mapping[str, Usage], x: Inputs, vectors: Tensor, effects: SideEffects
-) -> dict[str, Tensor]:
-    """Squared gradients of <v_n, f(x_n)> in the named parameters, averaged within filters.
 
-    Uses `vmap(grad)` over only these parameters, in blocks of samples; where an operation does not run inside it,
-    plain autograd, one sample after the other.
+class Fallback:
+    """Squares the gradients of <v_n, f(x_n)> in a few parameters, whatever the network does with them.
+
+    It runs `vmap(grad)` over only these parameters, in blocks of samples. A network with an operation that does not
+    run inside `vmap` gets plain autograd, one sample after the other.
 
     Args:
         model: maps [N, ...] to [N, C].
-        usages: parameter name -> how the network uses it.
-        x: inputs [N, ...].
-        vectors: [N, C].
+        usages: parameter name -> how the network uses it; one or more.
+        example: inputs [N, ...]; the first sample is tried inside `vmap`.
         effects: of the network's passes.
 
-    Returns:
-        parameter name -> [N, filters].
+    Attributes:
+        slow: why samples are taken one by one, None if they are not.
     """
-    everything = dict(model.named_parameters())
-    parameters = {name: everything[name].detach() for name in usages}
 
-    def product(values: dict[str, Tensor], sample: Inputs, vector: Tensor) -> Tensor:
+    def __init__(
+        self, model: nn.Module, usages: Mapping[str, Usage], example: Inputs, effects: SideEffects
+    ) -> None:
+        self.model, self.usages, self.effects = model, usages, effects
+        self.slow: str | None = None
+        first = inputs.take(inputs.detach(example), slice(0, 1))
+        try:
+            self._together(self._parameters(), first, torch.ones(1, 1, device=inputs.device_of(first)))
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            self.slow = str(error).partition("\n")[0]
+
+    def squares(self, x: Inputs, vectors: Tensor) -> dict[str, Tensor]:
+        """Squared gradients, averaged within filters.
+
+        Args:
+            x: inputs [N, ...].
+            vectors: v [N, C].
+
+        Returns:
+            parameter name -> [N, filters].
+        """
+        parameters = self._parameters()
+        gradients = self._one_by_one if self.slow else self._together
+        parts: dict[str, list[Tensor]] = {name: [] for name in parameters}
+        numbers = sum(p.numel() for p in parameters.values())
+        for block in blocks(len(vectors), numbers, vectors.device, least=4):
+            for name, gradient in gradients(parameters, inputs.take(x, block), vectors[block]).items():
+                parts[name].append(self.usages[name].filter_means(gradient))
+        return {name: torch.cat(rows) for name, rows in parts.items()}
+
+    def _parameters(self) -> dict[str, Tensor]:
+        return {name: p.detach() for name, p in self.model.named_parameters() if name in self.usages}
+
+    def _product(self, parameters: Mapping[str, Tensor], sample: Inputs, vector: Tensor) -> Tensor:
+        """<v, f(x)> of one sample, without batch dimension."""
+
         def network(*args: Any, **kwargs: Any) -> Any:
-            with Intercept(call_function), effects.forgotten():
-                return functional_call(model, values, args, kwargs)
+            with Intercept(call_function), self.effects.forgotten():
+                return functional_call(self.model, dict(parameters), args, kwargs)
 
-        outputs: Tensor = inputs.call(
-            network, effects.own(inputs.transform(lambda tensor: tensor[None], sample))
-        )
+        batch = self.effects.own(inputs.transform(lambda tensor: tensor[None], sample))
+        outputs: Tensor = inputs.call(network, batch)
         return (outputs[0] * vector).sum()
 
-    def alone(sample: Inputs, vector: Tensor) -> dict[str, Tensor]:
-        values = {name: p.clone().requires_grad_() for name, p in parameters.items()}
-        with torch.enable_grad():
-            gradients = torch.autograd.grad(
-                product(values, sample, vector),
-                list(values.values()),
-                allow_unused=True,
-                materialize_grads=True,
-            )
-        return dict(zip(values, gradients, strict=True))
+    def _together(self, parameters: Mapping[str, Tensor], x: Inputs, vectors: Tensor) -> _Gradients:
+        gradients: _Gradients = vmap(grad(self._product), in_dims=(None, 0, 0))(parameters, x, vectors)
+        return gradients
 
-    batched = vmap(grad(product), in_dims=(None, 0, 0))
-    parts: dict[str, list[Tensor]] = {name: [] for name in parameters}
-    numbers = sum(p.numel() for p in parameters.values())
-    for block in blocks(len(vectors), numbers, vectors.device, least=4):
-        samples, weights = inputs.take(x, block), vectors[block]
-        try:
-            gradients = batched(parameters, samples, weights)
-        except RuntimeError:
-            rows = [alone(inputs.take(samples, n), v) for n, v in enumerate(weights)]
-            gradients = {name: torch.stack([row[name] for row in rows]) for name in parameters}
-        for name, gradient in gradients.items():
-            parts[name].append(filter_means(gradient, usages[name].filter_dim, usages[name].filter_groups))
-    return {name: torch.cat(rows) for name, rows in parts.items()}
+    def _one_by_one(self, parameters: Mapping[str, Tensor], x: Inputs, vectors: Tensor) -> _Gradients:
+        rows = []
+        for n, vector in enumerate(vectors):
+            values = {name: p.clone().requires_grad_() for name, p in parameters.items()}
+            with torch.enable_grad():
+                product = self._product(values, inputs.take(x, n), vector)
+                rows.append(
+                    torch.autograd.grad(
+                        product, list(values.values()), allow_unused=True, materialize_grads=True
+                    )
+                )
+        return {
+            name: torch.stack(column)
+            for name, column in zip(parameters, zip(*rows, strict=True), strict=True)
+        }
