@@ -84,9 +84,7 @@ def end(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, " ".join(shown.split())
 
 
-def it_left_with_nothing_saved(
-    process: subprocess.Popen[str], signum: signal.Signals, folder: Path
-) -> None:
+def it_left_with_nothing_saved(process: subprocess.Popen[str], signum: signal.Signals, folder: Path) -> None:
     code, shown = end(process)
     assert code == 128 + signum, shown
     assert shown.count("stopped by ") == 1

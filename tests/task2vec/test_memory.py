@@ -23,7 +23,9 @@ class Images(torch.utils.data.Dataset):
     def __getitem__(self, i):
         return torch.full((3, 64, 64), float(i % 2)) + 0.1 * torch.sin(torch.arange(64) * (i + 1.0)), i % 2
 
-net = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(64), nn.Flatten(), nn.Linear(16384, 2))
+net = nn.Sequential(
+    nn.Conv2d(3, 4, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(64), nn.Flatten(), nn.Linear(16384, 2)
+)
 probe = ProbeNetwork.from_module(net, input_size=(3, 64, 64))
 
 def peak(n, budget):
