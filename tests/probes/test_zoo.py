@@ -16,7 +16,7 @@ from t2v_lightning.phases.variational import noisy_filters
 from t2v_lightning.probes import list_probes
 
 SOFTMAX = get_likelihood("softmax")
-SWEPT = ["mobilenet_v3_small", "regnet_x_400mf", "shufflenet_v2_x0_5", "squeezenet1_1", "vit_b_32"]
+SWEPT = ["mobilenet_v3_small", "regnet_x_400mf", "shufflenet_v2_x0_5", "squeezenet1_1"]
 """Networks of the sweep that the fast tests see too."""
 
 FAMILIES = [
