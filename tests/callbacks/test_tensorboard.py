@@ -200,10 +200,18 @@ def test_looking_on_changes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*there is no last checkpoint available")
-@pytest.mark.parametrize(("every", "kills"), [(1, [2, 6]), (3, [9, 1])], ids=str)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("method", "every", "kills"),
+    [
+        ("montecarlo", 1, [2, 6]),
+        ("variational", 3, [9, 1]),
+        pytest.param("montecarlo", 3, [9, 1], marks=pytest.mark.slow),
+        pytest.param("variational", 1, [2, 6], marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_a_resumed_fit_has_the_log_of_an_uninterrupted_one(
-    every: int, kills: list[int], method: str, tmp_path: Path, logged: Logged
+    method: str, every: int, kills: list[int], tmp_path: Path, logged: Logged
 ) -> None:
     """With a checkpoint every third batch, batches are done again that the log has already."""
     (whole, expected), folder, options = logged(method), tmp_path / "broken", METHODS[method]

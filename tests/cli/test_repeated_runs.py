@@ -228,11 +228,11 @@ def test_jobs_that_differ_in_what_decides_are_not() -> None:
 def test_a_missing_folder_of_data_is_told_once_and_ends_the_sweep(
     fits: Fits, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train("-m", "dataset=cub200", "dataset.task_id=range(0,20)", "dataset.root=/no/such/folder") == 1
+    assert train("-m", "dataset=cub200", "dataset.task_id=range(0,5)", "dataset.root=/no/such/folder") == 1
     said = shown(capsys)
     assert said.count("ERROR dataset 'cub200' needs /no/such/folder") == 1
     assert "stopped, as all jobs read this folder" in said
-    assert "19 jobs were never started" in said
+    assert "4 jobs were never started" in said
     assert train("-m", "dataset.name=cub200,digits", "dataset.root=/no/such/folder") == 1
     assert fits.names == ["digits"], "another dataset may need no folder"
     assert "1 of 2 embeddings" in shown(capsys)

@@ -1,15 +1,19 @@
 """Ctrl-C and SIGTERM on the command line before there is anything to save, and where SIGINT must be ignored."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from fit_script import until
 from job_folders import name_of
+
+from t2v_lightning.cli.signals import stopping_on_signals
 
 TESTS = Path(__file__).parents[1]
 TINY = [
@@ -80,13 +84,22 @@ def end(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, " ".join(shown.split())
 
 
+def it_left_with_nothing_saved(process: subprocess.Popen[str], signum: signal.Signals, folder: Path) -> None:
+    code, shown = end(process)
+    assert code == 128 + signum, shown
+    assert shown.count("stopped by ") == 1
+    assert f"stopped by {signum.name}; there was nothing to save yet" in shown
+    assert "Traceback" not in shown
+    assert not list(folder.glob("**/failed.txt"))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "signum"),
     [
-        ("setup", signal.SIGTERM),
-        pytest.param("setup", signal.SIGINT, marks=pytest.mark.slow),
-        pytest.param("prepare_data", signal.SIGTERM, marks=pytest.mark.slow),
-        pytest.param("datamodule", signal.SIGINT, marks=pytest.mark.slow),
+        ("setup", signal.SIGINT),
+        ("prepare_data", signal.SIGTERM),
+        ("datamodule", signal.SIGINT),
     ],
 )
 def test_it_leaves_with_the_number_of_the_signal_and_says_that_nothing_was_saved(
@@ -95,11 +108,7 @@ def test_it_leaves_with_the_number_of_the_signal_and_says_that_nothing_was_saved
     process = start(tmp_path, where)
     waiting(tmp_path, process)
     process.send_signal(signum)
-    code, shown = end(process)
-    assert code == 128 + signum, shown
-    assert shown.count(f"stopped by {signum.name}; there was nothing to save yet") == 1
-    assert "Traceback" not in shown
-    assert not list(tmp_path.glob("**/failed.txt"))
+    it_left_with_nothing_saved(process, signum, tmp_path)
 
 
 @pytest.mark.slow
@@ -141,27 +150,25 @@ def test_processes_that_it_has_started_go_with_it(whole_group: bool, tmp_path: P
     assert shown.count("there was nothing to save yet") == 1
 
 
-CLINGS = """
-import os, signal, time
-from t2v_lightning.cli.signals import stopping_on_signals
-with stopping_on_signals():
-    try:
-        os.kill(os.getpid(), signal.SIGINT)
-    finally:
-        os.kill(os.getpid(), signal.SIGTERM)  # changes nothing: it leaves already
-        time.sleep(0.3)
-        print("leaving", flush=True)
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(60)
-"""
+def cling() -> None:
+    with stopping_on_signals():
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)  # changes nothing: it leaves already
+            time.sleep(0.3)
+            print("leaving", flush=True)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(60)
 
 
-def test_a_second_ctrl_c_leaves_at_once() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", CLINGS], capture_output=True, text=True, timeout=50, check=False
-    )
-    assert done.returncode == 128 + signal.SIGINT
-    assert (done.stdout, done.stderr) == ("leaving\n", "")
+def test_a_second_ctrl_c_leaves_at_once(capfd: pytest.CaptureFixture[str]) -> None:
+    process = multiprocessing.get_context("fork").Process(target=cling)
+    process.start()
+    process.join(50)
+    process.kill()
+    assert process.exitcode == 128 + signal.SIGINT
+    assert capfd.readouterr() == ("leaving\n", "")
 
 
 def ignoring_sigint(command: Callable[[], subprocess.Popen[str]]) -> subprocess.Popen[str]:
@@ -178,7 +185,4 @@ def test_a_command_whose_sigint_is_ignored_goes_on(tmp_path: Path) -> None:
     waiting(tmp_path, process)
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGTERM)  # the only thing that ends it
-    code, shown = end(process)
-    assert code == 128 + signal.SIGTERM
-    assert "stopped by SIGTERM" in shown
-    assert "SIGINT" not in shown
+    it_left_with_nothing_saved(process, signal.SIGTERM, tmp_path)

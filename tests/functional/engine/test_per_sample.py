@@ -103,21 +103,29 @@ def test_layers_that_hide_their_gradients_are_an_error_and_never_zero(how: str) 
 
 def test_a_compiled_network_gives_what_the_plain_one_gives() -> None:
     model, x = Blocks("plain"), torch.randn(3, 4)
-    compiled: Any = torch.compile(model)
+    compiled: Any = torch.compile(model, backend="eager")
     expected, got = filterwise_fisher(model, x), filterwise_fisher(compiled, x)
     assert list(got) == list(expected) == ["first", "second"]
     for layer in got:
         assert torch.equal(got[layer], expected[layer])
 
 
-def test_a_compiled_part_gives_what_the_plain_one_gives() -> None:
-    model, x = network(), images()
+def test_a_compiled_part_gives_what_the_plain_one_gives_and_is_not_compiled_for_it() -> None:
+    model, x, compiled = network(), images(), []
+
+    def backend(graph: Any, example: Any) -> Any:
+        compiled.append(graph)
+        return graph
+
     expected = filterwise_fisher(model, x)
-    model[0].compile()
-    model[1].compile()
+    model[0].compile(backend=backend)
+    model[1].compile(backend=backend)
     got = filterwise_fisher(model, x)
     for layer in LAYERS:
         assert torch.equal(got[layer], expected[layer])
+    assert compiled == []
+    model(x)
+    assert len(compiled) == 2
 
 
 def test_layers_inside_vmap_are_measured() -> None:

@@ -59,7 +59,7 @@ class PreparedNetwork:
         self._try(inputs.detach(inputs.take(example, slice(0, 1))))
 
     def _try(self, x: Inputs) -> None:
-        with torch.no_grad():
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
             plain = self.effects.call(self.model, x)
         try:
             self(self.model, x)
