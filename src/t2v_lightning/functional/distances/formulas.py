@@ -274,10 +274,10 @@ def _common(k0: Mask, k1: Mask) -> Matrix:
 FORMULAS = {
     "cosine": Distance(cosine, fused=fused_cosine, prepare=single_precision, tile=(16, 128)),
     "kl": Distance(kl, uses_variance=True),
-    "asymmetric_kl": Distance(asymmetric_kl, symmetric=False, uses_variance=True, tile=(128, 128)),
+    "asymmetric_kl": Distance(asymmetric_kl, symmetric=False, uses_variance=True, tile=(64, 128)),
     "jsd": Distance(jsd, uses_variance=True),
-    "normalized_cosine": Distance(normalized_cosine, uses_variance=True, tile=(128, 128)),
-    "correlation": Distance(correlation, uses_variance=True, tile=(128, 128)),
+    "normalized_cosine": Distance(normalized_cosine, uses_variance=True, tile=(64, 128)),
+    "correlation": Distance(correlation, uses_variance=True, tile=(64, 128)),
     "entropy": Distance(entropy),
 }
 FORMULAS["asymmetric"] = replace(
