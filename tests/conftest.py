@@ -1,6 +1,7 @@
 """One thread and fixed seeds, so that a test gives the same numbers wherever and in whatever order it runs."""
 
 import gc
+import os
 import signal
 
 import pytest
@@ -11,6 +12,7 @@ def pytest_configure() -> None:
     """A run in the background of a script ignores SIGINT, and so would the processes that tests start and stop."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ["OMP_NUM_THREADS"] = "1"  # of runs of the command line, too
 
 
 def pytest_collection_finish() -> None:

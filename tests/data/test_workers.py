@@ -33,9 +33,7 @@ def trainer(accelerator: Any, devices: int = 1) -> Any:
 @pytest.fixture
 def cpus(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Sets how many CPUs this process may use."""
-    return lambda number: monkeypatch.setattr(
-        "os.sched_getaffinity", lambda _: set(range(number)), raising=False
-    )
+    return lambda number: monkeypatch.setattr("t2v_lightning.data.workers.cpu_count", lambda: number)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from interrupted import BATCH, HEAD, IMAGES, METHODS, fit
@@ -59,6 +60,19 @@ def test_another_number_of_processes(checkpoint: Path, tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match=r"processes=2 \(now 1\)"):
         resume_with(path)
+
+
+def test_another_number_of_threads_is_mentioned(checkpoint: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It changes the order of sums, so that the last digits may differ."""
+    same = resume_with(checkpoint)
+    assert "threads" not in caplog.text
+    torch.set_num_threads(2)
+    try:
+        other = resume_with(checkpoint)
+    finally:
+        torch.set_num_threads(1)
+    assert "made with 1 threads, and this process has 2: the last digits may differ" in caplog.text
+    np.testing.assert_allclose(other.fisher, same.fisher, rtol=1e-9)
 
 
 def test_images_that_are_not_the_same(checkpoint: Path) -> None:

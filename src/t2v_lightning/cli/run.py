@@ -36,6 +36,7 @@ from t2v_lightning.cli.run_folder import (
 from t2v_lightning.cli.signals import Stopped, stopping_on_signals
 from t2v_lightning.cli.sweep import SweepReport, say
 from t2v_lightning.cli.sweep_checks import unknown_distance
+from t2v_lightning.cli.threads import fitting_threads
 from t2v_lightning.cli.trainer import make_trainer
 from t2v_lightning.data import get_datamodule
 from t2v_lightning.embedding import Embedding
@@ -44,6 +45,7 @@ from t2v_lightning.functional.likelihood import get_likelihood
 from t2v_lightning.phases import HeadOptions
 from t2v_lightning.probes import get_probe
 from t2v_lightning.report.writing import remove_report
+from t2v_lightning.task2vec.checkpoint_io import threads_of
 from t2v_lightning.task2vec.module import Task2Vec
 from t2v_lightning.task2vec.signals import kill_started
 
@@ -85,7 +87,8 @@ def run(config: DictConfig, folder: Path) -> Embedding:
         if resume is None:
             remove_logs(folder)
     try:
-        trainer.fit(module, datamodule=datamodule, ckpt_path=resume)
+        with fitting_threads(trainer.num_devices, None if resume is None else threads_of(resume)):
+            trainer.fit(module, datamodule=datamodule, ckpt_path=resume)
     except Stopped:
         kill_started(trainer)
         raise

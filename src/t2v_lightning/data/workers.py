@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
+from joblib import cpu_count
 from pytorch_lightning import Trainer
 from pytorch_lightning.accelerators import CPUAccelerator
 
@@ -24,7 +23,6 @@ def default_workers(trainer: Trainer | None = None) -> int:
     >>> 0 <= default_workers() <= MOST_WORKERS
     True
     """
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    own = cpus // max(1, 1 if trainer is None else trainer.num_devices)
+    own = int(cpu_count()) // max(1, 1 if trainer is None else trainer.num_devices)
     on_cpu = trainer is None or isinstance(trainer.accelerator, CPUAccelerator)
     return min(MOST_WORKERS, own // 4 if on_cpu else max(1, own - 1))

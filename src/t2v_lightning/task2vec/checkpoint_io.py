@@ -8,7 +8,7 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from t2v_lightning.embedding.run_folder import UNFINISHED, whole_file
-from t2v_lightning.task2vec.checkpoint_state import START_AFRESH, shown_keys
+from t2v_lightning.task2vec.checkpoint_state import KEY, START_AFRESH, shown_keys
 
 _DEAD_AFTER = 600.0
 """Seconds by which an unfinished file is older than a new one when it counts as abandoned."""
@@ -56,6 +56,16 @@ class SafeCheckpointIO(TorchCheckpointIO):
                 f"Name another checkpoint, or {START_AFRESH}"
             )
         return checkpoint
+
+
+def threads_of(path: Path) -> int | None:
+    """The number of threads of the fit that a checkpoint was made in; None where it does not say.
+
+    Raises:
+        ValueError: it is torn, or not a checkpoint of a Trainer.
+    """
+    state = SafeCheckpointIO().load_checkpoint(path).get(KEY)
+    return state.get("threads") if isinstance(state, dict) else None
 
 
 def _content(found: Any) -> str:

@@ -1,5 +1,6 @@
 """What a checkpoint of an unfinished embedding holds, and when it is refused."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -8,6 +9,8 @@ from pytorch_lightning import Trainer
 
 from t2v_lightning.internals import put_counters
 from t2v_lightning.phases import Phase, State
+
+log = logging.getLogger(__name__)
 
 KEY = "t2v_lightning"
 """Where a Lightning checkpoint holds all of this."""
@@ -66,6 +69,7 @@ def write_state(
     checkpoint[KEY] = {
         "format": FORMAT,
         "settings": _all_settings(plan, trainer),
+        "threads": torch.get_num_threads(),
         "position": [epoch, batches],
         "shared": [phase.shared_state() for phase in plan.phases],
         "own": own,
@@ -114,6 +118,20 @@ def read_state(plan: Resumable, trainer: Trainer, checkpoint: Mapping[str, Any])
         )
     if (parts := len(state["own"])) != trainer.world_size:
         raise _damaged(f"it holds the sums of {parts} of {trainer.world_size} processes")
+    threads, present = state.get("threads"), torch.get_num_threads()
+    if (
+        threads not in (None, present)
+        and trainer.strategy.root_device.type == "cpu"
+        and trainer.is_global_zero
+    ):
+        log.warning(
+            "the checkpoint was made with %s threads, and this process has %d: the last digits may differ from those "
+            "of an uninterrupted fit. OMP_NUM_THREADS=%s or torch.set_num_threads(%s) keeps them",
+            threads,
+            present,
+            threads,
+            threads,
+        )
     return {
         "position": tuple(state["position"]),
         "shared": state["shared"],

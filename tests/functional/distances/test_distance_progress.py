@@ -15,7 +15,7 @@ def test_pairs_are_counted_to_the_end(name: str, monkeypatch: pytest.MonkeyPatch
     embeddings = [
         with_groups(correlated_task(seed, images)) for seed, images in enumerate([100, 100, 20, 9, 50, 60])
     ]
-    monkeypatch.setattr(pairwise, "DISTANCES", {name: replace(DISTANCES[name], tile=(2, 3), threaded=True)})
+    monkeypatch.setattr(pairwise, "DISTANCES", {name: replace(DISTANCES[name], tile=(2, 3))})
     for compute in (partial(pdist, embeddings), partial(cdist, embeddings[:3], embeddings)):
         for errors in (True, False):
             told: list[tuple[int, int]] = []

@@ -4,8 +4,8 @@ Entries h (Fisher), s (scale), v = 1/h (variance). Formulas follow Achille et al
 arXiv:1902.03545), and its reference implementation. An entry that is zero in either embedding of a pair
 (a dead filter) has no variance, so the variance-based formulas leave it out of that pair.
 
-Every formula takes rows a [m, D] and b [n, D] and returns float64 [m, n]. In NumPy the tiles of a matrix run side
-by side in plain threads; `cosine`, in float32, is faster with torch's threads inside each operation.
+Every formula takes rows a [m, D] and b [n, D], returns float64 [m, n] and runs in one thread: the tiles of a matrix
+run side by side.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from scipy.special import xlogy
 
 from t2v_lightning.functional.distances.compiled import fused_cosines
+from t2v_lightning.functional.distances.products import matrix_product, row_products
 
 Matrix = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -55,8 +56,7 @@ class Distance:
     """A formula, with what is needed to cut the work into tiles of pairs.
 
     `fused` is the same formula compiled, worth its start-up time for many pairs; `prepare` is applied once to all rows
-    before they are cut; `threaded` says that tiles of `formula` should run side by side, as those of `fused` do
-    (matrix products and torch use all cores by themselves).
+    before they are cut.
     """
 
     formula: Formula
@@ -65,8 +65,7 @@ class Distance:
     symmetric: bool = True
     zero_diagonal: bool = True
     uses_variance: bool = False
-    threaded: bool = False
-    tile: tuple[int, int] = (128, 128)
+    tile: tuple[int, int] = (32, 128)
 
 
 def single_precision(rows: Rows) -> Rows:
@@ -79,23 +78,18 @@ def single_precision(rows: Rows) -> Rows:
 def cosine(a: Rows, b: Rows) -> Matrix:
     """`1 - cos(p, q)` with p = h0 / (h0 + h1 + 1e-8) and q = h1 / (h0 + h1 + 1e-8).
 
-    Quotients are in the dtype of the rows, float32 in most cases; the error is then below 1e-6, unless
-    `torch.set_float32_matmul_precision("medium")` lets a CPU that has bfloat16 use it. Torch computes them, and
-    shares each operation among its threads; the dot products are a batch of 2 x 2 matrices.
+    Quotients are in the dtype of the rows, float32 in most cases; the error is then below 1e-6.
     """
     h0, h1 = _one_dtype(a, b)
-    products = np.empty((len(h0), len(h1), 2, 2))
-    with torch.autocast("cpu", enabled=False):
-        for part, scratch in _scratch(h1, 2):
-            y, (p, q) = torch.from_numpy(h1[part]).clone(), torch.from_numpy(scratch)
-            both = torch.from_numpy(scratch).transpose(0, 1)
-            shifted = y + EPSILON
-            for i, x in enumerate(torch.from_numpy(h0)):
-                torch.add(shifted, x, out=q)
-                torch.div(x, q, out=p)
-                torch.div(y, q, out=q)
-                products[i, part] = torch.bmm(both, both.mT)
-    pp, pq, qq = products[..., 0, 0], products[..., 0, 1], products[..., 1, 1]
+    pp, pq, qq = np.empty((3, len(h0), len(h1)))
+    for part, (p, q) in _scratch(h1, 2):
+        y = h1[part]
+        shifted = y + EPSILON
+        for i, x in enumerate(h0):
+            np.add(shifted, x, out=q)
+            np.divide(x, q, out=p)
+            np.divide(y, q, out=q)
+            pp[i, part], pq[i, part], qq[i, part] = row_products(p, p), row_products(p, q), row_products(q, q)
     return np.asarray((1 - pq / np.sqrt(pp * qq)).clip(min=0))
 
 
@@ -129,7 +123,7 @@ def asymmetric_kl(a: Rows, b: Rows) -> Matrix:
     """Sum over the entries of KL(0|1): sums of products, hence a few matrix products."""
     _, g0, l0, k0 = _with_inverse_and_log(a.fisher)
     h1, _, l1, k1 = _with_inverse_and_log(b.fisher)
-    sums = g0 @ h1.T - _common(k0, k1) - _sum_where(l1, k0).T + _sum_where(l0, k1)
+    sums = matrix_product(g0, h1) - _common(k0, k1) - _sum_where(l1, k0).T + _sum_where(l0, k1)
     return np.asarray((sums / 2).clip(min=0))
 
 
@@ -159,7 +153,7 @@ def normalized_cosine(a: Rows, b: Rows) -> Matrix:
     (x, k0), (y, k1) = _variance(a.fisher, a.scale), _variance(b.fisher, b.scale)
     _common(k0, k1)
     norms = np.sqrt(_sum_where(x * x, k1) * _sum_where(y * y, k0).T)
-    return np.asarray(1 - x @ y.T / norms)
+    return np.asarray(1 - matrix_product(x, y) / norms)
 
 
 def correlation(a: Rows, b: Rows) -> Matrix:
@@ -174,7 +168,7 @@ def correlation(a: Rows, b: Rows) -> Matrix:
     # A left-out entry far above the others costs them their digits: such pairs are computed one by one.
     poor = (var_x < 1e-7 * squares_x) | (var_y < 1e-7 * squares_y) | (squares_x == 0) | (squares_y == 0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        result = 1 - (x @ y.T - sum_x * sum_y / count) / np.sqrt(var_x * var_y)
+        result = 1 - (matrix_product(x, y) - sum_x * sum_y / count) / np.sqrt(var_x * var_y)
     for i, j in np.argwhere(poor):
         keep = k0[i] & k1[j]
         result[i, j] = 1 - _correlation(1 / a.fisher[i, keep], 1 / b.fisher[j, keep])
@@ -184,10 +178,10 @@ def correlation(a: Rows, b: Rows) -> Matrix:
 def _correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
     x, y = (z / z.max() for z in (x, y))
     x, y = x - x.mean(), y - y.mean()
-    norms = math.sqrt((x @ x) * (y @ y))
+    norms = math.sqrt(row_products(x, x) * row_products(y, y))
     if norms <= 1e-14 * len(x):
         raise ValueError("a correlation is not defined where all entries in common are equal. Use 'cosine'")
-    return float(x @ y) / norms
+    return float(row_products(x, y)) / norms
 
 
 def entropy(a: Rows, b: Rows) -> Matrix:
@@ -226,9 +220,9 @@ def is_dead(fisher: Matrix) -> Mask:
 
 
 def _one_dtype(a: Rows, b: Rows) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Their Fisher entries in the wider dtype of the two, writable, as torch requires of arrays that it shares."""
+    """Their Fisher entries in the wider dtype of the two, row by row."""
     dtype = np.result_type(a.fisher, b.fisher)
-    return np.require(a.fisher, dtype, ["C", "W"]), np.require(b.fisher, dtype, ["C", "W"])
+    return np.require(a.fisher, dtype, "C"), np.require(b.fisher, dtype, "C")
 
 
 def _scratch(rows: NDArray[Any], count: int) -> Iterator[tuple[slice, NDArray[Any]]]:
@@ -263,7 +257,7 @@ def _sum_where(x: Matrix, keep: Mask) -> Matrix:
     """[m, n]: sums over the entries of row i of `x` [m, D] that row j of `keep` [n, D] has."""
     if keep.all():
         return np.broadcast_to(x.sum(1, keepdims=True), (len(x), len(keep)))
-    return x @ keep.T.astype(x.dtype)
+    return matrix_product(x, keep.astype(x.dtype))
 
 
 def _common(k0: Mask, k1: Mask) -> Matrix:
@@ -277,15 +271,14 @@ def _common(k0: Mask, k1: Mask) -> Matrix:
     return count
 
 
-_PAIRWISE = Distance(kl, threaded=True, tile=(32, 128))
 FORMULAS = {
-    "cosine": Distance(cosine, fused=fused_cosine, prepare=single_precision, tile=(32, 2048)),
-    "kl": replace(_PAIRWISE, uses_variance=True),
-    "asymmetric_kl": Distance(asymmetric_kl, symmetric=False, uses_variance=True),
-    "jsd": replace(_PAIRWISE, formula=jsd, uses_variance=True),
-    "normalized_cosine": Distance(normalized_cosine, uses_variance=True),
-    "correlation": Distance(correlation, uses_variance=True),
-    "entropy": replace(_PAIRWISE, formula=entropy),
+    "cosine": Distance(cosine, fused=fused_cosine, prepare=single_precision, tile=(16, 128)),
+    "kl": Distance(kl, uses_variance=True),
+    "asymmetric_kl": Distance(asymmetric_kl, symmetric=False, uses_variance=True, tile=(64, 128)),
+    "jsd": Distance(jsd, uses_variance=True),
+    "normalized_cosine": Distance(normalized_cosine, uses_variance=True, tile=(64, 128)),
+    "correlation": Distance(correlation, uses_variance=True, tile=(64, 128)),
+    "entropy": Distance(entropy),
 }
 FORMULAS["asymmetric"] = replace(
     FORMULAS["cosine"],

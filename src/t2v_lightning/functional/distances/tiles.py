@@ -25,36 +25,40 @@ def fill_distances(out: Matrix, kind: Distance, a: Rows, b: Rows | None, advance
     """Writes the distances from `a` [m, D] to `b` [n, D], or among `a`, into `out` [m, n]."""
     mirrored = b is None and kind.symmetric
     columns = a if b is None else b
-    formula, threaded = kind.formula, kind.threaded
+    formula, (height, width) = kind.formula, kind.tile
     if kind.fused is not None and out.size * a.fisher.shape[1] > WORTHWHILE and is_available():
-        formula, threaded = kind.fused, True
+        formula = kind.fused
     if kind.prepare is not None:
         a = kind.prepare(a)
         columns = a if b is None else kind.prepare(columns)
 
-    def fill_strip(start: int) -> None:
-        rows = slice(start, start + kind.tile[0])
-        for first in range(start if mirrored else 0, len(columns), kind.tile[1]):
-            part = slice(first, first + kind.tile[1])
-            values = formula(a[rows], columns[part])
-            if mirrored and first == start:
-                # `entropy` differs when a pair is swapped, most for entries near 1e-8: the upper triangle counts.
-                square = values[:, : len(values)]
-                square[:] = np.triu(square) + np.triu(square, 1).T
-            out[rows, part] = values
-            if mirrored:
-                out[part, rows] = values.T
-            advance(values.size)
-        if mirrored and start:
-            advance(len(a[rows]) * start)
+    def fill_tile(corner: tuple[int, int]) -> None:
+        start, first = corner
+        rows, part = slice(start, start + height), slice(first, first + width)
+        values = formula(a[rows], columns[part])
+        filled = values.size
+        if mirrored and first == start:
+            # `entropy` differs when a pair is swapped, most for entries near 1e-8: the upper triangle counts.
+            square = values[:, : len(values)]
+            square[:] = np.triu(square) + np.triu(square, 1).T
+            filled -= square.size
+        out[rows, part] = values
+        if mirrored:
+            out[part, rows] = values.T
+        advance(values.size + filled * mirrored)
 
-    starts = range(0, len(a), kind.tile[0])
-    if threaded and len(starts) > 1:
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            list(pool.map(fill_strip, starts))
+    corners = [
+        (start, first)
+        for start in range(0, len(a), height)
+        for first in range(start if mirrored else 0, len(columns), width)
+    ]
+    threads = min(torch.get_num_threads(), len(corners))
+    if threads > 1:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(fill_tile, corners))
     else:
-        for start in starts:
-            fill_strip(start)
+        for corner in corners:
+            fill_tile(corner)
     if b is None and kind.zero_diagonal:
         np.fill_diagonal(out, 0)
 
