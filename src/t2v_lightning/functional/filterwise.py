@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from t2v_lightning.functional import inputs
-from t2v_lightning.functional.engine.per_sample import PerSampleFisher
+from t2v_lightning.functional.engine.kept import engine_of, writes_to
 from t2v_lightning.functional.engine.usage import Include, check_include
 from t2v_lightning.functional.inputs import Inputs, tensors_in
 from t2v_lightning.functional.likelihood import (
@@ -83,7 +83,8 @@ def filterwise_fisher(
         if sampling in ("sign", "categorical")
         else 0
     )
-    engine = PerSampleFisher(model, x, include=include, prefix=getattr(model, "layer_prefix", ""))
+    prefix = getattr(model, "layer_prefix", "")
+    engine = engine_of(model, x, model, writes_to(model), include=include, prefix=prefix)
     values = engine(x, lambda f: cotangents(f, family, sampling, passes=passes, seed=seed, targets=targets))
     total = weights.to(values.device, torch.float64) @ values.double()
     return {name: total[where] for name, where in engine.layers.items()}

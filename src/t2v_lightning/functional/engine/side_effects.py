@@ -40,6 +40,7 @@ class SideEffects:
 
     Attributes:
         writes: whether the network writes into its inputs.
+        keeps: whether it keeps tensors from one pass to the next.
 
     Raises:
         ValueError: a layer is in train mode, so that a pass would move its statistics.
@@ -69,6 +70,7 @@ class SideEffects:
             for key, value in found.items()
             if _holds_tensors(value) and not _same(start.get(key, _MISSING), value)
         ]
+        self.keeps = bool(self._caches)
 
     def call(self, network: Callable[..., Any], x: Inputs) -> Any:
         """The network's output for inputs [N, ...].
