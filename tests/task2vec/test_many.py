@@ -11,11 +11,11 @@ import pytest
 import rich
 import torch
 from rich.console import Console
-from small_fits import Plain
+from small_fits import Plain, fit
 from small_probe import small_probe, striped
 from torch.utils.data import DataLoader
 
-from t2v_lightning import embed, embed_many
+from t2v_lightning import Task2Vec, embed, embed_many
 from t2v_lightning.functional.engine import per_sample
 from t2v_lightning.phases import HeadOptions
 
@@ -63,8 +63,21 @@ def test_the_network_is_traced_once_for_inputs_of_one_form(monkeypatch: pytest.M
     probe.backbone.get_parameter("0.weight").data.mul_(1.25)  # weights that no other test has
     list(embed_many([striped(5), striped(7, classes=2)] * 3, probe, head=QUICK, progress=False))
     assert len(traced) == 1
-    embed(striped(5), copy.deepcopy(probe), head=QUICK, progress=False)  # nor is a copy traced again
+    # nor is a copy traced again, as in the next job of a sweep
+    embed(striped(5), copy.deepcopy(probe), head=QUICK, progress=False)
+    fit(Task2Vec(copy.deepcopy(probe), head=QUICK), DataLoader(striped(5), batch_size=4), precision="64-true")
     assert len(traced) == 1
+
+
+def test_a_module_sees_what_was_written_into_its_probe() -> None:
+    """Also through `.data`, which leaves no trace; only `embed_many`, whose probe nobody else has, may pass over it."""
+    module, changed = Task2Vec(small_probe(), head="keep", num_classes=5), small_probe()
+    module.embed(striped(6), progress=False)
+    for probe in (module.probe, changed):
+        probe.backbone.get_parameter("0.weight").data.mul_(1.5)
+    again = module.embed(striped(6), progress=False)
+    expected = embed(striped(6), changed, head="keep", num_classes=5, progress=False)
+    assert again.fisher.tolist() == expected.fisher.tolist()
 
 
 def test_a_task_is_read_when_its_embedding_is_asked_for_and_let_go_before_the_next() -> None:
@@ -132,9 +145,9 @@ def test_what_is_no_iterable_of_tasks_is_refused() -> None:
 def test_the_bar_counts_tasks_and_may_be_shown_beside_another(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = io.StringIO()
     monkeypatch.setattr(rich, "_console", Console(file=shown, force_terminal=True, width=80))
-    many = embed_many({"first": striped(4), "second": striped(5)}, small_probe(), head=QUICK)
+    many = embed_many({"[first]": striped(4), "second": striped(5)}, small_probe(), head=QUICK)
     next(many)
     embed(striped(4), small_probe(), head=QUICK)
     assert len(list(many)) == 1
-    assert "first" in shown.getvalue()
+    assert "[first]" in shown.getvalue()
     assert "2/2" in shown.getvalue()

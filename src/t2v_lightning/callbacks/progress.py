@@ -48,7 +48,7 @@ class TasksProgress(Progress):
 
     def __init__(self, total: int | None) -> None:
         super().__init__(
-            TextColumn("{task.description:<20}"),
+            TextColumn("{task.description:<20}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("tasks"),

@@ -14,6 +14,7 @@ from t2v_lightning.functional.likelihood import (
     cotangents,
     get_likelihood,
 )
+from t2v_lightning.internals import inner_module
 
 
 def filterwise_fisher(
@@ -84,7 +85,7 @@ def filterwise_fisher(
         else 0
     )
     prefix = getattr(model, "layer_prefix", "")
-    engine = engine_of(model, x, model, writes_to(model), include=include, prefix=prefix)
+    engine = engine_of(model, x, inner_module(model), writes_to(model), include=include, prefix=prefix)
     values = engine(x, lambda f: cotangents(f, family, sampling, passes=passes, seed=seed, targets=targets))
     total = weights.to(values.device, torch.float64) @ values.double()
     return {name: total[where] for name, where in engine.layers.items()}

@@ -190,15 +190,12 @@ def fisher_of_filters(
         example: an input without batch dimension to trace the network with; a black image when None.
         digest: of the probe's weights; computed when None. A probe with the same is not traced again.
     """
-    head = vars(probe.head)  # its weights and number of outputs are those of a task
+    of_task = ("_parameters", "out_features")
+    head = {name: value for name, value in vars(probe.head).items() if name not in of_task}
     engine = engine_of(
         probe,
         batch_of_one(probe, example),
-        (
-            probe.backbone,
-            type(probe.head),
-            {key: head[key] for key in head.keys() - {"_parameters", "out_features"}},
-        ),
+        (probe.backbone, type(probe.head), head),
         digest or probe.digest,
         include=include,
         candidates=frozenset(probe.layer_prefix + name for name in probe.stage_parameters(skip_layers)),

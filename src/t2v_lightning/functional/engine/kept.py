@@ -12,6 +12,7 @@ from t2v_lightning.functional.inputs import Inputs
 from t2v_lightning.internals import version_of
 
 _MOST = 64
+"""Most networks of which something is known."""
 
 _known: OrderedDict[Hashable, Findings] = OrderedDict()
 """Names and numbers only: neither networks nor tensors stay in memory."""
@@ -35,10 +36,9 @@ def engine_of(
     if state is None:
         return PerSampleFisher(model, example, **options)
     key = (state, weights, *options.items())
-    engine = PerSampleFisher(model, example, **options, known=_known.get(key))
+    engine = PerSampleFisher(model, example, **options, known=_known.pop(key, None))
     if not engine.findings.effects.keeps:
-        _known[key] = engine.findings
-        _known.move_to_end(key)
+        _known[key] = engine.findings  # at the end, as the last that was used
         if len(_known) > _MOST:
             _known.popitem(last=False)
     return engine
