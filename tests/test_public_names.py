@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import t2v_lightning
-from t2v_lightning import Embedding, FilterwiseFisher, ProbeNetwork, Task2Vec, embed, get_probe
+from t2v_lightning import Embedding, FilterwiseFisher, ProbeNetwork, Task2Vec, embed, embed_many, get_probe
 from t2v_lightning.data import get_datamodule, list_datamodules
 from t2v_lightning.functional import filterwise_fisher
 from t2v_lightning.functional.distances import DISTANCES, cdist, pdist
@@ -21,7 +21,7 @@ def test_the_package_itself_holds_public_names_and_nothing_else() -> None:
     assert kinds <= {"Expr", "ImportFrom", "Assign"}
     assert sorted(t2v_lightning.__all__) == [
         "Embedding", "FilterwiseFisher", "ProbeNetwork", "Task2Vec", "Task2VecCallback", "__version__", "embed",
-        "get_probe",
+        "embed_many", "get_probe",
     ]  # fmt: skip
 
 
@@ -33,6 +33,7 @@ def test_the_package_itself_holds_public_names_and_nothing_else() -> None:
         (Task2Vec, ["probe", "method", "max_samples", "skip_layers"]),
         (Task2Vec.embed, ["dataset"]),
         (embed, ["dataset", "probe", "method", "device", "batch_size", "num_workers", "seed", "progress"]),
+        (embed_many, ["tasks", "probe", "method", "device", "batch_size", "num_workers", "seed", "progress"]),
         (Embedding, ["fisher", "scale", "stderr", "layers", "meta"]),
         (Embedding.save, ["path"]),
         (Embedding.load, ["path"]),

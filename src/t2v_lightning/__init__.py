@@ -5,6 +5,7 @@ from t2v_lightning.embedding import Embedding
 from t2v_lightning.metrics import FilterwiseFisher
 from t2v_lightning.probes import ProbeNetwork, get_probe
 from t2v_lightning.task2vec.callback import Task2VecCallback
+from t2v_lightning.task2vec.many import embed_many
 from t2v_lightning.task2vec.module import Task2Vec, embed
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "Task2VecCallback",
     "__version__",
     "embed",
+    "embed_many",
     "get_probe",
 ]

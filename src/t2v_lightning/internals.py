@@ -13,6 +13,7 @@ function                       private name (read from)                         
 `is_transformed`               `torch._C._functorch` (torch 2.14)               nothing: tensors inside `vmap`
 `inner_module`                 `OptimizedModule._orig_mod` (torch 2.14)         nothing: the module behind `compile`
 `is_norm`                      `batchnorm._NormBase` (torch 2.14)               a list of all BatchNorm classes
+`has_global_hooks`             `_global_forward_hooks` (torch 2.14)             nothing: hooks on all modules
 `metadata_of`, `with_metadata` `state_dict()._metadata` (torch 2.14)            nothing: format versions of layers
 `end_workers`                  `_MultiProcessingDataLoaderIter` (torch 2.14)    nothing: closing a DataLoader
 `BatchesThroughHooks`          `module._call_batch_hook` (Lightning 2.6)        nothing: the choice of batch hooks
@@ -34,6 +35,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 # --- PyTorch -----------------------------------------------------------------------------------------------------
@@ -63,6 +65,11 @@ def inner_module(module: nn.Module) -> nn.Module:
 def is_norm(module: nn.Module) -> bool:
     """Whether a module normalises by statistics of the batch while it trains."""
     return isinstance(module, _NormBase)
+
+
+def has_global_hooks() -> bool:
+    """Whether hooks run in the forward pass of every module."""
+    return bool(_global_forward_hooks or _global_forward_pre_hooks)
 
 
 def metadata_of(state: Any) -> dict[str, Any] | None:

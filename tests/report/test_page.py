@@ -9,6 +9,7 @@ import pytest
 from report_examples import HOSTILE, embeddings
 
 from t2v_lightning import Embedding
+from t2v_lightning.functional.distances import diversity_coefficient
 from t2v_lightning.report import compare
 from t2v_lightning.report.page import build_page
 
@@ -50,6 +51,10 @@ def test_distances_and_tasks_are_in_it() -> None:
     assert [task["images"] for task in tasks] == [100, 101, 102]
     assert comparison.floors is not None
     assert [task["floor"] for task in tasks] == pytest.approx(comparison.floors.tolist())
+    off = comparison.matrix[np.triu_indices(3, 1)]
+    shown, error = (float(number) for number in data["settings"].pop("diversity").split(" ± "))
+    assert shown == pytest.approx(off.mean(), rel=5e-3)
+    assert error == pytest.approx(diversity_coefficient(comparison.embeddings, "jsd").stderr, rel=0.5)
     assert data["settings"] == {"method": "montecarlo", "entries": "12"}
 
 

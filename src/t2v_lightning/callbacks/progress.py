@@ -43,6 +43,24 @@ class EmbedProgress(Progress):
         self.update(self._current, note=progress_note(speed, metrics))
 
 
+class TasksProgress(Progress):
+    """Progress bar of `embed_many`: the task at work, and how many are done."""
+
+    def __init__(self, total: int | None) -> None:
+        super().__init__(
+            TextColumn("{task.description:<20}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("tasks"),
+            TimeRemainingColumn(),
+        )
+        self._bar = self.add_task("", total=total)
+
+    def at(self, number: int, title: str) -> None:
+        """Shows that so many tasks are done, and what is at work."""
+        self.update(self._bar, completed=number, description=title[:20])
+
+
 def progress_note(images_per_second: float, metrics: dict[str, float]) -> str:
     """The text behind a bar.
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from t2v_lightning.functional import inputs
-from t2v_lightning.functional.engine.per_sample import PerSampleFisher
+from t2v_lightning.functional.engine.kept import engine_of, writes_to
 from t2v_lightning.functional.engine.usage import Include, check_include
 from t2v_lightning.functional.inputs import Inputs, tensors_in
 from t2v_lightning.functional.layers.sketch import Sketch, Squares, check_squares
@@ -15,6 +15,7 @@ from t2v_lightning.functional.likelihood import (
     cotangents,
     get_likelihood,
 )
+from t2v_lightning.internals import inner_module
 
 
 def filterwise_fisher(
@@ -90,7 +91,8 @@ def filterwise_fisher(
         if sampling in ("sign", "categorical") or squares != "exact"
         else 0
     )
-    engine = PerSampleFisher(model, x, include=include, prefix=getattr(model, "layer_prefix", ""))
+    prefix = getattr(model, "layer_prefix", "")
+    engine = engine_of(model, x, inner_module(model), writes_to(model), include=include, prefix=prefix)
     sketch = Sketch.of(squares, seed, torch.arange(samples, device=inputs.device_of(x)))
     values = engine(
         x, lambda f: cotangents(f, family, sampling, passes=passes, seed=seed, targets=targets), sketch

@@ -1,11 +1,35 @@
 """What is taken from a user's loader: its dataset, the part of it that its sampler draws, and its settings."""
 
+from dataclasses import replace
 from typing import Any
 
+from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from t2v_lightning.loading.drawn import batch_length, drawn_items
 from t2v_lightning.loading.loader import LoaderOptions
+
+
+def open_source(source: Any, batch_size: int | None, num_workers: int | None) -> tuple[Any, LoaderOptions]:
+    """What `Task2Vec.prepare` takes for a dataset, DataLoader or LightningDataModule, which is set up here.
+
+    Args:
+        source: of images and targets.
+        batch_size, num_workers: instead of the loader's own; None keeps these.
+    """
+    options = LoaderOptions()
+    if isinstance(source, LightningDataModule):
+        source.prepare_data()
+        source.setup("fit")
+        options = loader_options(one_loader(source.train_dataloader()))
+    elif isinstance(source, DataLoader):
+        options, source = loader_options(source), dataset_of(source)
+    options = replace(
+        options,
+        batch_size=options.batch_size if batch_size is None else batch_size,
+        num_workers=options.num_workers if num_workers is None else num_workers,
+    )
+    return source, options
 
 
 def one_loader(loader: Any) -> DataLoader[Any]:

@@ -115,6 +115,8 @@ class MethodPhase(Phase):
         skip_layers: int,
         seed: int,
         example: Inputs,
+        probe_digest: str,
+        before: "Phase | None",
         learn_head: bool,
         all_reduce: AllReduce,
     ) -> "MethodPhase":
@@ -127,6 +129,9 @@ class MethodPhase(Phase):
             skip_layers: first stage that counts.
             seed: of everything random.
             example: one input of the task.
+            probe_digest: identifies the weights of the probe.
+            before: the phase of the same method that this probe went through for another task, None for none; its
+                weights have not changed since.
             learn_head: whether the phase may learn the head along.
             all_reduce: adds a float64 tensor up over processes, in place.
         """

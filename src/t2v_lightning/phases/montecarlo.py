@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from t2v_lightning.functional.engine.kept import engine_of
 from t2v_lightning.functional.engine.per_sample import PerSampleFisher
 from t2v_lightning.functional.engine.usage import Include, layer_name
 from t2v_lightning.functional.fisher_sums import (
@@ -16,11 +17,11 @@ from t2v_lightning.functional.fisher_sums import (
     estimate,
     new_sums,
 )
-from t2v_lightning.functional.inputs import Inputs, device_of
+from t2v_lightning.functional.inputs import Inputs, describe, device_of
 from t2v_lightning.functional.layers.sketch import Sketch
 from t2v_lightning.functional.likelihood import cotangents, get_likelihood
 from t2v_lightning.loading.selection import Selection
-from t2v_lightning.phases.base import AllReduce, LogMetrics, MethodPhase, Metrics, State, one_process
+from t2v_lightning.phases.base import AllReduce, LogMetrics, MethodPhase, Metrics, Phase, State, one_process
 from t2v_lightning.phases.options import MonteCarloOptions
 from t2v_lightning.phases.out_of_memory import Halving
 from t2v_lightning.phases.precision import full_precision
@@ -77,10 +78,14 @@ class MonteCarloPhase(MethodPhase):
         skip_layers: int,
         seed: int,
         example: Inputs,
+        probe_digest: str,
+        before: Phase | None,
         learn_head: bool,
         all_reduce: AllReduce,
     ) -> "MonteCarloPhase":
-        engine = fisher_of_filters(probe, skip_layers, options.include, example)
+        engine = before.engine if isinstance(before, MonteCarloPhase) else None
+        if engine is None or engine.form != describe(batch_of_one(probe, example)):
+            engine = fisher_of_filters(probe, skip_layers, options.include, example, probe_digest)
         return cls(probe, task, engine, options, seed, all_reduce)
 
     def order(self, epoch: int) -> Tensor:
@@ -173,7 +178,11 @@ class MonteCarloPhase(MethodPhase):
 
 
 def fisher_of_filters(
-    probe: ProbeNetwork, skip_layers: int, include: Include, example: Inputs | None = None
+    probe: ProbeNetwork,
+    skip_layers: int,
+    include: Include,
+    example: Inputs | None = None,
+    digest: str | None = None,
 ) -> PerSampleFisher:
     """Engine for the weights of a probe from stage `skip_layers` on; logs which have no closed form.
 
@@ -182,12 +191,17 @@ def fisher_of_filters(
         skip_layers: first stage that is measured.
         include: which kinds of weights.
         example: an input without batch dimension to trace the network with; a black image when None.
+        digest: of the probe's weights; computed when None. A probe with the same is not traced again.
     """
-    engine = PerSampleFisher(
+    of_task = ("_parameters", "out_features")
+    head = {name: value for name, value in vars(probe.head).items() if name not in of_task}
+    engine = engine_of(
         probe,
         batch_of_one(probe, example),
+        (probe.backbone, type(probe.head), head),
+        digest or probe.digest,
         include=include,
-        candidates={probe.layer_prefix + name for name in probe.stage_parameters(skip_layers)},
+        candidates=frozenset(probe.layer_prefix + name for name in probe.stage_parameters(skip_layers)),
         prefix=probe.layer_prefix,
     )
     for note in engine.prepared.notes:

@@ -13,7 +13,7 @@ from t2v_lightning.functional.noise.network import NoisyNetwork
 from t2v_lightning.functional.noise.normal_table import NormalTable
 from t2v_lightning.functional.random import random_bits
 from t2v_lightning.loading.selection import Selection
-from t2v_lightning.phases.base import AllReduce, LogMetrics, MethodPhase, Metrics, State, one_process
+from t2v_lightning.phases.base import AllReduce, LogMetrics, MethodPhase, Metrics, Phase, State, one_process
 from t2v_lightning.phases.head import constant_loss
 from t2v_lightning.phases.options import VariationalOptions
 from t2v_lightning.phases.out_of_memory import Halving
@@ -113,6 +113,8 @@ class VariationalPhase(MethodPhase):
         skip_layers: int,
         seed: int,
         example: Inputs,
+        probe_digest: str,
+        before: Phase | None,
         learn_head: bool,
         all_reduce: AllReduce,
     ) -> "VariationalPhase":

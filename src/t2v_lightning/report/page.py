@@ -18,6 +18,7 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
 from t2v_lightning.embedding.comparable import in_words
+from t2v_lightning.functional.distances import mean_of_pairs
 from t2v_lightning.plots.style import family_colours
 from t2v_lightning.report.comparison import Comparison
 from t2v_lightning.report.figures import DPI
@@ -79,11 +80,15 @@ def _content(comparison: Comparison) -> dict[str, Any]:
         if embeddings[0].meta.get(name) is not None
         and all(e.meta.get(name) == embeddings[0].meta[name] for e in embeddings)
     }
+    settings = {**shared, "entries": f"{len(embeddings[0]):,}"}
+    if len(embeddings) > 2:
+        found = mean_of_pairs(comparison.matrix)
+        settings["diversity"] = f"{found.coefficient:.3g} ± {found.stderr:.1g}"
     families = comparison.families or []
     return {
         "label": comparison.label,
         "symmetric": bool(np.array_equal(comparison.matrix, comparison.matrix.T)),
-        "settings": {**shared, "entries": f"{len(embeddings[0]):,}"},
+        "settings": settings,
         "colours": _COLOURS,
         "families": {name: to_hex(colour) for name, colour in family_colours(sorted(set(families))).items()},
         "order": comparison.order,

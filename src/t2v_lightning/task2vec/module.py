@@ -3,13 +3,11 @@
 import copy
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from typing import Any
 
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import nn
-from torch.utils.data import DataLoader
 
 from t2v_lightning.callbacks.progress import EmbedProgress
 from t2v_lightning.embedding import Embedding
@@ -19,7 +17,7 @@ from t2v_lightning.loading.loader import LoaderOptions
 from t2v_lightning.loading.random_transforms import warn_random_transforms
 from t2v_lightning.loading.selection import check_map_style, select_images
 from t2v_lightning.loading.targets import targets_of_items
-from t2v_lightning.loading.users import dataset_of, loader_options, one_loader
+from t2v_lightning.loading.users import dataset_of, one_loader, open_source
 from t2v_lightning.phases import HeadOptions
 from t2v_lightning.phases.methods import MethodName
 from t2v_lightning.phases.options import HeadMethod
@@ -109,6 +107,7 @@ class Task2Vec(LightningFit):
         processes: int = 1,
         meta: dict[str, Any] | None = None,
         hooked: Sequence[Any] | None = None,
+        before: Plan | None = None,
     ) -> Plan:
         """Chooses images, checks everything that can be checked early, and gives the probe the head to fit.
 
@@ -119,6 +118,8 @@ class Task2Vec(LightningFit):
             meta: what is known about the task; None takes what the source says.
             hooked: the datamodule and module whose hooks change batches on their way to the device; None takes the
                 source and this module, and warns if their hooks are random.
+            before: this module's last plan, if the weights of its probe are the same as then: what was found out
+                about the network is used again.
 
         Returns:
             The plan, on this module's probe; the next plan takes its place.
@@ -165,6 +166,7 @@ class Task2Vec(LightningFit):
             processes,
             self.run_folder,
             ([source, self] if of_datamodule else [self]) if hooked is None else hooked,
+            before,
         )
         if hooked is None:
             warn_random_hooks(plan.hooks, plan.random_hooks)
@@ -194,19 +196,8 @@ class Task2Vec(LightningFit):
         Raises:
             TypeError, ValueError: the dataset cannot be embedded; the message says why.
         """
-        where = torch.device(_pick_device() if device == "auto" else device)
-        loading = LoaderOptions()
-        if isinstance(dataset, LightningDataModule):
-            dataset.prepare_data()
-            dataset.setup("fit")
-            loading = loader_options(one_loader(dataset.train_dataloader()))
-        elif isinstance(dataset, DataLoader):
-            loading, dataset = loader_options(dataset), dataset_of(dataset)
-        loading = replace(
-            loading,
-            batch_size=loading.batch_size if batch_size is None else batch_size,
-            num_workers=loading.num_workers if num_workers is None else num_workers,
-        )
+        where = pick_device(device)
+        dataset, loading = open_source(dataset, batch_size, num_workers)
         with torch.inference_mode(False):
             self.plan = plan = self.prepare(dataset, loading)
             with EmbedProgress() if progress else nullcontext() as bar:
@@ -241,5 +232,7 @@ def embed(
     )
 
 
-def _pick_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def pick_device(device: str | torch.device) -> torch.device:
+    """The device of that name; for "auto" a GPU if there is one."""
+    automatic = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(automatic if device == "auto" else device)

@@ -42,6 +42,7 @@ class Plan:
         processes: that share the images, each with a plan of its own.
         run_folder: where large files may go; None for the system's temporary folder.
         hooked: the datamodule and module whose hooks batches go through on their way to the device, in this order.
+        before: of another task, with the same probe and options.
 
     Attributes:
         hooks: theirs; whoever runs the plan puts every batch through them.
@@ -67,6 +68,7 @@ class Plan:
         processes: int = 1,
         run_folder: Path | None = None,
         hooked: Sequence[Any] = (),
+        before: "Plan | None" = None,
     ) -> None:
         self.probe, self.probe_digest, self.options = probe, probe_digest, options
         self.selection, self.meta, self.processes = selection, meta, processes
@@ -88,6 +90,8 @@ class Plan:
             skip_layers=options.skip_layers,
             seed=options.seed,
             example=example,
+            probe_digest=probe_digest,
+            before=None if before is None else before.phases[-1],
             learn_head=options.head.method != "keep",
             all_reduce=all_reduce,
         )

@@ -1,5 +1,14 @@
 """Distances between task embeddings, with their standard errors."""
 
+from t2v_lightning.functional.distances.diversity import Diversity, diversity_coefficient, mean_of_pairs
 from t2v_lightning.functional.distances.pairwise import DISTANCES, cdist, noise_floor, pdist
 
-__all__ = ["DISTANCES", "cdist", "noise_floor", "pdist"]
+__all__ = [
+    "DISTANCES",
+    "Diversity",
+    "cdist",
+    "diversity_coefficient",
+    "mean_of_pairs",
+    "noise_floor",
+    "pdist",
+]

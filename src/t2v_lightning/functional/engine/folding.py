@@ -47,6 +47,12 @@ class Fold:
     eps: float
     conv_bias: str | None
 
+    @property
+    def tensors(self) -> list[str]:
+        """Names of all that is folded into the weight."""
+        biases = [name for name in (self.norm_bias, self.conv_bias) if name is not None]
+        return [self.norm_weight, self.mean, self.variance, *biases]
+
     def apply(self, weight: Tensor, tensors: Mapping[str, Tensor]) -> FoldedWeight:
         """Folds the BatchNorm into W, in float64 until the end: a rounding error in s would affect the whole filter.
 

@@ -1,6 +1,7 @@
 """Squared per-sample gradients of all filters of a network, from one backward pass over its activations."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from t2v_lightning.functional import inputs
 from t2v_lightning.functional.engine.folding import find_folds
 from t2v_lightning.functional.engine.intercept import RECOMPUTES, frozen
-from t2v_lightning.functional.engine.prepared import PreparedNetwork
+from t2v_lightning.functional.engine.prepared import Arrangement, PreparedNetwork
 from t2v_lightning.functional.engine.recording import MeasuredWeight, Recording
 from t2v_lightning.functional.engine.side_effects import SideEffects
 from t2v_lightning.functional.engine.trace import inspect_network
@@ -18,6 +19,23 @@ from t2v_lightning.functional.engine.vmap_fallback import Fallback
 from t2v_lightning.functional.inputs import Inputs
 from t2v_lightning.functional.layers.sketch import Sketch
 from t2v_lightning.internals import inner_module
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What tracing passes have told about a network, in names only: they hold for its copies too.
+
+    Attributes:
+        effects: of its passes.
+        usages: parameter name -> how the network uses it.
+        arrangement: how it is arranged for speed.
+        slow: why weights without a closed form are measured one sample after the other; None if they are not.
+    """
+
+    effects: SideEffects
+    usages: Mapping[str, Usage]
+    arrangement: Arrangement
+    slow: str | None
 
 
 class PerSampleFisher:
@@ -32,15 +50,19 @@ class PerSampleFisher:
             the layer that makes the network's output, are left out.
         candidates: names of the parameters to consider; all when None.
         prefix: taken off the front of the layers' names.
+        known: of an engine with the same arguments for such a network, which is then not traced again; see
+            `functional.engine.kept`.
 
     Attributes:
         layers: name -> slice of the vector, in the order of `model.named_parameters()`.
         size: D, the length of the vector.
+        form: dtypes and shapes of the inputs that it was made with, cut to one sample.
         left_out: name of each parameter that is not measured -> why.
         fallback: name of each measured parameter without a closed form -> how it is used. Those
             go through `functional.engine.vmap_fallback`, which costs about another pass.
         slow: why those are measured one sample after the other, which takes long; None if they are not.
         prepared: the network arranged for speed; its `notes` say where that was not possible.
+        findings: for another engine.
 
     Raises:
         ValueError: the network mixes samples, has no weight to measure, or a complex one.
@@ -60,17 +82,18 @@ class PerSampleFisher:
         include: Include = "weights",
         candidates: Collection[str] | None = None,
         prefix: str = "",
+        known: Findings | None = None,
     ) -> None:
         check_include(include)
         self.model = model = inner_module(model)
         self.left_out: dict[str, str] = {}
         self.fallback: dict[str, Usage] = {}
         self.layers: dict[str, slice] = {}
-        self.size = 0
+        self.size, self.form = 0, inputs.describe(inputs.take(example, slice(0, 1)))
         self._entries: dict[str, slice] = {}
         self._weights: dict[Tensor, MeasuredWeight] = {}
-        effects = SideEffects(model, example)
-        usages = inspect_network(model, example, effects)
+        effects = SideEffects(model, example) if known is None else known.effects
+        usages = inspect_network(model, example, effects) if known is None else known.usages
         for name, parameter in model.named_parameters():
             usage = usages[name]
             reason = why_left_out(name, parameter, usage, include)
@@ -97,11 +120,19 @@ class PerSampleFisher:
                 "the network has no weight to measure: every parameter is left out "
                 f"({', '.join(sorted(set(self.left_out.values()))) or 'there are none'})"
             )
-        folds = find_folds(model, example, usages, effects)
-        unmeasured = {name: fold for name, fold in folds.items() if fold.norm_weight not in self._entries}
-        self.prepared = PreparedNetwork(model, unmeasured, example, effects)
-        self._automatic = Fallback(model, self.fallback, example, effects) if self.fallback else None
-        self.slow = self._automatic and self._automatic.slow
+        self._automatic = Fallback(model, self.fallback, effects)
+        if known is None:
+            folds = find_folds(model, example, usages, effects)
+            unmeasured = {name: fold for name, fold in folds.items() if fold.norm_weight not in self._entries}
+            self.prepared = PreparedNetwork(model, Arrangement(unmeasured), effects)
+            self.prepared.try_out(example)
+            if self.fallback:
+                self._automatic.try_out(example)
+        else:
+            self.prepared = PreparedNetwork(model, known.arrangement, effects)
+            self._automatic.slow = known.slow
+        self.slow = self._automatic.slow
+        self.findings = Findings(effects, usages, self.prepared.arrangement, self.slow)
         # their normalisations are out of the reach of `norm_calls`, so that they must not get a batch of one
         self._scripted = any(isinstance(m, torch.jit.ScriptModule) for m in model.modules())
 
@@ -129,8 +160,9 @@ class PerSampleFisher:
         """
         x = inputs.detach(x)
         if self._scripted and inputs.length(x) == 1:
-            twice = self(inputs.concatenate((x, x)), lambda f: (torch.cat([v, v]) for v in vectors(f[:1])))
-            return twice[:1]
+            twice = inputs.concatenate((x, x))
+            sketch = sketch and replace(sketch, index=sketch.index.repeat(2))
+            return self(twice, lambda f: (torch.cat([v, v]) for v in vectors(f[:1])), sketch)[:1]
         self.prepared.refresh()
         recording = Recording(self._weights, self.prepared, inputs.length(x), self.size, sketch)
         with (
@@ -142,7 +174,7 @@ class PerSampleFisher:
             outputs = recording.forward(x)
             for vector, last in _with_last(vectors(outputs.detach())):
                 recording.backward(outputs, vector, last)
-                if self._automatic is not None:
+                if self.fallback:
                     with torch.autocast(vector.device.type, enabled=False):
                         squares = self._automatic.squares(x, vector)
                     for name, of_filters in squares.items():

@@ -42,7 +42,8 @@ class SideEffects:
 
     Attributes:
         writes: whether the network writes into its inputs.
-        used: the parameters that the first pass of all computed something from.
+        used: names of the parameters that the first pass of all computed something from.
+        keeps: whether it keeps tensors from one pass to the next.
 
     Raises:
         ValueError: a layer is in train mode, so that a pass would move its statistics; or an attribute holds other
@@ -52,10 +53,11 @@ class SideEffects:
     def __init__(self, model: nn.Module, example: Inputs) -> None:
         _refuse_train_mode(model)
         first = inputs.take(inputs.detach(example), slice(0, 1))
-        one, held, self.used = _copy(first), _attributes(model), set[Tensor]()
+        one, held, used = _copy(first), _attributes(model), set[Tensor]()
         versions = _versions(one)
-        with Intercept(partial(_note_uses, set(model.parameters()), self.used)):
+        with Intercept(partial(_note_uses, set(model.parameters()), used)):
             found = _after_a_pass(model, one, held, held)
+        self.used = {name for name, parameter in model.named_parameters() if parameter in used}
         # what is written through `.data` or NumPy does not count as a version
         same = all(map(torch.equal, tensors_in(one), tensors_in(first)))
         self.writes = _versions(one) != versions or not same
@@ -69,6 +71,7 @@ class SideEffects:
             for key, value in found.items()
             if _holds_tensors(value) and not _same(start.get(key, _MISSING), value)
         ]
+        self.keeps = bool(self._caches)
 
     def call(self, network: Callable[..., Any], x: Inputs) -> Any:
         """The network's output for inputs [N, ...].

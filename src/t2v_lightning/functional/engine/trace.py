@@ -60,8 +60,8 @@ def inspect_network(model: nn.Module, x: Inputs, effects: SideEffects) -> dict[s
             "dropout, or batch statistics), so there are no per-sample gradients; call model.eval() first"
         )
     _find_hidden_uses(model, one, equal.usages, effects)
-    for name, parameter in model.named_parameters():
-        if parameter in effects.used and equal.usages[name] == Usage():
+    for name in sorted(effects.used):
+        if equal.usages[name] == Usage():
             raise ValueError(
                 f"the first forward pass uses {name!r} and later ones do not: the network keeps what it computes from "
                 "it where it cannot be found; keep it in an attribute of a module, or compute it in every pass"

@@ -26,19 +26,20 @@ class Fallback:
 
     Args:
         model: maps [N, ...] to [N, C].
-        usages: parameter name -> how the network uses it; one or more.
-        example: inputs [N, ...]; the first sample is tried inside `vmap`.
+        usages: parameter name -> how the network uses it.
         effects: of the network's passes.
 
     Attributes:
         slow: why samples are taken one by one, None if they are not.
     """
 
-    def __init__(
-        self, model: nn.Module, usages: Mapping[str, Usage], example: Inputs, effects: SideEffects
-    ) -> None:
+    slow: str | None = None
+
+    def __init__(self, model: nn.Module, usages: Mapping[str, Usage], effects: SideEffects) -> None:
         self.model, self.usages, self.effects = model, usages, effects
-        self.slow: str | None = None
+
+    def try_out(self, example: Inputs) -> None:
+        """Finds out whether the network runs inside `vmap`, with the first sample of inputs [N, ...]."""
         first = inputs.take(inputs.detach(example), slice(0, 1))
         try:
             self._together(self._parameters(), first, torch.ones(1, 1, device=inputs.device_of(first)))
