@@ -19,11 +19,11 @@ vector and as a mean over layers, with three versions of F (all exact, no sampli
 
 Printed for both ways to learn the noise, at the start, after an eighth of the default draws, and after all of them.
 
-**tasks** embeds every built-in task but `digits`, on which the steps were chosen, with two seeds (of the images, the
-head, the draws and the noise) by Monte Carlo and by the variational method, with 256 images at most and every layer.
-It prints the rank correlation with F under noise, taken from draws of their own; how often a task of the same family
-is nearer than one of another family, with the standard error over tasks; and the distance between two seeds of one
-task beside that to the nearest other task.
+**tasks** embeds the built-in tasks of every family but digits, on which the steps were chosen, with two seeds (of the
+images, the head, the draws and the noise) by Monte Carlo and by the variational method, with 256 images at most and all
+layers. It prints the rank correlation with F under noise, taken from draws of their own; how often a task of the same
+family is nearer than one of another family, with the standard error over tasks; and the distance between two seeds of
+one task beside that to the nearest other task.
 """
 
 import argparse
@@ -245,8 +245,7 @@ def compare_inits(options: argparse.Namespace) -> None:
 
 
 def embed_tasks(options: argparse.Namespace) -> None:
-    names = [name for name in BUILTIN_TASKS if name != "digits"]
-    families = np.array([BUILTIN_TASKS[name].family for name in names])
+    names = [name for name, task in BUILTIN_TASKS.items() if task.family != "digits"]
     ours: dict[str, list[list[Embedding]]] = {method: [[], []] for method in ("montecarlo", options.init)}
     correlations = []
     for name in names:
@@ -263,28 +262,31 @@ def embed_tasks(options: argparse.Namespace) -> None:
     mean, error = _mean_and_error(correlations)
     print(f"rank correlation with F under noise {mean:.3f} +- {error:.3f}, least {min(correlations):.3f}")
     for method, (first, second) in ours.items():
-        distances = pdist(first)
+        describe_distances(method, names, first, second)
+
+
+def describe_distances(
+    method: str, names: list[str], first: list[Embedding], second: list[Embedding]
+) -> None:
+    """Prints how tasks group by family, and how far two seeds (`second` may be empty) are apart."""
+    distances, families = pdist(first), np.array([BUILTIN_TASKS[name].family for name in names])
+    print(
+        f"{method}: median distance of two tasks {np.median(distances[np.triu_indices(len(names), 1)]):.3f}"
+    )
+    nearer = []
+    for number, family in enumerate(families):
+        same = np.delete(distances[number], number)[np.delete(families, number) == family]
+        nearer.append(float((same[:, None] < distances[number][families != family]).mean()))
+    mean, error = _mean_and_error(nearer)
+    print(f"  a task of the family is nearer than another in {mean:.3f} +- {error:.3f}")
+    if second:
+        seeds = np.diag(cdist(first, second))
+        nearest = (distances + np.diag(np.full(len(names), np.inf))).min(1)
         print(
-            f"{method}: median distance of two tasks {np.median(distances[np.triu_indices(len(names), 1)]):.3f}"
+            f"  seeds nearer than the nearest task in {(seeds < nearest).sum()} of {len(names)}; distance of "
+            f"seeds: median {np.median(seeds):.3f}, most {seeds.max():.3f}; least of two tasks {nearest.min():.3f}"
         )
-        nearer = []
-        for number, family in enumerate(families):
-            same = np.delete(distances[number], number)[np.delete(families, number) == family]
-            others = distances[number][families != family]
-            nearer.append(float((same[:, None] < others).mean()))
-        mean, error = _mean_and_error(nearer)
-        print(f"  a task of the family is nearer than another in {mean:.3f} +- {error:.3f}")
-        if second:
-            seeds = np.diag(cdist(first, second))
-            nearest = (distances + np.diag(np.full(len(names), np.inf))).min(1)
-            print(
-                f"  seeds nearer than the nearest task in {(seeds < nearest).sum()} of {len(names)}; distance of "
-                f"seeds: median {np.median(seeds):.3f}, most {seeds.max():.3f}; least of two tasks {nearest.min():.3f}"
-            )
-            print(
-                "  "
-                + ", ".join(f"{n} {s:.3f} {d:.3f}" for n, s, d in zip(names, seeds, nearest, strict=True))
-            )
+        print("  " + ", ".join(f"{n} {s:.3f} {d:.3f}" for n, s, d in zip(names, seeds, nearest, strict=True)))
 
 
 def _mean_and_error(values: list[float]) -> tuple[float, float]:
