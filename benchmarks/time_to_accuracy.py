@@ -137,7 +137,7 @@ def table_of_sketches(fitted: FittedTask, rounds: int) -> None:
             start = time.process_time()
             for where in fitted.batches():
                 vectors = partial(cotangents, likelihood=softmax, seed=seed, index=where)
-                squares = engine(fitted.images[where], vectors, Sketch.of(kind, seed, where))
+                squares = engine(fitted.images[where], vectors, Sketch.of(kind, "sign", seed, where))
                 values[kind].append(squares.double())
             times[kind].append(time.process_time() - start)
     print(
