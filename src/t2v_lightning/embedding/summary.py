@@ -143,7 +143,8 @@ def _method(meta: Mapping[str, Any]) -> str:
     target = meta.get("target_stderr")
     stop = f", until the standard error is {target:.1%}" if target else ""
     sampling = meta.get("sampling", "")
-    return f"{meta['method']}, {passes} per image with {_SAMPLING.get(sampling, sampling)} ({sampling}){stop}"
+    squares = f", squares {meta['squares']}" if "squares" in meta else ""
+    return f"{meta['method']}, {passes} per image with {_SAMPLING.get(sampling, sampling)} ({sampling}){squares}{stop}"
 
 
 def _head(meta: Mapping[str, Any]) -> str:

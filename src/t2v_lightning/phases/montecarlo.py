@@ -163,7 +163,7 @@ class MonteCarloPhase(MethodPhase):
                     index=index,
                     targets=targets,
                 ),
-                Sketch.of(self.options.squares, self.seed, index),
+                Sketch.of(self.options.squares, self.options.sampling, self.seed, index),
             )
 
     def shared_state(self) -> State:

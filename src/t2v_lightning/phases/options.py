@@ -72,8 +72,8 @@ class MonteCarloOptions:
         passes: random vectors per image.
         target_stderr: stop once the relative standard error is that small; None sees all images.
         include: "weights", "weights+norm" or "all".
-        squares: "exact", "auto" (unbiased estimates where they are faster) or a number of columns; see
-            `functional.layers.sketch`.
+        squares: "auto" (unbiased estimates where they are faster, for "sign" and "categorical"), "exact", or a number
+            of columns; see `functional.layers.sketch`.
 
     Raises:
         ValueError, TypeError: an option is out of range.
@@ -91,7 +91,7 @@ class MonteCarloOptions:
     passes: int = 1
     target_stderr: float | None = None
     include: Include = "weights"
-    squares: Squares = "exact"
+    squares: Squares = "auto"
 
     def __post_init__(self) -> None:
         if not is_whole(self.passes):

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from t2v_lightning.functional.layers.base import Call, LayerRule
 from t2v_lightning.functional.layers.cost_model import sketch_columns
+from t2v_lightning.functional.likelihood import Sampling
 from t2v_lightning.functional.random import random_signs
 
 Squares = Literal["exact", "auto"] | int
@@ -31,8 +32,8 @@ def check_squares(squares: Any) -> None:
         return
     if isinstance(squares, bool) or not isinstance(squares, int) or squares < 1:
         raise ValueError(
-            f"squares={squares!r}; allowed are 'exact', 'auto' (sketched where that is faster) and a whole number of "
-            "columns above 0, to which every layer with more input channels is sketched"
+            f"squares={squares!r}; allowed are 'exact', 'auto' (estimated where that is faster) and a whole number of "
+            "columns above 0, for every layer with more input channels than that"
         )
 
 
@@ -53,9 +54,9 @@ class Sketch:
     index: Tensor
 
     @classmethod
-    def of(cls, squares: Squares, seed: int, index: Tensor) -> "Sketch | None":
-        """None where the squares are exact."""
-        if squares == "exact":
+    def of(cls, squares: Squares, sampling: Sampling, seed: int, index: Tensor) -> "Sketch | None":
+        """None for exact squares, which "auto" takes too where the vectors have no noise of their own."""
+        if squares == "exact" or (squares == "auto" and sampling in ("exact", "empirical")):
             return None
         return cls(None if isinstance(squares, str) else squares, seed, index)
 
