@@ -17,6 +17,7 @@ from t2v_lightning.functional.inputs import (
     detach,
     device_of,
     length,
+    take,
     tensors_in,
     to,
     transform,
@@ -82,11 +83,35 @@ class BatchHooks:
         return self.call("on_after_batch_transfer", batch, 0)
 
     def try_out(self, batch: Batch, device: torch.device) -> tuple[Inputs, bool]:
-        """The inputs that the hooks make of a batch, and whether they make others of it the next time."""
+        """The inputs that the hooks make of a batch, and whether they make others of it the next time.
+
+        Raises:
+            ValueError: they make something else of a sample when the batch has fewer.
+        """
+        inputs, positions = batch
+        some = slice(0, max(1, len(positions) // 2))
         with isolate_rng(include_cuda=False):
             first, second = (self(batch, device)[0] for _ in range(2))
-        pairs = zip(tensors_in(first), tensors_in(second), strict=True)
-        return first, not all(a.shape == b.shape and torch.equal(a, b) for a, b in pairs)
+            fewer, _ = self((take(inputs, some), positions[some]), device)
+        random = _differ(first, second, tolerance=0)
+        if not random and _differ(take(first, some), fewer, tolerance=1e-3, shape=False):
+            raise ValueError(
+                f"the hooks of the datamodule or module ({', '.join(self.hooks)}) change a sample with the others of "
+                "its batch (by statistics of the batch, say), so that the embedding would depend on the batch size; "
+                "let them treat each sample by itself"
+            )
+        return first, random
+
+
+def _differ(a: Inputs, b: Inputs, tolerance: float, shape: bool = True) -> bool:
+    """Whether tensors differ by more than a share of the largest number in them; `shape`: also in shape."""
+    for x, y in zip(tensors_in(a), tensors_in(b), strict=True):
+        if x.shape != y.shape:
+            if shape:
+                return True
+        elif x.numel() and not torch.allclose(x, y, 0, tolerance * float(x.abs().max()), equal_nan=True):
+            return True
+    return False
 
 
 def warn_random_hooks(hooks: BatchHooks, random: bool) -> None:
