@@ -1,4 +1,4 @@
-"""Adapters around frozen layers, written out as `peft` computes them: the adapters' weights and the layers' own count."""
+"""Adapters around frozen layers, written out as `peft` computes them: their weights and those of the layers count."""
 
 import pytest
 import torch
