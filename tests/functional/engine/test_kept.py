@@ -90,6 +90,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
     """Every network that is traced from here on."""
     networks: list[nn.Module] = []
     inspect = per_sample.inspect_network
+    kept._known.clear()  # other tests make networks of the same seed
 
     def watched(model: nn.Module, *rest: Any) -> Any:
         networks.append(model)
