@@ -7,8 +7,9 @@ channels has the gradients s[j, d] = sum of e_c u[c, d] over the channels of bin
 .. math:: E \sum_{jd} s_{jd}^2 = \sum_{cd} u_{cd}^2, \qquad
     \mathrm{Var} \sum_{jd} s_{jd}^2 = 2 \sum_{c \ne c' \text{ in a bin}} \langle u_c, u_{c'} \rangle^2 ,
 
-about 2 / r of the squared norm's square at most. This is the count sketch of Charikar, Chen and Farach-Colton (*Finding
-frequent items in data streams*, ICALP 2002), a sparse form of the projections of Johnson and Lindenstrauss (1984).
+at most 2 / r of the squared norm's square where it is spread evenly over the bins. This is the count sketch of
+Charikar, Chen and Farach-Colton (*Finding frequent items in data streams*, ICALP 2002), a sparse form of the
+projections of Johnson and Lindenstrauss (1984).
 """
 
 from dataclasses import dataclass
