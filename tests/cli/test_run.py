@@ -20,7 +20,7 @@ from t2v_lightning.cli.run import CONFIGS, main, run
 ROOT = Path(__file__).parents[2]
 TINY = [
     "probe.input_size=32", "task2vec.max_samples=20", "task2vec.head.num_samples=200", "task2vec.head.epochs=1",
-    "dataset.batch_size=10",
+    "dataset.batch_size=10", "evaluate=false",
 ]  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def command(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_one_task_is_embedded(tmp_path: Path) -> None:
-    done = command(str(ROOT / "train.py"), *TINY, "seed=3", folder=tmp_path)
+    done = command(str(ROOT / "train.py"), *TINY, "evaluate=true", "seed=3", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     folder = folder_of(tmp_path / "outputs", "digits")
     embedding = Embedding.load(folder / "embedding.safetensors")
