@@ -2,11 +2,15 @@
 
 import copy
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from pytorch_lightning import Trainer
+from runs import KillAfter, Killed
 from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
@@ -20,6 +24,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from t2v_lightning import Embedding, Task2Vec, embed
+from t2v_lightning.callbacks.checkpoint import BatchCheckpoint
 
 SEEN, ALL = range(40), range(67)
 HELD_OUT = range(40, 67)
@@ -268,3 +273,26 @@ def test_a_network_that_was_trained_under_noise_is_evaluated_without(fitted: Fit
     norm.weight.data, norm.bias.data = learned[0].data, learned[1].data
     assert found["test/loss"] == pytest.approx(brute_force(changed, "softmax")["loss"], rel=1e-5)
     assert found["test/loss"] != pytest.approx(brute_force(module, "softmax")["loss"], rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.*there is no last checkpoint available")
+@pytest.mark.parametrize("batches", [7, 99], ids=["killed in its second epoch", "killed before the test"])
+@pytest.mark.parametrize("method", ["montecarlo", "variational"])
+def test_a_resumed_fit_is_evaluated_like_a_whole_one(method: Any, batches: int, tmp_path: Path) -> None:
+    options = {} if method == "montecarlo" else {"num_samples": 60, "epochs": 1, "update_norm": True}
+    for kill in (batches, 99):
+        module = Task2Vec(small_probe(), method, head="lbfgs", **options)
+        trainer = Trainer(
+            accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+            callbacks=[KillAfter(kill), BatchCheckpoint(tmp_path, 1)], precision="64-true",
+        )  # fmt: skip
+        with suppress(Killed):
+            trainer.fit(module, DataLoader(Subset(labelled("softmax"), SEEN), batch_size=8), ckpt_path="last")
+    assert module.embedding is not None
+    trainer.test(module, loader("softmax"), verbose=False)
+    whole = Task2Vec(small_probe(), method, head="lbfgs", **options)
+    whole.embed(Subset(labelled("softmax"), SEEN), batch_size=8, test=loader("softmax"), progress=False)
+    assert whole.embedding is not None
+    assert module.embedding.meta["test"] == pytest.approx(whole.embedding.meta["test"], rel=1e-6)
+    with pytest.raises(RuntimeError, match="without ckpt_path"):
+        trainer.test(module, loader("softmax"), ckpt_path=str(tmp_path / "last.ckpt"), verbose=False)
