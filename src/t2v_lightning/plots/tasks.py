@@ -126,6 +126,7 @@ def plot_norm_vs_error(
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(FAINT)
     ax.set_ylim(bottom=0)
+    ax.collections[0].set_clip_on(False)  # a point on the axis is a whole one
     if len(positions) > 2:
         rank = float(spearmanr(positions[:, 0], positions[:, 1]).statistic)
         text = f"Spearman correlation {rank:.2f}"

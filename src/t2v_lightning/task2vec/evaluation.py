@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -74,7 +75,7 @@ class Evaluation:
         self.reader = Reader(self.dataset, loading)
         self.hooks = BatchHooks(hooked, labels, testing=True)
         self._halving = Halving("evaluation")
-        self._metrics = self._new_metrics(together=processes > 1) if labelled else MetricCollection([])
+        self._together = processes > 1
 
     def loader(self, rank: int = 0, world_size: int = 1) -> PhaseLoader:
         """All images in their order, this process's share; positions beyond the dataset stand for none."""
@@ -100,7 +101,7 @@ class Evaluation:
         with _plain_tensors():
             places, outputs = positions.cpu(), outputs.double()
             targets, weights = (part[places].to(outputs.device) for part in (self._targets, self._weights))
-            metrics = self._metrics.to(outputs.device)
+            metrics = self._metrics
             metrics["images"].update(len(outputs))
             metrics["loss"].update(self.kind.loss(outputs, targets), weights)
             if self.kind.name != "gaussian":
@@ -156,21 +157,24 @@ class Evaluation:
             targets = (targets - mean) / std
         return targets, torch.full((len(targets),), 1 / len(targets), dtype=torch.float64)
 
-    def _new_metrics(self, together: bool) -> MetricCollection:
-        """Sums in float64 that are added up over processes, or stay in this one although there may be others."""
-        made: dict[str, Any] = {"images": SumMetric(sync_on_compute=together)}
+    @cached_property
+    def _metrics(self) -> MetricCollection:
+        """Sums on the device of the probe, which are added up over processes or stay in this one if it works alone."""
+        sync: dict[str, Any] = {"sync_on_compute": self._together}
+        made: dict[str, Any] = {"images": SumMetric(**sync)}
         means = ["loss"] if self.kind.name == "gaussian" else ["loss", self.kind.log_name]
-        made |= {name: MeanMetric("error", sync_on_compute=together) for name in means}
+        made |= {name: MeanMetric("error", **sync) for name in means}  # "disable" would drop the weights
         if self.kind.name == "gaussian" and len(self.dataset) > 1:
-            made["R2"] = R2Score(multioutput="variance_weighted", sync_on_compute=together)
+            made["R2"] = R2Score(multioutput="variance_weighted", **sync)
         if self.kind.name == "bernoulli" and bool(self._targets.any()):
             self._occurring = self._targets.any(
                 0
             )  # the precision of a label that never occurs is not defined
             made["average_precision"] = MultilabelAveragePrecision(
-                int(self._occurring.sum()), validate_args=False, sync_on_compute=together
+                int(self._occurring.sum()), validate_args=False, **sync
             )
-        return MetricCollection(made, compute_groups=False).set_dtype(torch.float64)
+        metrics = MetricCollection(made, compute_groups=False).to(self.plan.probe.head.weight.device)
+        return metrics.set_dtype(torch.float64)
 
 
 def held_out_targets(task: Selection, labels: Tensor) -> Tensor:
