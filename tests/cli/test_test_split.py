@@ -34,7 +34,9 @@ class WithTest(Plain):
 def test_a_split_that_cannot_be_evaluated_is_an_error_before_the_fit() -> None:
     image, _ = task(double=False)[0]
     summary, module = TensorBoardSummary(), Task2Vec(small_probe(double=False), head=QUICK)
-    with pytest.raises(ValueError, match=r"has not seen: 9\. .* Or leave the test split out by evaluate=false"):
+    with pytest.raises(
+        ValueError, match=r"has not seen: 9\. .* Or leave the test split out by evaluate=false"
+    ):
         quietly(callbacks=[TestSplit(summary)]).fit(module, datamodule=WithTest([(image, 0), (image, 9)]))
     assert module.embedding is None
 

@@ -98,7 +98,7 @@ def run(config: DictConfig, folder: Path) -> Embedding:
         with fitting_threads(trainer.num_devices, None if resume is None else threads_of(resume)):
             trainer.fit(module, datamodule=datamodule, ckpt_path=resume)
             if summary.with_test:
-                trainer.test(module, datamodule=datamodule, verbose=False)
+                _test(trainer, module, datamodule)
     except Stopped:
         kill_started(trainer)
         raise
@@ -110,6 +110,17 @@ def run(config: DictConfig, folder: Path) -> Embedding:
         remove_checkpoints(folder)
         log.info("%s", outcome(embedding))
     return embedding
+
+
+def _test(trainer: pl.Trainer, module: Task2Vec, datamodule: pl.LightningDataModule) -> None:
+    try:
+        trainer.test(module, datamodule=datamodule, verbose=False)
+    except Exception:
+        if trainer.is_global_zero:
+            log.warning(
+                "the test split failed, but the fit is finished: resume=auto evaluate=false saves its embedding"
+            )
+        raise
 
 
 def outcome(embedding: Embedding) -> str:
