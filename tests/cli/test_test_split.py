@@ -1,9 +1,14 @@
 """The test split of a run, and the folder of a development run."""
 
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fit_script import until
 from omegaconf import DictConfig, OmegaConf
 from small_fits import QUICK, Plain, quietly, task
 from small_probe import small_probe
@@ -20,6 +25,8 @@ from t2v_lightning.cli.run_folder import (
 )
 from t2v_lightning.cli.test_split import TestSplit
 from t2v_lightning.embedding.run_folder import EMBEDDING_FILE
+
+ROOT = Path(__file__).parents[2]
 
 
 class WithTest(Plain):
@@ -68,3 +75,31 @@ def test_a_development_run_replaces_no_embedding_and_any_run_replaces_its(tmp_pa
     assert not is_finished(tmp_path, draft)
     for config in (real, draft):
         check_free(tmp_path, config)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_stopped_while_it_tests_goes_on_with_its_finished_fit(
+    signum: int, tmp_path: Path
+) -> None:
+    words = [
+        sys.executable, str(ROOT / "train.py"), "dataset.name=digits_low", "probe.input_size=160", "~logger",
+        "task2vec.max_samples=20", "task2vec.head.epochs=1", "dataset.batch_size=2", "trainer.accelerator=cpu",
+        "hydra.run.dir=run",
+    ]  # fmt: skip
+    shown, folder = tmp_path / "shown", tmp_path / "run"
+    with shown.open("w") as file:
+        process = subprocess.Popen(words, cwd=tmp_path, stdout=file, stderr=subprocess.STDOUT)
+    until(
+        lambda: "fisher" in shown.read_text() or process.poll() is not None
+    )  # the bar of the fit, at its end
+    time.sleep(1)
+    process.send_signal(signum)
+    assert process.wait(60) == 128 + signum
+    assert "resume=auto continues from" in " ".join(shown.read_text().split())
+    assert not (folder / EMBEDDING_FILE).exists()
+    done = subprocess.run([*words, "resume=auto"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "fisher" not in done.stdout
+    assert Embedding.load(folder / EMBEDDING_FILE).meta["test"]["images"] == 200
+    assert not (folder / "checkpoints").exists()

@@ -214,6 +214,7 @@ class LightningFit(LightningEvaluation):
         """Ends the workers of a fit or an evaluation, however it ended, and gives the Trainer its settings back."""
         if self.trainer.state.fn != "fit":
             self._evaluation.reader.close()
+            del self._evaluation  # with the images
             return
         self.plan.reader.close()
         self.trainer.limit_val_batches = self._validation_limit

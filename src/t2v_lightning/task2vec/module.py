@@ -1,6 +1,7 @@
 """Task2Vec as a LightningModule: one fit, phase after phase."""
 
 import copy
+import inspect
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -97,7 +98,11 @@ class Task2Vec(LightningFit):
         probe.stage_parameters(skip_layers)  # raises when the stage does not exist
         with torch.inference_mode(False):
             self.probe = copy.deepcopy(probe)
-        self.save_hyperparameters({"task2vec": {"probe": probe.name, **self.options.named()}}, logger=False)
+        self.save_hyperparameters(
+            {"task2vec": {"probe": probe.name, **self.options.named()}},
+            logger=False,  # on_fit_start gives them to loggers
+            frame=inspect.currentframe(),  # Lightning's own way to it leaves a cycle that keeps the network in memory
+        )
         self.probe_digest = probe.digest  # here, as a Trainer may change the precision of the weights
         self.probe.backbone.requires_grad_(False)
         self._original_head = (copy.deepcopy(self.probe.head),)  # in a tuple it is not part of the module
@@ -208,12 +213,13 @@ class Task2Vec(LightningFit):
             TypeError, ValueError: the dataset cannot be embedded; the message says why.
         """
         where = pick_device(device)
-        dataset, loading = open_source(dataset, batch_size, num_workers)
+        source, loading = open_source(dataset, batch_size, num_workers)
         with torch.inference_mode(False):
-            self.plan = plan = self.prepare(dataset, loading)
-            evaluation = (
-                None if test is None else Evaluation(plan, *held_out_source(test, loading, plan.hooked))
-            )
+            self.plan = plan = self.prepare(source, loading)
+            evaluation = None
+            if test is not None:
+                hooked = [source, self] if isinstance(source, LightningDataModule) else [self]
+                evaluation = Evaluation(plan, *held_out_source(test, loading, hooked))
             with EmbedProgress() if progress else nullcontext() as bar:
                 self.embedding = run_plan(plan, where, bar)
                 if evaluation is not None:

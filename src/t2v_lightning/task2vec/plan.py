@@ -82,7 +82,7 @@ class Plan:
         task = replace(selection, targets=targets)
         self.dataset = IndexedDataset(dataset, selection.chosen, probe.transform, selection.labels)
         self.reader = Reader(self.dataset, loading)
-        self.hooked, self.dev_batches = hooked, dev_batches
+        self.dev_batches = dev_batches
         self.hooks, self.random_hooks = BatchHooks(hooked, selection.labels), False
         example = self._first_input()
         all_reduce = _add_over_processes if processes > 1 else one_process
