@@ -299,3 +299,21 @@ def test_a_resumed_fit_is_evaluated_like_a_whole_one(method: Any, batches: int, 
     assert module.embedding.meta["test"] == pytest.approx(whole.embedding.meta["test"], rel=1e-6)
     with pytest.raises(RuntimeError, match="without ckpt_path"):
         trainer.test(module, loader("softmax"), ckpt_path=str(tmp_path / "last.ckpt"), verbose=False)
+
+
+def test_an_error_that_ends_a_fit_or_a_test_leaves_the_next_one_alone() -> None:
+    broken = [
+        (image * torch.nan if n == 9 else image, label)
+        for n, (image, label) in enumerate(labelled("softmax"))
+    ]
+    module, trainer = Task2Vec(small_probe(), head="lbfgs"), quietly(precision="64-true")
+    with pytest.raises(ValueError, match="image 9 of the dataset holds NaN"):
+        trainer.fit(module, DataLoader(broken, batch_size=8))
+    assert trainer.limit_val_batches == 1.0
+    with pytest.raises(RuntimeError, match="needs a fitted Task2Vec"):
+        trainer.test(module, loader("softmax"), verbose=False)
+    quietly(precision="64-true").fit(module, DataLoader(Subset(labelled("softmax"), SEEN), batch_size=8))
+    trainer = quietly()
+    with pytest.raises(ValueError, match="image 9 of the dataset holds NaN"):
+        trainer.test(module, DataLoader(broken, batch_size=8), verbose=False)
+    assert trainer.test(module, loader("softmax"), verbose=False)

@@ -204,7 +204,6 @@ class LightningFit(LightningEvaluation):
     def teardown(self, stage: str) -> None:
         trainer = self.trainer
         self.end_reading()
-        self.batch_hooks = None
         data_source(trainer, stage).instance = self._user_source
         if type(trainer.strategy.checkpoint_io) is SafeCheckpointIO:
             trainer.strategy.checkpoint_io = TorchCheckpointIO()
@@ -212,12 +211,13 @@ class LightningFit(LightningEvaluation):
 
     def end_reading(self) -> None:
         """Ends the workers of a fit or an evaluation, however it ended, and gives the Trainer its settings back."""
-        if self.trainer.state.fn != "fit":
+        self.batch_hooks = None
+        if self.trainer.state.fn == "fit":
+            self.plan.reader.close()
+            self.trainer.limit_val_batches = self._validation_limit
+        else:
             self._evaluation.reader.close()
             del self._evaluation  # with the images
-            return
-        self.plan.reader.close()
-        self.trainer.limit_val_batches = self._validation_limit
 
     def _raise_stopped(self) -> None:
         path = save_last(self.trainer)
@@ -240,9 +240,7 @@ class _EndOfWorkers(Callback):
     """Ends the workers of a run that an error or a signal cuts short, which Lightning reports only to callbacks."""
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if (
-            isinstance(pl_module, LightningFit) and pl_module.batch_hooks is not None
-        ):  # else it was never set up
+        if isinstance(pl_module, LightningFit) and pl_module.batch_hooks is not None:  # else it is not set up
             pl_module.end_reading()
 
 
