@@ -136,6 +136,13 @@ def test_of_the_variational_method_the_table_shows_the_accuracy_under_noise() ->
         header = text_rows(task_rows(group, pdist(group)))[0]
         assert shown in header
         assert hidden not in header
+    known = [
+        Embedding(1e9 * e.fisher, e.scale, meta={**e.meta, "task_name": name, "test": {"accuracy": 0.5}})
+        for name, e in zip(("digits_odd_even", "textures_ground"), noisy, strict=True)
+    ]
+    text = io.StringIO()
+    print_table(known, pdist(known), Console(file=text, width=80))
+    assert "…" not in text.getvalue()
     header, *lines = text_rows(task_rows(noisy, pdist(noisy)))
     assert [line[header.index("under noise")] for line in lines] == ["25.0%", "50.0%"]
     assert {len(line) for line in lines} == {len(header)}

@@ -77,7 +77,7 @@ def text_rows(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
         **_measured("train", rows, "measure", "accuracy_text"),
         "under noise": [row["under_noise_text"] for row in rows],
         **_measured("test", rows, "test_measure", "test_text"),
-        "norm": [_text(row["norm"], ".3g") for row in rows],
+        "norm": [_text(row["norm"], ".3g").replace("e+0", "e") for row in rows],
         "stderr": [_text(row["stderr"], ".1%") for row in rows],
         "nearest": [rows[row["nearest"]]["name"] for row in rows],
         "distance": [_text(row["distance"], ".3f") for row in rows],
