@@ -17,6 +17,8 @@ class Bernoulli(Likelihood):
     target = "one vector per image"
     measure = "share of right labels"
     short = "right labels"
+    test_measure = "average_precision"  # of few labels among many, nearly all are right when none is found
+    test_short = "mean AP"
 
     def columns(self, outputs: Tensor) -> int:
         return outputs.shape[1]

@@ -18,7 +18,8 @@ class Gaussian(Likelihood):
 
     name = "gaussian"
     target = "one vector per image"
-    measure = short = "R^2"
+    measure = short = test_short = "R^2"
+    test_measure = "R2"
 
     def columns(self, outputs: Tensor) -> int:
         return outputs.shape[1]

@@ -16,7 +16,7 @@ class Softmax(Likelihood):
 
     name = "softmax"
     target = "one integer class per image"
-    measure = short = "accuracy"
+    measure = short = test_measure = test_short = "accuracy"
     has_classes = True
 
     def columns(self, outputs: Tensor) -> int:
