@@ -18,7 +18,7 @@ ROOMS = [
 ]  # fmt: skip
 # The same inside the mathematics. `distances` stands apart from the others.
 FUNCTIONAL = [
-    "distances", "random", "fisher_sums", "inputs", "likelihood", "layers", "engine", "filterwise", "noise",
+    "distances", "random", "fisher_sums", "inputs", "likelihood", "head", "layers", "engine", "filterwise", "noise",
 ]  # fmt: skip
 
 LIGHTNING = {"pytorch_lightning", "lightning", "lightning_fabric", "torchmetrics", "hydra", "omegaconf"}

@@ -1,13 +1,14 @@
 """Fits a linear head on stored features."""
 
 import copy
-import itertools
 import logging
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from t2v_lightning.functional.head import Batch, fit_newton, with_ones
 from t2v_lightning.functional.likelihood import Likelihood, get_likelihood
 from t2v_lightning.functional.random import random_bits
 from t2v_lightning.loading.selection import Selection
@@ -56,7 +57,7 @@ def fit_head(
     if options.method == "adam":
         _adam(fitted, features, targets, task, likelihood, options, seed, log)
     elif options.method == "lbfgs":
-        _lbfgs(fitted, features, targets, weights, task, likelihood, options, log)
+        _newton(fitted, features, targets, weights, task, likelihood, options, log)
     head.load_state_dict(fitted.state_dict())
     fit = evaluate_head(fitted, features, targets, weights, likelihood)
     if not fit.loss < fit.constant_loss:
@@ -128,8 +129,8 @@ def _adam(
     optimizer.zero_grad()
 
 
-@torch.enable_grad()
-def _lbfgs(
+@torch.no_grad()
+def _newton(
     head: nn.Linear,
     features: Features,
     targets: Tensor,
@@ -139,46 +140,31 @@ def _lbfgs(
     options: HeadOptions,
     log: LogMetrics,
 ) -> None:
-    """Minimises sum_n w_n loss_n + weight_decay / 2 (|W|^2 + |b|^2) in float64; logs each evaluation by its number."""
-    whole = list(blocks(features))
-    first = features[whole[0]].double()  # usually all there is
-    parameters = [torch.zeros_like(p, dtype=torch.float64, requires_grad=True) for p in head.parameters()]
-    optimizer = torch.optim.LBFGS(
-        parameters,
-        max_iter=2000,
-        max_eval=4000,
-        tolerance_grad=1e-9,
-        tolerance_change=1e-14,
-        history_size=20,
-        line_search_fn="strong_wolfe",
-    )
-
-    evaluations = itertools.count(1)
+    """Minimises sum_n w_n loss_n + weight_decay / 2 (|W|^2 + |b|^2) in float64; logs each step by its number."""
     guess = constant_loss(task)
-    sums = torch.zeros(2, dtype=torch.float64, device=weights.device)  # loss without the penalty, accuracy
 
-    def loss_of(x: Tensor, block: slice) -> Tensor:
-        outputs, y, w = nn.functional.linear(x, *parameters), targets[block], weights[block]
-        loss = w @ likelihood.loss(outputs, y)
-        sums.add_(torch.stack([loss.detach(), w @ likelihood.accuracy(outputs.detach(), y).to(w.dtype)]))
-        return loss
+    def progress(loss: float, accuracy: float, step: int) -> None:
+        measured = likelihood.measured(accuracy, loss, guess)
+        log({"head/loss": loss, f"head/{likelihood.log_name}": measured}, step)
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        sums.zero_()
-        loss = 0.5 * options.weight_decay * sum(p.square().sum() for p in parameters)
-        for block in whole[1:]:
-            part = loss_of(features[block].double(), block)
-            part.backward()
-            loss = loss + part.detach()
-        loss = loss + loss_of(first, whole[0])
-        loss.backward()
-        mean_loss, accuracy = sums.tolist()
-        measured = likelihood.measured(accuracy, mean_loss, guess)
-        log({"head/loss": mean_loss, f"head/{likelihood.log_name}": measured}, next(evaluations))
-        return loss
+    inputs = with_ones if head.bias is not None else Tensor.double
+    batches: Iterable[Batch] = Batches(features, targets, weights, inputs)
+    if len(list(blocks(features))) == 1:
+        batches = list(batches)
+    theta = fit_newton(batches, len(head.weight), likelihood, options.weight_decay, progress)
+    head.weight.copy_(theta[:, : head.in_features])
+    if head.bias is not None:
+        head.bias.copy_(theta[:, -1])
 
-    optimizer.step(closure)
-    with torch.no_grad():
-        for parameter, fitted in zip(head.parameters(), parameters, strict=True):
-            parameter.copy_(fitted)
+
+class Batches:
+    """Blocks of features as inputs of a head, with targets and weights; read anew each time they are gone through."""
+
+    def __init__(
+        self, features: Features, targets: Tensor, weights: Tensor, inputs: Callable[[Tensor], Tensor]
+    ) -> None:
+        self.features, self.targets, self.weights, self.inputs = features, targets, weights, inputs
+
+    def __iter__(self) -> Iterator[Batch]:
+        for block in blocks(self.features):
+            yield self.inputs(self.features[block]), self.targets[block], self.weights[block]

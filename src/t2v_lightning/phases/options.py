@@ -34,8 +34,8 @@ class HeadOptions:
     """How the head is fitted.
 
     Attributes:
-        method: "adam", "lbfgs" (to convergence: convex, so the same to the last digit), or "keep" the head
-            that the probe came with.
+        method: "adam", "lbfgs" (the optimum of the convex problem to ten digits, found by Newton's method), or "keep"
+            the head that the probe came with.
         lr: learning rate of Adam.
         weight_decay: L2 penalty, `weight_decay / 2 * (|W|^2 + |b|^2)`.
         epochs: of Adam.
