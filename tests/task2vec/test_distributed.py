@@ -10,9 +10,11 @@ from small_probe import small_probe, striped
 
 from t2v_lightning import Embedding, Task2Vec
 
+HEAD = {"head": "lbfgs"}
 CASES: dict[str, tuple[int, dict[str, Any]]] = {
     "an odd number of images": (15, {"sampling": "exact"}),
     "fewer images than a batch": (2, {"sampling": "sign"}),
+    "calibrated": (15, {"sampling": "sign", "head": "calibrated"}),
     # an odd number of draws in an epoch, so that the last batch holds padding
     "variational": (15, {"method": "variational", "num_samples": 45, "epochs": 2, "update_norm": True}),
 }
@@ -25,17 +27,17 @@ from torch.utils.data import DataLoader
 torch.set_num_threads(1)
 sys.path[:0] = [{tests!r}, {tests!r} + "/task2vec"]
 from small_probe import small_probe, striped
-from test_distributed import CASES
+from test_distributed import CASES, HEAD
 from t2v_lightning import Task2Vec
 for name, (images, options) in CASES.items():
-    module = Task2Vec(small_probe(), head="lbfgs", **options)
+    module = Task2Vec(small_probe(), **HEAD | options)
     trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", precision="64-true", logger=False,
                       enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
     trainer.fit(module, DataLoader(striped(images, min(3, images)), batch_size=4))
     assert torch.distributed.get_world_size() == 2
     module.embedding.save({folder!r} + f"/{{name}} rank{{trainer.global_rank}}.safetensors")
     if trainer.global_rank == 0:  # what one process does for itself must not wait for the other
-        alone = Task2Vec(small_probe(), head="lbfgs", **options)
+        alone = Task2Vec(small_probe(), **HEAD | options)
         alone = alone.embed(striped(images, min(3, images)), batch_size=8, progress=False)
         alone.save({folder!r} + f"/{{name}} alone.safetensors")
 """
@@ -52,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_processes_give_the_embedding_of_one(folder: Path, case: str) -> None:
     """With the doubled batch, on which the variational method depends."""
     images, options = CASES[case]
-    alone = Task2Vec(small_probe(), head="lbfgs", **options).embed(
+    alone = Task2Vec(small_probe(), **HEAD | options).embed(
         striped(images, min(3, images)), batch_size=8, progress=False
     )
     for name in ("rank0", "rank1", "alone"):

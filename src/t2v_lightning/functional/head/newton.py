@@ -49,6 +49,7 @@ def fit_newton(
     likelihood: Likelihood,
     penalty: float,
     progress: Progress | None = None,
+    near: float = 0.0,
 ) -> Tensor:
     """The head of least loss, the same to the last digit whenever the samples are.
 
@@ -62,6 +63,7 @@ def fit_newton(
         penalty: lambda, 0 or more. At 0 classes that a plane parts have no optimum, and the steps end once the
             gradient has fallen to 1e-9 of the first.
         progress: called after each step.
+        near: be content with a step that promises to gain less than this share of the objective.
 
     Returns:
         float64 [C, Q].
@@ -77,7 +79,9 @@ def fit_newton(
         if 2 * len(inputs) <= inputs.shape[1]:
             basis, triangle = torch.linalg.qr(inputs.T)
             batches = [(triangle.T, *rest)]
-    theta = _minimise(_Objective(batches, likelihood, penalty), num_outputs, progress or (lambda *_: None))
+    theta = _minimise(
+        _Objective(batches, likelihood, penalty), num_outputs, progress or (lambda *_: None), near
+    )
     return theta if basis is None else theta @ basis.T
 
 
@@ -111,7 +115,7 @@ class _Objective:
         return total
 
 
-def _minimise(objective: _Objective, num_outputs: int, progress: Progress) -> Tensor:
+def _minimise(objective: _Objective, num_outputs: int, progress: Progress, near: float) -> Tensor:
     first_inputs = next(iter(objective.batches))[0]
     theta = first_inputs.new_zeros(num_outputs, first_inputs.shape[1])
     (value, _, _, length), gradient = objective.at(theta)
@@ -129,7 +133,7 @@ def _minimise(objective: _Objective, num_outputs: int, progress: Progress) -> Te
         theta, gradient, value, step = objective.theta, new, trial, step + 1
         reach = float(theta.norm())
         progress(loss, accuracy, step)
-        if share * size <= 0.1 * _EXACT * reach:
+        if share * size <= 0.1 * _EXACT * reach or -0.5 * slope <= near * value:
             break
     return theta
 
