@@ -19,7 +19,7 @@ ROOMS = [
 # The same inside the mathematics. `distances` and `transferability` stand apart from the others.
 FUNCTIONAL = [
     "distances", "transferability",
-    "random", "fisher_sums", "inputs", "likelihood", "layers", "engine", "filterwise", "noise",
+    "random", "fisher_sums", "inputs", "likelihood", "head", "layers", "engine", "filterwise", "noise",
 ]  # fmt: skip
 
 LIGHTNING = {"pytorch_lightning", "lightning", "lightning_fabric", "torchmetrics", "hydra", "omegaconf"}

@@ -11,10 +11,12 @@ from small_probe import small_probe, striped
 
 from t2v_lightning import Embedding, Task2Vec
 
+HEAD = {"head": "lbfgs"}
 HELD_OUT = 7  # of which the second process has fewer, and a third batch that is padding only
 CASES: dict[str, tuple[int, dict[str, Any]]] = {
     "an odd number of images": (15, {"sampling": "exact"}),
     "fewer images than a batch": (2, {"sampling": "sign"}),
+    "calibrated": (15, {"sampling": "sign", "head": "calibrated"}),
     # an odd number of draws in an epoch, so that the last batch holds padding
     "variational": (15, {"method": "variational", "num_samples": 45, "epochs": 2, "update_norm": True}),
 }
@@ -27,10 +29,10 @@ from torch.utils.data import DataLoader
 torch.set_num_threads(1)
 sys.path[:0] = [{tests!r}, {tests!r} + "/task2vec"]
 from small_probe import small_probe, striped
-from test_distributed import CASES, held_out, several_labels
+from test_distributed import CASES, HEAD, held_out, several_labels
 from t2v_lightning import Task2Vec
 for name, (images, options) in CASES.items():
-    module = Task2Vec(small_probe(), head="lbfgs", **options)
+    module = Task2Vec(small_probe(), **HEAD | options)
     trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", precision="64-true", logger=False,
                       enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
     trainer.fit(module, DataLoader(striped(images, min(3, images)), batch_size=4))
@@ -38,7 +40,7 @@ for name, (images, options) in CASES.items():
     assert torch.distributed.get_world_size() == 2
     module.embedding.save({folder!r} + f"/{{name}} rank{{trainer.global_rank}}.safetensors")
     if trainer.global_rank == 0:  # what one process does for itself must not wait for the other
-        alone = Task2Vec(small_probe(), head="lbfgs", **options)
+        alone = Task2Vec(small_probe(), **HEAD | options)
         test = held_out(min(3, images))
         alone = alone.embed(striped(images, min(3, images)), batch_size=8, test=test, progress=False)
         alone.save({folder!r} + f"/{{name}} alone.safetensors")
@@ -80,7 +82,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_processes_give_the_embedding_of_one(folder: Path, case: str) -> None:
     """With the doubled batch, on which the variational method depends."""
     images, options = CASES[case]
-    alone = Task2Vec(small_probe(), head="lbfgs", **options).embed(
+    alone = Task2Vec(small_probe(), **HEAD | options).embed(
         striped(images, min(3, images)), batch_size=8, test=held_out(min(3, images)), progress=False
     )
     for name in ("rank0", "rank1", "alone"):

@@ -155,7 +155,7 @@ class MonteCarloPhase(MethodPhase):
             return self.engine(
                 images,
                 lambda outputs: cotangents(
-                    outputs,
+                    outputs * self.probe.sharpness,
                     get_likelihood(self.task.likelihood),
                     self.options.sampling,
                     passes=self.options.passes,

@@ -8,7 +8,7 @@ from t2v_lightning.functional.engine.usage import Include, check_include
 from t2v_lightning.functional.layers.sketch import Squares, check_squares
 from t2v_lightning.functional.likelihood import Sampling, check_sampling
 
-HeadMethod = Literal["adam", "lbfgs", "keep"]
+HeadMethod = Literal["adam", "lbfgs", "keep", "calibrated"]
 
 
 def is_whole(value: Any) -> bool:
@@ -34,8 +34,9 @@ class HeadOptions:
     """How the head is fitted.
 
     Attributes:
-        method: "adam", "lbfgs" (to convergence: convex, so the same to the last digit), or "keep" the head
-            that the probe came with.
+        method: "adam", "lbfgs" (the optimum of the convex problem to ten digits, found by Newton's method),
+            "calibrated" (that optimum, with predictions that are as sure as heads of half of the images may be of the
+            other half; see `functional.head.calibration`), or "keep" the head that the probe came with.
         lr: learning rate of Adam.
         weight_decay: L2 penalty, `weight_decay / 2 * (|W|^2 + |b|^2)`.
         epochs: of Adam.

@@ -42,6 +42,10 @@ class Likelihood(ABC):
         """S_n c_n for every sample; outputs [N, C], coefficients [N, R], result [N, C]."""
 
     @abstractmethod
+    def fisher_times(self, outputs: Tensor, vectors: Tensor) -> Tensor:
+        """H_n v_n for every sample; outputs and vectors [N, C], result [N, C]."""
+
+    @abstractmethod
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Gradient of the log-likelihood of `targets` in the outputs, [N, C]."""
 

@@ -26,6 +26,9 @@ class Bernoulli(Likelihood):
     def factor_times(self, outputs: Tensor, coefficients: Tensor) -> Tensor:
         return coefficients * (outputs.sigmoid() * (-outputs).sigmoid()).sqrt()
 
+    def fisher_times(self, outputs: Tensor, vectors: Tensor) -> Tensor:
+        return vectors * outputs.sigmoid() * (-outputs).sigmoid()
+
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return targets.to(outputs.dtype) - outputs.sigmoid()
 

@@ -27,6 +27,9 @@ class Gaussian(Likelihood):
     def factor_times(self, outputs: Tensor, coefficients: Tensor) -> Tensor:
         return coefficients
 
+    def fisher_times(self, outputs: Tensor, vectors: Tensor) -> Tensor:
+        return vectors
+
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return targets.to(outputs.dtype) - outputs
 

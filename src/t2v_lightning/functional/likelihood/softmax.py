@@ -34,6 +34,11 @@ class Softmax(Likelihood):
         product = F.pad(scaled, (0, 1)) - p * earlier
         return torch.zeros_like(product).scatter(1, order, product)
 
+    def fisher_times(self, outputs: Tensor, vectors: Tensor) -> Tensor:
+        p = outputs.softmax(1)
+        weighted = p * vectors
+        return weighted - p * weighted.sum(1, keepdim=True)
+
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return F.one_hot(targets, outputs.shape[1]).to(outputs.dtype) - outputs.softmax(1)
 
