@@ -57,9 +57,13 @@ def fitted_task(
     network: str = "efficientnet_lite0",
     max_samples: int | None = None,
 ) -> FittedTask:
-    """A built-in probe at `size` pixels whose head is fitted to a dataset of PIL images, or a subset of it."""
+    """A probe at `size` pixels whose head is fitted to a dataset of PIL images, or a subset of it.
+
+    EfficientNet-Lite0 has its weights for ImageNet, other networks have random ones.
+    """
     task = select_images(dataset, max_samples=max_samples)
-    probe = get_probe(network, num_classes=task.num_classes, input_size=size)
+    weights = "DEFAULT" if network == "efficientnet_lite0" else None
+    probe = get_probe(network, num_classes=task.num_classes, weights=weights, input_size=size)
     chosen = IndexedDataset(dataset, task.chosen, probe.transform)
     images = torch.stack([chosen[i][0] for i in range(len(task))])
     engine = fisher_of_filters(probe, 0, "weights")

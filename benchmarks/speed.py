@@ -123,7 +123,7 @@ def bench(
     softmax = get_likelihood("softmax")
 
     def fisher_pass(squares: Squares = "exact") -> None:
-        sketch = Sketch.of(squares, 0, torch.arange(batch, device=device))
+        sketch = Sketch.of(squares, "sign", 0, torch.arange(batch, device=device))
         engine(x, lambda outputs: cotangents(outputs, softmax), sketch)
 
     last: dict[str, Callable[[], object]] = {

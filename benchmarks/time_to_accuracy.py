@@ -9,12 +9,19 @@ Images are in memory, so only arithmetic is timed, in CPU time; comparing with `
 has not arrived within the budget, its time is extrapolated by its own law, error = c / sqrt(draws), where c^2 is the
 mean of error^2 * draws over the second half of the run and over the seeds; the output says so. That mean is rough,
 because the quantity is skewed: with a confident head a rare label carries most of it.
+
+The last table compares exact with sketched squares (`functional.layers.sketch`) for a task of which new images can
+always be drawn: the error of the mean over n images is sqrt(V / n), with V the variance of one image's value, and n is
+the time over that of one image, so sqrt(V t) compares errors at equal time. V is taken for the whole vector and for
+each filter, of which the geometric mean is shown. Everything is relative to exact squares.
 """
 
 import argparse
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -30,6 +37,8 @@ from fitted import (
 from torch import Tensor
 
 from t2v_lightning.functional.fisher_sums import estimate
+from t2v_lightning.functional.layers.sketch import Sketch, Squares
+from t2v_lightning.functional.likelihood import cotangents, get_likelihood
 from t2v_lightning.phases import HeadOptions, MonteCarloOptions, MonteCarloPhase, fisher_of_filters
 
 
@@ -117,6 +126,38 @@ def time_of_reference(curves: list[list[Point]], mark: float) -> float:
     return seconds
 
 
+def table_of_sketches(fitted: FittedTask, rounds: int) -> None:
+    """Prints time, variance and error at equal time of each kind of squares, relative to exact ones."""
+    engine, softmax = fisher_of_filters(fitted.probe, 0, "weights"), get_likelihood("softmax")
+    kinds: list[Squares] = ["exact", "auto", 4, 8, 16, 32]
+    times: dict[Squares, list[float]] = {kind: [] for kind in kinds}
+    values: dict[Squares, list[Tensor]] = {kind: [] for kind in kinds}
+    for seed in range(rounds):
+        for kind in kinds:
+            start = time.process_time()
+            for where in fitted.batches():
+                vectors = partial(cotangents, likelihood=softmax, seed=seed, index=where)
+                squares = engine(fitted.images[where], vectors, Sketch.of(kind, "sign", seed, where))
+                values[kind].append(squares.double())
+            times[kind].append(time.process_time() - start)
+    print(
+        f"{'squares':8s} {'time':>6s}  {'variance':>8s}  {'error':>6s}   {'of a filter':>11s}  {'error':>6s}"
+    )
+    exact = torch.cat(values["exact"])
+    mean = exact.mean(0)
+    used = mean > 0
+    base = (exact[:, used] - mean[used]).square().mean(0)
+    for kind in kinds:
+        spread = (torch.cat(values[kind])[:, used] - mean[used]).square().mean(0)
+        whole, single = float(spread.sum() / base.sum()), float((spread / base).log().mean().exp())
+        seconds = statistics.median(times[kind]) / statistics.median(times["exact"])
+        print(
+            f"{kind!s:8s} {seconds:6.2f}  {whole:8.3f}  {math.sqrt(whole * seconds):6.3f}   {single:11.3f}  "
+            f"{math.sqrt(single * seconds):6.3f}",
+            flush=True,
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -127,10 +168,16 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=20.0, help="seconds a seed")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--head-epochs", type=int, default=HeadOptions().epochs)
+    parser.add_argument("--network", default="efficientnet_lite0", help="others have random weights")
+    parser.add_argument("--sketches", action="store_true", help="only the last table")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    fitted = fitted_task(crops_dataset(options.images), HeadOptions(epochs=options.head_epochs), options.size)
+    head = HeadOptions(epochs=options.head_epochs)
+    fitted = fitted_task(crops_dataset(options.images), head, options.size, options.network)
+    if options.sketches:
+        table_of_sketches(fitted, options.seeds)
+        return
     start = time.process_time()
     truth = exact_fisher(fitted)
     of_exact = time.process_time() - start
@@ -143,6 +190,7 @@ def main() -> None:
     curves = [curve(reference(fitted, seed), truth, options.budget) for seed in range(options.seeds)]
     slow = time_of_reference(curves, options.error)
     print(f"ours needs {slow / fast:,.0f} times less")
+    table_of_sketches(fitted, options.seeds)
 
 
 if __name__ == "__main__":

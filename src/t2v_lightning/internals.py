@@ -17,7 +17,7 @@ function                       private name (read from)                         
 `metadata_of`, `with_metadata` `state_dict()._metadata` (torch 2.14)            nothing: format versions of layers
 `end_workers`                  `_MultiProcessingDataLoaderIter` (torch 2.14)    nothing: closing a DataLoader
 `BatchesThroughHooks`          `module._call_batch_hook` (Lightning 2.6)        nothing: the choice of batch hooks
-`fit_source`                   `fit_loop._data_source` (Lightning 2.6)          `trainer.train_dataloader`, too late
+`data_source`                  `fit_loop._data_source` (Lightning 2.6)          `trainer.train_dataloader`, too late
 `count_step`                   `optim_step_progress` (Lightning 2.6)            `optimizer.step()` of Lightning
 `put_counters`                 `checkpoint["loops"]` (Lightning 2.6)            nothing: where a fit resumes
 `inner_sampler`                `_DatasetSamplerWrapper` (Lightning 2.6)          nothing: the user's own sampler
@@ -107,9 +107,20 @@ class BatchesThroughHooks:
         return super()._call_batch_hook(hook_name, *args)  # type: ignore[misc]
 
 
-def fit_source(trainer: Any) -> Any:
-    """Where a fit takes its batches from: `.instance` holds the hook, `.dataloader()` calls it."""
-    return trainer.fit_loop._data_source
+def data_source(trainer: Any, stage: str) -> Any:
+    """Where a run takes its batches from: `.instance` holds the hook, `.dataloader()` calls it.
+
+    Args:
+        trainer: of the run.
+        stage: fit, validate, test or predict.
+    """
+    loops = {
+        "fit": trainer.fit_loop,
+        "validate": trainer.validate_loop,
+        "test": trainer.test_loop,
+        "predict": trainer.predict_loop,
+    }
+    return loops[stage]._data_source
 
 
 def count_step(trainer: Any) -> None:

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 from pytorch_lightning import Callback, Trainer, seed_everything
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from runs import KillAfter, Killed, run_script
 from small_probe import small_probe, striped
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.data import DataLoader, Dataset
 
 from t2v_lightning import Embedding, Task2Vec
@@ -134,6 +136,41 @@ def test_the_summary_is_a_table_of_what_happened(logged: Logged) -> None:
     assert rows["relative standard error"] == f"{embedding.relative_stderr:.1%}"
     assert [part.split()[0] for part in rows["time"].split(", ")] == ["features", "head", "fisher"]
     assert f"torch {torch.__version__}" in rows["versions"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_settings_and_results_are_on_the_page_of_hyperparameters(method: str, logged: Logged) -> None:
+    embedding, events = logged(method)
+    content = events.PluginTagToContent("hparams")
+    started = HParamsPluginData.FromString(content["_hparams_/session_start_info"]).session_start_info
+    settings = {name: next(iter(fields(value).values())) for name, value in started.hparams.items()}
+    assert settings["task2vec/method"] == method
+    assert settings["task2vec/head/num_samples"] == 300
+    assert (settings["task2vec/probe"], settings["task"]) == ("small", "list")
+    infos = HParamsPluginData.FromString(content["_hparams_/experiment"]).experiment.metric_infos
+    names = [info.name.tag for info in infos]
+    expected = {"embedding/norm": embedding.norm, "train/accuracy": embedding.meta["head"]["accuracy"]}
+    if method == "montecarlo":
+        expected["embedding/relative_stderr"] = embedding.relative_stderr or 0
+    assert {name: events.Scalars(name)[-1].value for name in names} == pytest.approx(expected, rel=1e-6)
+    assert "hp_metric" not in events.Tags()["scalars"]
+    written = OmegaConf.load(Path(events.path) / "hparams.yaml")
+    assert written.task2vec.head.num_samples == 300
+    assert written.task == "list"
+
+
+def fields(message: Any) -> dict[str, Any]:
+    return {field.name: value for field, value in message.ListFields()}
+
+
+def test_other_loggers_get_the_settings_too(tmp_path: Path) -> None:
+    fit(CSVLogger(str(tmp_path), name="", version=""), max_samples=20, seed=3)
+    written = OmegaConf.load(tmp_path / "hparams.yaml")
+    assert (written.task2vec.max_samples, written.task2vec.seed, written.task2vec.method) == (
+        20,
+        3,
+        "montecarlo",
+    )
 
 
 def test_histograms_are_one_a_stage_in_the_order_of_the_network(logged: Logged) -> None:

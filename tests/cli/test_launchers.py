@@ -18,7 +18,7 @@ from t2v_lightning.cli.sweep_checks import LAUNCHERS, is_installed
 
 TESTS = Path(__file__).parents[1]
 SWEEP = [
-    "-m", "probe.input_size=32", "task2vec.max_samples=20", "task2vec.head.num_samples=200",
+    "-m", "evaluate=false", "probe.input_size=32", "task2vec.max_samples=20", "task2vec.head.num_samples=200",
     "task2vec.head.epochs=1", "dataset.batch_size=10", "~logger", "trainer.accelerator=cpu",
     "dataset.name=digits_low,digit,digits_high,textures",
 ]  # fmt: skip

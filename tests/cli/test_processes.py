@@ -65,7 +65,13 @@ def test_ranks_of_torchrun_start_no_further_processes(monkeypatch: pytest.Monkey
 def test_the_command_gives_the_same_settings_in_the_same_folder(tmp_path: Path) -> None:
     """Hydra reads the command back, with a folder's name that has everything in it that it could stumble over."""
     folder = str(tmp_path / 'a job\'s = {folder}, [no] "3" \\')
-    overrides = ["experiment=tour", "dataset.name=textures", "task2vec.max_samples=20", "seed=7"]
+    overrides = [
+        "experiment=tour",
+        "dataset.name=textures",
+        "task2vec.max_samples=20",
+        "evaluate=false",
+        "seed=7",
+    ]
     of_hydra = [
         "hydra.mode=MULTIRUN",
         "hydra/launcher=joblib",

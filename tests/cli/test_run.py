@@ -11,8 +11,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from job_folders import folder_of
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from t2v_lightning import Embedding
 from t2v_lightning.cli.run import CONFIGS, main, run
@@ -20,7 +21,7 @@ from t2v_lightning.cli.run import CONFIGS, main, run
 ROOT = Path(__file__).parents[2]
 TINY = [
     "probe.input_size=32", "task2vec.max_samples=20", "task2vec.head.num_samples=200", "task2vec.head.epochs=1",
-    "dataset.batch_size=10",
+    "dataset.batch_size=10", "evaluate=false",
 ]  # fmt: skip
 
 
@@ -38,7 +39,7 @@ def command(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_one_task_is_embedded(tmp_path: Path) -> None:
-    done = command(str(ROOT / "train.py"), *TINY, "seed=3", folder=tmp_path)
+    done = command(str(ROOT / "train.py"), *TINY, "evaluate=true", "seed=3", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     folder = folder_of(tmp_path / "outputs", "digits")
     embedding = Embedding.load(folder / "embedding.safetensors")
@@ -47,10 +48,20 @@ def test_one_task_is_embedded(tmp_path: Path) -> None:
     assert (embedding.meta["samples"], embedding.meta["num_classes"], embedding.meta["seed"]) == (20, 10, 3)
     assert embedding.norm > 0
     log = folder / "tensorboard" / folder.name
-    assert len(list(log.glob("events.out.*"))) == 1
+    events = EventAccumulator(str(log))
+    events.Reload()
+    (summary,) = events.Tensors("summary/text_summary")
+    test = embedding.meta["test"]
+    assert (
+        f"| test | 200 other images: accuracy {test['accuracy']:.1%}"
+        in summary.tensor_proto.string_val[0].decode()
+    )
+    assert events.Scalars("test/accuracy")[-1].value == pytest.approx(test["accuracy"])
+    assert OmegaConf.load(log / "hparams.yaml").task2vec.max_samples == 20
     with Image.open(log / "thumbnail.png") as picture:
         assert picture.size == (96, 96)
-    assert "20 images" in done.stdout
+    assert f"20 images, accuracy {embedding.meta['head']['accuracy']:.1%} on them" in done.stdout
+    assert "on 200 test images" in " ".join(done.stdout.replace("INFO", "").split())
     assert str(folder) in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
     assert not list(folder.glob("**/*.tmp*"))
@@ -130,6 +141,7 @@ def test_no_logger_is_fine(tmp_path: Path) -> None:
     embedding = run(config, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["embedding.safetensors", "settings.yaml"]
     assert Embedding.load(tmp_path / "embedding.safetensors") == embedding
+    assert "test" not in embedding.meta
 
 
 @pytest.mark.usefixtures("configs")
@@ -161,4 +173,4 @@ def test_the_last_line_of_a_variational_run_says_what_noise_leaves_of_the_accura
     embedding = run(tiny("~logger", "dataset=textures_ground", "trainer.accelerator=cpu", *noise), tmp_path)
     accuracy = 100 * embedding.meta["variational"]["accuracy"]
     (line,) = (message for message in caplog.messages if "accuracy" in message)
-    assert f"%, under noise {accuracy:.1f}%, norm" in line
+    assert f"% on them, under noise {accuracy:.1f}%, norm" in line

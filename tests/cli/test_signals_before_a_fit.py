@@ -17,7 +17,7 @@ from t2v_lightning.cli.signals import stopping_on_signals
 
 TESTS = Path(__file__).parents[1]
 TINY = [
-    "probe.input_size=32", "task2vec.max_samples=20", "task2vec.head.num_samples=200", "~logger",
+    "evaluate=false", "probe.input_size=32", "task2vec.max_samples=20", "task2vec.head.num_samples=200", "~logger",
     "trainer.accelerator=cpu",
 ]  # fmt: skip
 SLOW = """

@@ -25,7 +25,7 @@ from t2v_lightning.functional.distances import pdist
 ROOT = Path(__file__).parents[2]
 TINY = [
     "probe.input_size=32", "task2vec.max_samples=20", "task2vec.head.num_samples=200", "task2vec.head.epochs=1",
-    "dataset.batch_size=10", "~logger",
+    "dataset.batch_size=10", "evaluate=false", "~logger",
 ]  # fmt: skip
 
 

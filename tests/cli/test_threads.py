@@ -31,7 +31,10 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         def write(seconds: float) -> None:
             clock[0] += seconds
             shares = [100 * clock[0] * share for share in idle]
-            lines = [f"cpu{i} 7 7 7 {500 + share:.0f} 3 0 0 0 0 0" for i, share in enumerate(shares)]
+            lines = [
+                f"cpu{i} {700 + 100 * clock[0] - share:.0f} 7 7 {500 + share:.0f} 3 0 0 0 0 0"
+                for i, share in enumerate(shares)
+            ]
             stat.write_text("\n".join(["cpu 1 2 3 4 5", *lines, "intr 99 0 0"]))
 
         write(0)
@@ -66,6 +69,11 @@ def test_all_count_where_the_system_does_not_tell(machine: Any, monkeypatch: pyt
     machine([0] * 6)
     monkeypatch.setattr(threads, "_STAT", Path("/nowhere/stat"))
     assert free_cpus() == 6
+    machine([0] * 4, own={8, 9, 10, 11})  # a container with numbers of its own
+    assert free_cpus() == 4
+    machine([0] * 4)
+    monkeypatch.setattr("time.sleep", lambda _: None)  # a sandbox whose clocks stand still
+    assert free_cpus() == 4
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,13 @@ def test_what_a_trainer_does_not_take_is_named(changes: dict[str, Any], text: st
 def command(monkeypatch: pytest.MonkeyPatch, folder: Path, *words: str) -> int:
     GlobalHydra.instance().clear()
     monkeypatch.chdir(folder)
-    tiny = ["probe.input_size=32", "task2vec.max_samples=20", "task2vec.head.epochs=1", "~logger"]
+    tiny = [
+        "evaluate=false",
+        "probe.input_size=32",
+        "task2vec.max_samples=20",
+        "task2vec.head.epochs=1",
+        "~logger",
+    ]
     monkeypatch.setattr(sys, "argv", ["train.py", *words, *tiny, "dataset.name=textures"])
     try:
         cli.main()

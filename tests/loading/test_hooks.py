@@ -181,6 +181,18 @@ def test_random_hooks_are_warned_about_once(way: str, random: bool, caplog: pyte
     assert caplog.text.count(text) == random
 
 
+class OfTheBatch(Plain):
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return (batch[0] - batch[0].mean()) / batch[0].std(), batch[1]
+
+
+def test_hooks_that_mix_samples_are_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"\(on_after_batch_transfer\) change a sample with the others of its batch"
+    ):
+        ours(double=False).embed(OfTheBatch(ITEMS), progress=False)
+
+
 @pytest.mark.parametrize("run", ["embed", "fit"])
 def test_hooks_that_make_something_else_of_a_batch_are_refused(run: str) -> None:
     class Dicts(Plain):

@@ -1,6 +1,7 @@
 """Fitting the head: the optimum against SciPy, learning, warnings, reproducibility."""
 
 import copy
+import dataclasses
 import logging
 from typing import Any
 
@@ -296,3 +297,24 @@ def test_the_advice_of_the_warning_is_one_that_can_be_followed(
     with caplog.at_level(logging.WARNING):
         fit(new_head(), features, task, method=method, epochs=1, num_samples=1, weight_decay=1.0)
     assert advice in caplog.text
+
+
+# --- the calibrated head ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("likelihood", ["softmax", "bernoulli", "gaussian"])
+def test_a_calibrated_head_is_the_optimum_with_a_sharpness(likelihood: str) -> None:
+    x, task = task_of(likelihood)
+    plain, calibrated = new_head(), new_head()
+    expected = fit(plain, x, task, method="lbfgs")
+    result = fit(calibrated, x, task, method="calibrated")
+    assert torch.equal(calibrated.weight, plain.weight)
+    assert expected.sharpness == 1
+    assert 0 < result.sharpness < 1
+    assert result == dataclasses.replace(expected, sharpness=result.sharpness)
+
+
+def test_one_image_of_each_class_says_nothing_of_other_images() -> None:
+    x, _ = task_of("softmax")
+    task = select_images([(x[i], i) for i in range(3)])
+    assert fit(new_head(), x[:3], task, method="calibrated").sharpness == 1

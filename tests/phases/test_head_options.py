@@ -10,7 +10,7 @@ def test_defaults_are_those_of_the_design() -> None:
 
 
 def test_an_unknown_method_names_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="unknown head 'sgd'; allowed are adam, lbfgs, keep"):
+    with pytest.raises(ValueError, match="unknown head 'sgd'; allowed are adam, lbfgs, keep, calibrated"):
         HeadOptions(method="sgd")  # type: ignore[arg-type]
 
 

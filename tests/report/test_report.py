@@ -133,10 +133,16 @@ def test_of_the_variational_method_the_table_shows_the_accuracy_under_noise() ->
         (noisy, "under noise", "stderr"),
         (embeddings("a", "b"), "stderr", "under noise"),
     ):
-        text = io.StringIO()
-        print_table(group, pdist(group), Console(file=text, width=80))
-        assert shown in text.getvalue()
-        assert hidden not in text.getvalue()
+        header = text_rows(task_rows(group, pdist(group)))[0]
+        assert shown in header
+        assert hidden not in header
+    known = [
+        Embedding(1e9 * e.fisher, e.scale, meta={**e.meta, "task_name": name, "test": {"accuracy": 0.5}})
+        for name, e in zip(("digits_odd_even", "textures_ground"), noisy, strict=True)
+    ]
+    text = io.StringIO()
+    print_table(known, pdist(known), Console(file=text, width=80))
+    assert "…" not in text.getvalue()
     header, *lines = text_rows(task_rows(noisy, pdist(noisy)))
     assert [line[header.index("under noise")] for line in lines] == ["25.0%", "50.0%"]
     assert {len(line) for line in lines} == {len(header)}
@@ -148,14 +154,47 @@ def test_tasks_are_shown_by_the_measure_of_their_likelihood() -> None:
     ages = embeddings("ages", "depths", likelihood="gaussian", head={"accuracy": -0.5})
     mixed = [*ages, *embeddings("cats")]
     for group, header, cells in (
-        (ages, "R^2", ["-0.500", "-0.500"]),
-        (mixed, "fit", ["R^2 -0.500", "R^2 -0.500", "accuracy 87.5%"]),
-        (embeddings("tags", "toys", likelihood="bernoulli"), "right labels", ["87.5%", "87.5%"]),
+        (ages, "train R^2", ["-0.500", "-0.500"]),
+        (mixed, "train fit", ["R^2 -0.500", "R^2 -0.500", "accuracy 87.5%"]),
+        (embeddings("tags", "toys", likelihood="bernoulli"), "train right labels", ["87.5%", "87.5%"]),
     ):
         titles, *lines = text_rows(task_rows(group, pdist(group)))
         assert [line[titles.index(header)] for line in lines] == cells
-        assert header == "accuracy" or "accuracy" not in titles
+        assert not any("accuracy" in title for title in titles)
     assert '"measure":"R^2","accuracy":-0.5,"accuracy_text":"-0.500"' in build_page(compare(ages))
+
+
+def test_accuracy_says_of_which_images_it_is() -> None:
+    """In a table as wide as the terminal, in the page and in a figure."""
+    seen, unknown = {"images": 50, "accuracy": 0.625, "loss": 1.0}, {"images": 50, "loss": 1.0}
+    group = embeddings("digits", "dogs", "faces", test=seen) + embeddings("flags")
+    comparison = compare(group)
+    header, *lines = text_rows(task_rows(group, comparison.matrix))
+    places = [header.index(name) for name in ("train accuracy", "test accuracy")]
+    assert [[line[i] for i in places] for line in lines] == [["87.5%", "62.5%"]] * 3 + [["87.5%", ""]]
+    text = io.StringIO()
+    print_table(group, comparison.matrix, Console(file=text, width=80))
+    assert max(map(len, text.getvalue().splitlines())) <= 80
+    above, below = (line.split() for line in text.getvalue().splitlines()[:2])
+    assert (above.count("train"), above.count("test"), below.count("accuracy")) == (1, 1, 2)
+    page = build_page(comparison)
+    assert page.count('"test":0.625,"test_text":"62.5%"') == 3
+    assert page.count('"test":null,"test_text":""') == 1
+    names = [name for name, _, _ in draw_figures(comparison)]
+    assert "norm_vs_error" in names
+    for without in (embeddings("a", "b", "c"), embeddings("a", "b", "c", test=unknown)):
+        assert not any(title.startswith("test") for title in text_rows(task_rows(without, pdist(without)))[0])
+        assert "norm_vs_error" not in [name for name, _, _ in draw_figures(compare(without))]
+
+
+def test_the_figure_of_errors_shows_what_is_known_by_one_measure() -> None:
+    many = {"likelihood": "bernoulli", "test": {"images": 9, "average_precision": 0.75, "right_labels": 0.99}}
+    tags, cats = embeddings("tags", "toys", **many), embeddings("cats", test={"accuracy": 0.5})
+    (figure,) = (figure for name, _, figure in draw_figures(compare(tags)) if name == "norm_vs_error")
+    (ax, *_) = figure.axes
+    assert ax.get_ylabel() == "1 - mean AP on test images"
+    assert sorted(ax.collections[0].get_offsets()[:, 1]) == [0.25, 0.25]
+    assert "norm_vs_error" not in [name for name, _, _ in draw_figures(compare([*tags, *cats]))]
 
 
 def test_a_regression_of_the_first_version_is_shown_by_what_its_losses_say() -> None:
@@ -166,10 +205,10 @@ def test_a_regression_of_the_first_version_is_shown_by_what_its_losses_say() -> 
         *("ages", "depths"), likelihood="gaussian", head=head, variational={**noise, "cross_entropy": 50.0}
     )
     titles, *lines = text_rows(task_rows(old, pdist(old)))
-    assert [line[titles.index("R^2")] for line in lines] == ["0.600", "0.600"]
+    assert [line[titles.index("train R^2")] for line in lines] == ["0.600", "0.600"]
     assert [line[titles.index("under noise")] for line in lines] == ["0.500", "0.500"]
     summary = summarise(old[0])
-    assert "adam: R^2 0.600, loss 40" in summary
+    assert "adam: R^2 0.600 on these images, loss 40" in summary
     assert "under noise | R^2 0.500, cross-entropy 50" in summary
 
 

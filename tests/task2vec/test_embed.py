@@ -25,6 +25,21 @@ def test_the_embedding_is_the_fisher_of_its_definition(run: str, head: Any) -> N
     assert embedding.scale.tolist() == [1] * 10
 
 
+def test_a_calibrated_head_is_as_sure_as_its_sharpness_says() -> None:
+    """Outputs times s have s^2 times the Fisher information that the same probabilities give without the factor."""
+    items = [
+        (x, (y + (i % 4 == 0)) % 3) for i, (x, y) in enumerate(task())
+    ]  # with wrong labels among the right ones
+    module = Task2Vec(small_probe(), sampling="exact", head="calibrated")
+    embedding = module.embed(items, progress=False)
+    sharpness = embedding.meta["head"]["sharpness"]
+    assert 0 < sharpness < 1
+    with torch.no_grad():
+        for parameter in module.probe.head.parameters():
+            parameter *= sharpness
+    np.testing.assert_allclose(embedding.fisher, brute_force(module, items) / sharpness**2, rtol=1e-9)
+
+
 def test_the_head_is_at_its_optimum_when_the_fisher_is_taken() -> None:
     """The classes that are few count as much as the others, in the head and in the average."""
     module, items = Task2Vec(small_probe(), **EXACT), task()

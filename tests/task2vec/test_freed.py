@@ -77,7 +77,7 @@ def test_networks_are_freed_when_an_error_ends_the_work(
 
 def test_a_module_is_freed_with_all_that_its_last_embedding_left() -> None:
     module = Task2Vec(small_probe(), head=SHORT["head"])  # type: ignore[arg-type]
-    module.embed(striped(12), batch_size=4, progress=False)
+    module.embed(striped(12), batch_size=4, progress=False, test=striped(6))
     refs = [weakref.ref(module), weakref.ref(module.probe), weakref.ref(module.plan)]
     del module
     assert [ref() for ref in refs] == [None] * 3

@@ -18,7 +18,7 @@ BAD_OPTIONS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         "unknown likelihood 'poisson'; allowed are softmax",
     ),
     "include": ({"include": "bias"}, ValueError, "unknown include 'bias'; allowed are"),
-    "head": ({"head": "sgd"}, ValueError, "unknown head 'sgd'; allowed are adam, lbfgs, keep"),
+    "head": ({"head": "sgd"}, ValueError, "unknown head 'sgd'; allowed are adam, lbfgs, keep, calibrated"),
     "passes": ({"passes": 0}, ValueError, "passes=0"),
     "passes of exact": ({"sampling": "exact", "passes": 2}, ValueError, "passes=2"),
     "target_stderr": ({"target_stderr": 0.0}, ValueError, "target_stderr=0.0"),

@@ -104,10 +104,10 @@ def test_batches_that_do_not_fit_into_memory_are_halved(monkeypatch: pytest.Monk
     expected = embed(sentences(), probe(), head=HEAD, batch_size=8, progress=False)
     whole = PerSampleFisher.__call__
 
-    def with_little_room(self: PerSampleFisher, x: Any, vectors: Any) -> Tensor:
+    def with_little_room(self: PerSampleFisher, x: Any, vectors: Any, *sketch: Any) -> Tensor:
         if len(x["ids"]) > 3:
             raise torch.OutOfMemoryError("no more")
-        return whole(self, x, vectors)
+        return whole(self, x, vectors, *sketch)
 
     monkeypatch.setattr(PerSampleFisher, "__call__", with_little_room)
     halved = embed(sentences(), probe(), head=HEAD, batch_size=8, progress=False)

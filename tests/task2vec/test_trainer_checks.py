@@ -24,7 +24,6 @@ from torch.utils.data import DataLoader
 from t2v_lightning import Task2Vec
 
 REFUSED: dict[str, dict[str, Any]] = {
-    "fast_dev_run": {"fast_dev_run": True},
     "max_steps": {"max_steps": 3},
     "limit_train_batches as a share": {"limit_train_batches": 0.5},
     "limit_train_batches as a number": {"limit_train_batches": 2},

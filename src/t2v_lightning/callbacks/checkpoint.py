@@ -52,7 +52,9 @@ class BatchCheckpoint(ModelCheckpoint):
         return Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"
 
     def save(self, trainer: Trainer) -> None:
-        """Writes the file; all processes take part."""
+        """Writes the file, except in a development run (`fast_dev_run`); all processes take part."""
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
         self.last_model_path = str(self.path)
         trainer.save_checkpoint(self.path, weights_only=False)
         self._saved_at = time.monotonic()

@@ -2,7 +2,7 @@
 
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from t2v_lightning.callbacks.examples import mosaic, plot_examples, read_example
 from t2v_lightning.callbacks.planned import followed
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.embedding.run_folder import THUMBNAIL_FILE, whole_file
-from t2v_lightning.embedding.summary import summarise
+from t2v_lightning.embedding.summary import likelihood_of, summarise
 from t2v_lightning.plots.profiles import plot_stage_profile, stage_labels
 from t2v_lightning.plots.style import new_axes
 
@@ -36,16 +36,23 @@ class TensorBoardSummary(Callback):
 
     For a module with `plan`, `embedding` and `logged`, such as `Task2Vec`.
 
+    With `with_test`, for a fit that `Trainer.test` follows, the summary is written once that is done. It comes with the
+    settings and the main results, which TensorBoard shows side by side for all runs on its page HPARAMS.
+
     Each stage has a histogram of log10 Fisher, and all of them are one behind another in `log10_fisher`, whose
     step is the number of the stage. Only the first process writes, and only to a `TensorBoardLogger`; a resumed fit
     does not write what its log already has. The log is on disk before a checkpoint is, so that a fit that is killed and
     resumed has no gap in its curves.
 
+    Args:
+        with_test: whether the summary waits for the end of `Trainer.test`.
+
     Attributes:
         seconds: how long each part of the work has taken so far, before the fit was resumed included.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, with_test: bool = False) -> None:
+        self.with_test = with_test
         self.seconds: dict[str, float] = {}
         self._since = 0.0
 
@@ -75,18 +82,33 @@ class TensorBoardSummary(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module = followed(pl_module)
         embedding = module.embedding
-        loggers = _loggers_without("summary/text_summary", trainer, pl_module)
-        if embedding is None or not loggers:
+        if embedding is None:
             return
         stages = module.plan.probe.stages
-        profile = pixels(plot_stage_profile([embedding], stages=stages, ax=new_axes(*_PROFILE)))
-        for writer in (logger.experiment for logger in loggers):
-            writer.add_text("summary", summarise(embedding, self.seconds))
-            writer.add_image("profile", profile, dataformats="HWC")
-            for stage, (name, entries) in enumerate(by_stage(embedding, stages).items()):
-                for tag, step in (("log10_fisher", stage), (f"log10_fisher/{name}", 0)):
-                    writer.add_histogram(tag, torch.from_numpy(entries), step, bins=_BINS)
-            writer.flush()
+        if loggers := _loggers_without("profile", trainer, pl_module):
+            profile = pixels(plot_stage_profile([embedding], stages=stages, ax=new_axes(*_PROFILE)))
+            for writer in (logger.experiment for logger in loggers):
+                writer.add_image("profile", profile, dataformats="HWC")
+                for stage, (name, entries) in enumerate(by_stage(embedding, stages).items()):
+                    for tag, step in (("log10_fisher", stage), (f"log10_fisher/{name}", 0)):
+                        writer.add_histogram(tag, torch.from_numpy(entries), step, bins=_BINS)
+                writer.flush()
+        if not self.with_test:
+            self._write_summary(embedding, trainer, pl_module)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._since = time.perf_counter()
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.with_test and (embedding := followed(pl_module).embedding) is not None:
+            self._lap("test")
+            self._write_summary(embedding, trainer, pl_module)
+
+    def _write_summary(self, embedding: Embedding, trainer: Trainer, pl_module: LightningModule) -> None:
+        for logger in _loggers_without("summary/text_summary", trainer, pl_module):
+            logger.experiment.add_text("summary", summarise(embedding, self.seconds))
+            logger.log_hyperparams(dict(logger.hparams), main_results(embedding), trainer.global_step)
+            logger.experiment.flush()
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -105,6 +127,33 @@ class TensorBoardSummary(Callback):
         now = time.perf_counter()
         self.seconds[part] = self.seconds.get(part, 0.0) + now - self._since
         self._since = now
+
+
+def note_hyperparameters(loggers: Iterable[Any], settings: dict[str, Any]) -> None:
+    """Gives every logger the settings of a fit. TensorBoard's page of them waits for results, which it shows along."""
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.hparams.update(settings)
+            logger.save()
+        else:
+            logger.log_hyperparams(settings)
+
+
+def main_results(embedding: Embedding) -> dict[str, float]:
+    """What is worth comparing over many runs, by the names of its curves.
+
+    >>> meta = {"likelihood": "softmax", "head": {"accuracy": 1.0}, "test": {"images": 50, "accuracy": 0.9}}
+    >>> main_results(Embedding([3.0, 4.0], [1, 1], meta=meta))
+    {'embedding/norm': 5.0, 'train/accuracy': 1.0, 'test/accuracy': 0.9}
+    """
+    meta = embedding.meta
+    results = {"embedding/norm": embedding.norm}
+    if embedding.relative_stderr is not None:
+        results["embedding/relative_stderr"] = embedding.relative_stderr
+    results[f"train/{likelihood_of(meta).log_name}"] = meta["head"]["accuracy"]
+    return results | {
+        f"test/{name}": value for name, value in meta.get("test", {}).items() if name != "images"
+    }
 
 
 def by_stage(embedding: Embedding, stages: Sequence[str] | None = None) -> dict[str, NDArray[np.float64]]:

@@ -16,6 +16,7 @@ from rich.logging import RichHandler
 
 from t2v_lightning.callbacks.checkpoint import BatchCheckpoint
 from t2v_lightning.callbacks.progress import PhaseProgressBar
+from t2v_lightning.callbacks.tensorboard import TensorBoardSummary
 from t2v_lightning.cli.allocation import keep_freed_memory
 from t2v_lightning.cli.job_name import CONFIGS, job_name
 from t2v_lightning.cli.processes import command_of, is_first_rank, needs_own_process, run_apart
@@ -36,12 +37,13 @@ from t2v_lightning.cli.run_folder import (
 from t2v_lightning.cli.signals import Stopped, stopping_on_signals
 from t2v_lightning.cli.sweep import SweepReport, say
 from t2v_lightning.cli.sweep_checks import unknown_distance
+from t2v_lightning.cli.test_split import TestSplit
 from t2v_lightning.cli.threads import fitting_threads
 from t2v_lightning.cli.trainer import make_trainer
 from t2v_lightning.data import get_datamodule
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.embedding.run_folder import CHECKPOINTS, EMBEDDING_FILE
-from t2v_lightning.functional.likelihood import get_likelihood
+from t2v_lightning.embedding.summary import likelihood_of, tested
 from t2v_lightning.phases import HeadOptions
 from t2v_lightning.probes import get_probe
 from t2v_lightning.report.writing import remove_report
@@ -73,10 +75,16 @@ def run(config: DictConfig, folder: Path) -> Embedding:
     datamodule, module = build(config)
     logger = hydra.utils.instantiate(config.logger) if config.get("logger") else False
     bar = [PhaseProgressBar()] if config.trainer.get("enable_progress_bar", True) else []
+    summary = TensorBoardSummary()
     trainer = make_trainer(
         config.trainer,
         logger=logger,
-        callbacks=[*bar, BatchCheckpoint(folder / CHECKPOINTS, **config.checkpoint)],
+        callbacks=[
+            *bar,
+            summary,
+            *([TestSplit(summary)] if config.evaluate else []),
+            BatchCheckpoint(folder / CHECKPOINTS, **config.checkpoint),
+        ],
         default_root_dir=str(folder),
         enable_model_summary=False,
         max_epochs=-1,  # Task2Vec sets the real number, which depends on its phases
@@ -89,6 +97,8 @@ def run(config: DictConfig, folder: Path) -> Embedding:
     try:
         with fitting_threads(trainer.num_devices, None if resume is None else threads_of(resume)):
             trainer.fit(module, datamodule=datamodule, ckpt_path=resume)
+            if summary.with_test:
+                _test(trainer, module, datamodule)
     except Stopped:
         kill_started(trainer)
         raise
@@ -98,18 +108,42 @@ def run(config: DictConfig, folder: Path) -> Embedding:
         note_settings(folder, config)  # again, as another run may have written its own
         embedding.save(folder / EMBEDDING_FILE)
         remove_checkpoints(folder)
-        stderr, noise = embedding.relative_stderr, embedding.meta.get("variational")
-        likelihood = get_likelihood(embedding.meta["likelihood"])
-        log.info(
-            "%s: %d images, %s%s, norm %.3g%s",
-            embedding.task_name,
-            embedding.meta["samples"],
-            likelihood.describe_accuracy(embedding.meta["head"]["accuracy"]),
-            "" if noise is None else f", under noise {likelihood.accuracy_text(noise['accuracy'])}",
-            embedding.norm,
-            "" if stderr is None else f", stderr {100 * stderr:.1f}%",
-        )
+        log.info("%s", outcome(embedding))
     return embedding
+
+
+def _test(trainer: pl.Trainer, module: Task2Vec, datamodule: pl.LightningDataModule) -> None:
+    try:
+        trainer.test(module, datamodule=datamodule, verbose=False)
+    except Exception:
+        if trainer.is_global_zero:
+            log.warning(
+                "the test split failed, but the fit is finished: resume=auto evaluate=false saves its embedding"
+            )
+        raise
+
+
+def outcome(embedding: Embedding) -> str:
+    """The last line of a run.
+
+    >>> meta = {"task_name": "digits", "samples": 256, "head": {"accuracy": 1.0}}
+    >>> meta["test"] = {"images": 200, "accuracy": 0.9}
+    >>> outcome(Embedding([3.0, 4.0], [1, 1], [0.3, 0.4], meta=meta))
+    'digits: 256 images, accuracy 100.0% on them, on 200 test images 90.0%, norm 5, stderr 10.0%'
+    """
+    meta, kind, stderr = embedding.meta, likelihood_of(embedding.meta), embedding.relative_stderr
+    parts = [f"{meta['samples']} images", f"{kind.describe_accuracy(meta['head']['accuracy'])} on them"]
+    if noise := meta.get("variational"):
+        parts.append(f"under noise {kind.accuracy_text(noise['accuracy'])}")
+    if (test := tested(meta)) is not None:
+        named = f"{kind.test_short} " * (kind.test_short != kind.short)
+        parts.append(f"on {meta['test']['images']} test images {named}{kind.accuracy_text(test)}")
+    parts.append(f"norm {embedding.norm:.3g}")
+    if stderr is not None:
+        parts.append(f"stderr {stderr:.1%}")
+    if embedding.of_dev_run:
+        parts.append("made with fast_dev_run, so it is not an embedding of the task")
+    return f"{embedding.task_name}: {', '.join(parts)}"
 
 
 def _quiet() -> None:

@@ -63,6 +63,8 @@ def deciding_settings(config: DictConfig) -> dict[str, Any]:
         dataset["root"] = os.path.abspath(os.path.expanduser(str(dataset["root"])))
     if by_steps:
         settings["trainer"] = {name: str(config.trainer.get(name, 1)) for name in ("devices", "num_nodes")}
+    if batches := config.trainer.get("fast_dev_run"):  # so that it has a folder of its own
+        settings["fast_dev_run"] = int(batches)
     return {**settings, "precision": str(config.trainer.get("precision", "32-true"))}
 
 
@@ -79,9 +81,10 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def is_finished(folder: Path, config: DictConfig) -> bool:
-    """Whether the folder holds a complete embedding that was made with the same deciding settings."""
+    """Whether the folder holds a complete embedding of the task that was made with the same deciding settings."""
     try:
-        Embedding.load(folder / EMBEDDING_FILE)
+        if Embedding.load(folder / EMBEDDING_FILE).of_dev_run:
+            return False
         made_with = OmegaConf.to_container(OmegaConf.load(folder / SETTINGS_FILE))
     except (OSError, ValueError):
         return False
@@ -89,15 +92,17 @@ def is_finished(folder: Path, config: DictConfig) -> bool:
 
 
 def check_free(folder: Path, config: DictConfig) -> None:
-    """An embedding that is there is replaced only if the setting `overwrite` says so.
+    """An embedding that is there is replaced only if the setting `overwrite` says so, and never by a development run.
 
     Raises:
         FolderTaken: the folder holds an embedding that was made with other settings, or nobody knows how.
     """
-    if config.get("overwrite"):
+    in_development = config.trainer.get("fast_dev_run")
+    if config.get("overwrite") and not in_development:
         return
     try:
-        Embedding.load(folder / EMBEDDING_FILE)
+        if Embedding.load(folder / EMBEDDING_FILE).of_dev_run:
+            return
     except (OSError, ValueError):
         return
     try:
@@ -111,9 +116,9 @@ def check_free(folder: Path, config: DictConfig) -> None:
         if former.get(key) != now.get(key)
     ]
     what = ", ".join(changes[:3]) if former else f"it has no {SETTINGS_FILE}"
+    remedy = "" if in_development else ", or pass overwrite=true to replace it"
     raise FolderTaken(
-        f"{folder} holds an embedding made with other settings ({what}): choose another folder, or pass overwrite=true "
-        "to replace it"
+        f"{folder} holds an embedding made with other settings ({what}): choose another folder{remedy}"
     )
 
 
@@ -207,7 +212,7 @@ def remove_checkpoints(folder: Path) -> None:
 
 
 def remove_logs(folder: Path) -> None:
-    """Removes the TensorBoard log of an earlier run, whose curves would mix with those of a new one."""
-    for name in ("events.out.tfevents.*", THUMBNAIL_FILE):
+    """Removes the TensorBoard log of an earlier run, whose curves and settings would mix with those of a new one."""
+    for name in ("events.out.tfevents.*", THUMBNAIL_FILE, "hparams.yaml"):
         for path in (folder / LOGS).glob(f"**/{name}"):
             path.unlink(missing_ok=True)

@@ -78,22 +78,29 @@ def free_cpus() -> int:
     if not _STAT.exists():
         return usable
     own = os.sched_getaffinity(0)
-    before = idle_seconds(_STAT.read_text(), own)
+    idle, passed = seconds_of(_STAT.read_text(), own)
     time.sleep(_WATCHED)
-    idle = (idle_seconds(_STAT.read_text(), own) - before) / _WATCHED
-    return min(usable, int(idle + 1 - _ALMOST_FREE))
+    idle_after, passed_after = seconds_of(_STAT.read_text(), own)
+    if passed_after == passed:  # zeros in a sandbox, or the CPUs of a container under other numbers
+        return usable
+    return min(usable, int((idle_after - idle) / _WATCHED + 1 - _ALMOST_FREE))
 
 
-def idle_seconds(stat: str, cpus: set[int]) -> float:
-    """For how long these CPUs have been idle in all, by the content of `/proc/stat`; waiting for a disk is idle too.
+def seconds_of(stat: str, cpus: set[int]) -> tuple[float, float]:
+    """For how long these CPUs have been idle, and idle or busy, by the content of `/proc/stat`.
+
+    Waiting for a disk is idle too.
 
     >>> stat = "cpu 1 1 1 1000 1\\ncpu0 9 0 9 300 100 0 0\\ncpu1 9 0 9 500 0 0 0\\nintr 5"
-    >>> idle_seconds(stat, {0}) / idle_seconds(stat, {0, 1})
-    0.4444444444444444
+    >>> idle, passed = seconds_of(stat, {0})
+    >>> round(idle / passed, 4)
+    0.9569
     """
-    ticks = 0
+    idle = passed = 0
     for line in stat.splitlines():
         name, *counts = line.split()
         if name.removeprefix("cpu") in map(str, cpus):
-            ticks += int(counts[3]) + int(counts[4])
-    return ticks / os.sysconf("SC_CLK_TCK")
+            idle += int(counts[3]) + int(counts[4])
+            passed += sum(map(int, counts[:8]))
+    ticks = os.sysconf("SC_CLK_TCK")
+    return idle / ticks, passed / ticks

@@ -54,6 +54,8 @@ def summarise(embedding: Embedding, seconds: Mapping[str, float] | None = None) 
         "method": _method(meta),
         "head": _head(meta),
         "under noise": _under_noise(meta),
+        "test": _test(meta),
+        "fast_dev_run": _fast_dev_run(meta),
         "norm": f"{embedding.norm:.4g}",
         "entries": _entries(embedding),
         "relative standard error": _stderr(embedding),
@@ -84,6 +86,16 @@ def measured(meta: Mapping[str, Any], part: Literal["head", "variational"]) -> f
     if accuracy is None or not (isinstance(loss, float) and isinstance(guess, float)):
         return accuracy
     return likelihood_of(meta).measured(accuracy, loss, guess)
+
+
+def tested(meta: Mapping[str, Any]) -> float | None:
+    """The accuracy, mean average precision or R^2 on images that the fit has not seen; None where none were evaluated.
+
+    >>> tested({"likelihood": "softmax", "test": {"images": 50, "accuracy": 0.9}})
+    0.9
+    """
+    test = meta.get("test")
+    return test.get(likelihood_of(meta).test_measure) if isinstance(test, dict) else None
 
 
 def likelihood_of(meta: Mapping[str, Any]) -> Likelihood:
@@ -143,7 +155,8 @@ def _method(meta: Mapping[str, Any]) -> str:
     target = meta.get("target_stderr")
     stop = f", until the standard error is {target:.1%}" if target else ""
     sampling = meta.get("sampling", "")
-    return f"{meta['method']}, {passes} per image with {_SAMPLING.get(sampling, sampling)} ({sampling}){stop}"
+    squares = f", squares {meta['squares']}" if "squares" in meta else ""
+    return f"{meta['method']}, {passes} per image with {_SAMPLING.get(sampling, sampling)} ({sampling}){squares}{stop}"
 
 
 def _head(meta: Mapping[str, Any]) -> str:
@@ -151,7 +164,7 @@ def _head(meta: Mapping[str, Any]) -> str:
     if not head:
         return ""
     return (
-        f"{head['method']}: {_measured(meta, 'head')}, loss {head['loss']:.4g}, "
+        f"{head['method']}: {_measured(meta, 'head')} on these images, loss {head['loss']:.4g}, "
         f"where a constant guess has {head['constant_loss']:.4g}"
     )
 
@@ -165,6 +178,20 @@ def _under_noise(meta: Mapping[str, Any]) -> str:
         f"{meta['head']['constant_loss']:.4g}; with beta times KL {noise['beta'] * noise['kl']:.4g} the loss is "
         f"{noise['loss']:.4g}"
     )
+
+
+def _test(meta: Mapping[str, Any]) -> str:
+    test, kind, number = meta.get("test"), likelihood_of(meta), tested(meta)
+    if not test or number is None:
+        return ""
+    return f"{test['images']:,} other images: {kind.test_short} {kind.accuracy_text(number)}, loss {test['loss']:.4g}"
+
+
+def _fast_dev_run(meta: Mapping[str, Any]) -> str:
+    batches = meta.get("fast_dev_run")
+    if not batches:
+        return ""
+    return f"{batches} batch{'es' * (batches > 1)} of each phase, so not an embedding of the task"
 
 
 def _measured(meta: Mapping[str, Any], part: Literal["head", "variational"]) -> str:

@@ -120,6 +120,15 @@ class Embedding:
         return next((name for name in names if isinstance(name, str)), "")
 
     @property
+    def of_dev_run(self) -> bool:
+        """Whether a Trainer with `fast_dev_run` made it, of a few batches.
+
+        >>> Embedding(fisher=[3.0], scale=[1], meta={"fast_dev_run": 1}).of_dev_run
+        True
+        """
+        return bool(self.meta.get("fast_dev_run"))
+
+    @property
     def comparable_by(self) -> dict[str, Any]:
         """What other embeddings must share for a distance to mean something, as far as it is recorded.
 
@@ -186,7 +195,13 @@ class Embedding:
 
         Raises:
             ValueError: the suffix belongs to a format that can only be read (`.npz`, `.p`, `.pkl`, `.pickle`).
+            FileExistsError: this is the embedding of a development run, and the file holds a real one.
         """
+        if self.of_dev_run and _holds_a_real_one(path):
+            raise FileExistsError(
+                f"{os.fspath(path)} holds an embedding, and this one was made with fast_dev_run, of "
+                f"{self.meta['fast_dev_run']} batches of each phase; save it elsewhere, or fit without fast_dev_run"
+            )
         write_fields(path, self.arrays(), self.layers, self.meta)
 
     @classmethod
@@ -213,6 +228,13 @@ class Embedding:
             return cls(**read_fields(path))
         except (ValueError, TypeError) as error:
             raise ValueError(f"{os.fspath(path)} is not an embedding that can be read: {error}") from error
+
+
+def _holds_a_real_one(path: str | os.PathLike[str]) -> bool:
+    try:
+        return not Embedding.load(path).of_dev_run
+    except (OSError, ValueError):
+        return False
 
 
 def _array(name: str, value: ArrayLike, *shape: int | str) -> NDArray[Any]:

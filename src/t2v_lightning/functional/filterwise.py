@@ -53,8 +53,8 @@ def filterwise_fisher(
         targets: labels for "empirical": int64 [N] (softmax) or [N, C].
         passes: random vectors per sample for "sign" and "categorical".
         include: "weights", "weights+norm" or "all".
-        squares: of the gradients: "exact", "auto" (unbiased estimates where they are faster) or a number of columns;
-            see `functional.layers.sketch`.
+        squares: "exact", "auto" (unbiased estimates where they are faster, for "sign" and "categorical"), or a number
+            of columns; see `functional.layers.sketch`.
 
     Returns:
         layer name -> [filters] in float64.
@@ -93,7 +93,7 @@ def filterwise_fisher(
     )
     prefix = getattr(model, "layer_prefix", "")
     engine = engine_of(model, x, inner_module(model), writes_to(model), include=include, prefix=prefix)
-    sketch = Sketch.of(squares, seed, torch.arange(samples, device=inputs.device_of(x)))
+    sketch = Sketch.of(squares, sampling, seed, torch.arange(samples, device=inputs.device_of(x)))
     values = engine(
         x, lambda f: cotangents(f, family, sampling, passes=passes, seed=seed, targets=targets), sketch
     )

@@ -17,6 +17,7 @@ from t2v_lightning.functional.inputs import (
     detach,
     device_of,
     length,
+    take,
     tensors_in,
     to,
     transform,
@@ -36,12 +37,13 @@ class BatchHooks:
         owners: the datamodule and the module, either of which may be None. As in Lightning, of each hook that several
             have it is the first one's that counts.
         labels: [N] or [N, K], the dataset's own label of each position.
+        testing: what hooks that ask a Trainer for the stage are told where there is none; training otherwise.
     """
 
-    def __init__(self, owners: Sequence[Any], labels: Tensor) -> None:
+    def __init__(self, owners: Sequence[Any], labels: Tensor, testing: bool = False) -> None:
         having = {name: [owner for owner in owners if is_overridden(name, owner)] for name in _NAMES}
         self.hooks = {name: found[0] for name, found in having.items() if found}
-        self.labels = labels
+        self.labels, self.testing = labels, testing
 
     def __bool__(self) -> bool:
         return bool(self.hooks)
@@ -59,7 +61,7 @@ class BatchHooks:
             return (to(inputs, rest[0]), positions) if name == "transfer_batch_to_device" else batch
         labels = self.labels[positions.cpu() % len(self.labels)].to(device_of(inputs))
         given = [transform(Tensor.clone, inputs), labels.clone()]  # as a hook may write into what it is given
-        with _as_in_training(self.hooks[name]):
+        with _with_stage(self.hooks[name], self.testing):
             changed = getattr(self.hooks[name], name)(given, *rest)
         inputs = changed[0] if isinstance(changed, (tuple, list)) and changed else None
         try:
@@ -82,11 +84,35 @@ class BatchHooks:
         return self.call("on_after_batch_transfer", batch, 0)
 
     def try_out(self, batch: Batch, device: torch.device) -> tuple[Inputs, bool]:
-        """The inputs that the hooks make of a batch, and whether they make others of it the next time."""
+        """The inputs that the hooks make of a batch, and whether they make others of it the next time.
+
+        Raises:
+            ValueError: they make something else of a sample when the batch has fewer.
+        """
+        inputs, positions = batch
+        some = slice(0, max(1, len(positions) // 2))
         with isolate_rng(include_cuda=False):
             first, second = (self(batch, device)[0] for _ in range(2))
-        pairs = zip(tensors_in(first), tensors_in(second), strict=True)
-        return first, not all(a.shape == b.shape and torch.equal(a, b) for a, b in pairs)
+            fewer, _ = self((take(inputs, some), positions[some]), device)
+        random = _differ(first, second, tolerance=0)
+        if not random and _differ(take(first, some), fewer, tolerance=1e-3, shape=False):
+            raise ValueError(
+                f"the hooks of the datamodule or module ({', '.join(self.hooks)}) change a sample with the others of "
+                "its batch (by statistics of the batch, say), so that the embedding would depend on the batch size; "
+                "let them treat each sample by itself"
+            )
+        return first, random
+
+
+def _differ(a: Inputs, b: Inputs, tolerance: float, shape: bool = True) -> bool:
+    """Whether tensors differ by more than a share of the largest number in them; `shape`: also in shape."""
+    for x, y in zip(tensors_in(a), tensors_in(b), strict=True):
+        if x.shape != y.shape:
+            if shape:
+                return True
+        elif x.numel() and not torch.allclose(x, y, 0, tolerance * float(x.abs().max()), equal_nan=True):
+            return True
+    return False
 
 
 def warn_random_hooks(hooks: BatchHooks, random: bool) -> None:
@@ -100,24 +126,26 @@ def warn_random_hooks(hooks: BatchHooks, random: bool) -> None:
 
 
 @contextmanager
-def _as_in_training(owner: Any) -> Iterator[None]:
-    """Without a Trainer, a hook of a datamodule that asks `self.trainer` for the stage is told that it is training."""
+def _with_stage(owner: Any, testing: bool) -> Iterator[None]:
+    """Without a Trainer, a hook of a datamodule that asks `self.trainer` for the stage is told what it stands for."""
     if not isinstance(owner, LightningDataModule) or owner.trainer is not None:
         yield
         return
-    owner.trainer = _Training()  # type: ignore[assignment]
+    owner.trainer = _Stage(testing)  # type: ignore[assignment]
     try:
         yield
     finally:
         owner.trainer = None
 
 
-class _Training:
-    """What a Trainer in training would say of itself."""
+class _Stage:
+    """What a Trainer would say of itself in training, or in testing."""
 
-    training = True
-    validating = sanity_checking = testing = predicting = evaluating = False
+    validating = sanity_checking = predicting = False
     world_size, global_rank = 1, 0
+
+    def __init__(self, testing: bool) -> None:
+        self.training, self.testing, self.evaluating = not testing, testing, testing
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(

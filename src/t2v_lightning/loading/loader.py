@@ -128,6 +128,8 @@ class _Order:
 class PhaseLoader:
     """Batches of (inputs, positions) in a given order; sized, and resumable after any number of batches."""
 
+    batch_sampler = None  # which Lightning asks for where there is a sampler
+
     def __init__(self, reader: Reader, sampler: ShardedSampler, epoch: int = 0) -> None:
         self.reader, self.sampler, self.epoch = reader, sampler, epoch
         self._given = 0

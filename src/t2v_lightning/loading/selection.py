@@ -1,6 +1,6 @@
 """Which images of a dataset an embedding is computed from, how much each counts, and in what order they are visited."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from t2v_lightning.functional.likelihood import LikelihoodName, get_likelihood
-from t2v_lightning.loading.strata import stratified_order, stratified_subset
+from t2v_lightning.loading.strata import equal_class_weights, stratified_order, stratified_subset
 from t2v_lightning.loading.targets import LEAVE_OUT, find_targets, read_targets
 
 
@@ -45,6 +45,18 @@ class Selection:
     def visiting_order(self, seed: int) -> Tensor:
         """Seeded stratified permutation of 0..N-1: every prefix holds about the same share of each class."""
         return stratified_order(self.strata, seed)
+
+    def first(self, count: int, seed: int) -> "Selection":
+        """The part that `visiting_order` begins with; classes keep their numbers, even those that it leaves out."""
+        kept = self.visiting_order(seed)[:count].sort().values
+        weights = self.weights[kept]
+        return replace(
+            self,
+            chosen=self.chosen[kept],
+            targets=self.targets[kept],
+            weights=weights / weights.sum(),
+            strata=self.strata[kept],
+        )
 
     def draws(self, count: int, seed: int) -> Tensor:
         """`count` positions drawn with replacement in proportion to the weights: int64 [count]."""
@@ -99,8 +111,7 @@ def select_images(
         strata = torch.zeros_like(chosen)
     weights = torch.full((len(chosen),), 1 / len(chosen), dtype=torch.float64)
     if kind.has_classes and balanced:
-        counts = strata.bincount(minlength=outputs)
-        weights = 1 / (counts[strata].double() * (counts > 0).sum())
+        weights = equal_class_weights(strata)
     return Selection(chosen, targets[chosen], weights, outputs, classes, strata, likelihood)
 
 

@@ -60,6 +60,19 @@ def stratified_order(strata: Tensor, seed: int) -> Tensor:
     return ((ranks + offsets[strata]) / strata.bincount()[strata]).argsort()
 
 
+def equal_class_weights(classes: Tensor) -> Tensor:
+    """Weights by which every class that occurs counts the same: float64 [N], summing to 1.
+
+    Args:
+        classes: int64 [N], the class of each item, at least 0.
+
+    >>> equal_class_weights(torch.tensor([0, 2, 2]))
+    tensor([0.5000, 0.2500, 0.2500], dtype=torch.float64)
+    """
+    counts = classes.bincount()
+    return 1 / (counts[classes].double() * (counts > 0).sum())
+
+
 def _shuffled_ranks(strata: Tensor, generator: torch.Generator) -> Tensor:
     """Rank of each sample in a random order of its stratum: int64 [N]."""
     shuffle = torch.randperm(len(strata), generator=generator)

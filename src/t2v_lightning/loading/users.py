@@ -32,11 +32,13 @@ def open_source(source: Any, batch_size: int | None, num_workers: int | None) ->
     return source, options
 
 
-def one_loader(loader: Any) -> DataLoader[Any]:
+def one_loader(loader: Any, purpose: str = "training") -> DataLoader[Any]:
     """The loader itself if it is a DataLoader; TypeError for lists of them and other things."""
+    if isinstance(loader, list) and len(loader) == 1:
+        loader = loader[0]
     if not isinstance(loader, DataLoader):
         raise TypeError(
-            f"Task2Vec needs one DataLoader over a map-style dataset for training, got {type(loader).__name__}"
+            f"Task2Vec needs one DataLoader over a map-style dataset for {purpose}, got {type(loader).__name__}"
         )
     return loader
 

@@ -73,6 +73,10 @@ class Phase(ABC):
     def result(self) -> dict[str, Any]:
         """What it contributes to the embedding, once finished: fields of `Embedding`, or part of its `meta`."""
 
+    def learned_weights(self) -> dict[str, Tensor]:
+        """What the probe's parameters besides those of the head have become, by their names; empty if none changed."""
+        return {}
+
     # --- for resuming; only tensors and plain values, so that reading a checkpoint runs no code ---------------
 
     resumable: bool = True

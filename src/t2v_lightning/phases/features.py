@@ -1,12 +1,12 @@
 """First phase: store the penultimate features of every image, then fit the head on them."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from t2v_lightning.functional.inputs import Inputs, device_of, take
 from t2v_lightning.loading.selection import Selection
@@ -106,8 +106,11 @@ class FeaturesPhase(Phase):
                 f"{int((times == 0).sum())} of {len(self.task)} images were not seen in the features phase, and "
                 f"{int((times > 1).sum())} more than once"
             )
-        self.fit = fit_head(self.probe.head, features, self.task, self.options, self.seed, log)
-        self._agree(self.probe.head)
+        fit = fit_head(self.probe.head, features, self.task, self.options, self.seed, log)
+        sharpness = torch.tensor(fit.sharpness, dtype=torch.float64, device=weight.device)
+        self._agree([*self.probe.head.parameters(), sharpness])
+        self.fit = replace(fit, sharpness=float(sharpness))
+        self.probe.sharpness = self.fit.sharpness
         self._features = None
 
     def result(self) -> dict[str, Any]:
@@ -119,11 +122,11 @@ class FeaturesPhase(Phase):
         return new_features(len(self.task), size, dtype, device, self.budget, self.folder)
 
     @torch.no_grad()
-    def _agree(self, head: nn.Linear) -> None:
+    def _agree(self, fitted: list[Tensor]) -> None:
         """Gives all processes the same head to the last digit, which arithmetic on GPUs does not guarantee."""
-        processes = torch.ones((), device=head.weight.device)
+        processes = torch.ones((), device=self.probe.head.weight.device)
         self.all_reduce(processes)
-        for parameter in head.parameters():
+        for parameter in fitted:
             mean = parameter.detach() / processes
             self.all_reduce(mean)
             parameter.copy_(mean)
@@ -150,7 +153,9 @@ class FeaturesPhase(Phase):
 
     def load_state(self, shared: State, own: State) -> None:
         self.probe.head.load_state_dict(shared["head"])
-        self.fit = None if shared["fit"] is None else HeadFit(**shared["fit"])
+        if shared["fit"] is not None:
+            self.fit = HeadFit(**shared["fit"])
+            self.probe.sharpness = self.fit.sharpness
         if own:
             rows = own["features"]
             self._features = self._new_features(rows.shape[1], rows.dtype)

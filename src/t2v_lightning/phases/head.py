@@ -1,13 +1,14 @@
 """Fits a linear head on stored features."""
 
 import copy
-import itertools
 import logging
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from t2v_lightning.functional.head import Batch, best_sharpness, cross_fitted_outputs, fit_newton, with_ones
 from t2v_lightning.functional.likelihood import Likelihood, get_likelihood
 from t2v_lightning.functional.random import random_bits
 from t2v_lightning.loading.selection import Selection
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 _ADVICE: dict[HeadMethod, str] = {
     "adam": "try more epochs or head='lbfgs'",
     "lbfgs": "the probe's features do not tell its targets apart, so try another probe",
+    "calibrated": "the probe's features do not tell its targets apart, so try another probe",
     "keep": "fit one with head='adam' or head='lbfgs'",
 }
 
@@ -32,11 +34,14 @@ class HeadFit:
         loss: weighted mean over the images.
         accuracy: the `measure` of the likelihood: accuracy, share of right labels or R^2.
         constant_loss: weighted mean loss of the best output that is the same for all images.
+        sharpness: factor of the outputs, 0 to 1, that makes them as sure as they may be on other images; 1 where
+            nothing was held out.
     """
 
     loss: float
     accuracy: float
     constant_loss: float
+    sharpness: float = 1.0
 
 
 def fit_head(
@@ -53,10 +58,14 @@ def fit_head(
     targets = task.targets.to(features.device)
     weights = task.weights.to(features.device)
     fitted = copy.deepcopy(head).to(features.dtype)
+    sharpness = 1.0
     if options.method == "adam":
         _adam(fitted, features, targets, task, likelihood, options, seed, log)
-    elif options.method == "lbfgs":
-        _lbfgs(fitted, features, targets, weights, task, likelihood, options, log)
+    elif options.method != "keep":
+        batches = _batches(features, targets, weights, fitted.bias is not None)
+        _newton(fitted, batches, likelihood, options.weight_decay, constant_loss(task), log)
+        if options.method == "calibrated":
+            sharpness = _sharpness(batches, task, likelihood, options.weight_decay, seed)
     head.load_state_dict(fitted.state_dict())
     fit = evaluate_head(fitted, features, targets, weights, likelihood)
     if not fit.loss < fit.constant_loss:
@@ -67,7 +76,7 @@ def fit_head(
             fit.constant_loss,
             _ADVICE[options.method],
         )
-    return fit
+    return replace(fit, sharpness=sharpness)
 
 
 @torch.no_grad()
@@ -128,57 +137,62 @@ def _adam(
     optimizer.zero_grad()
 
 
-@torch.enable_grad()
-def _lbfgs(
+@torch.no_grad()
+def _newton(
     head: nn.Linear,
-    features: Features,
-    targets: Tensor,
-    weights: Tensor,
-    task: Selection,
+    batches: Iterable[Batch],
     likelihood: Likelihood,
-    options: HeadOptions,
+    penalty: float,
+    guess: float,
     log: LogMetrics,
 ) -> None:
-    """Minimises sum_n w_n loss_n + weight_decay / 2 (|W|^2 + |b|^2) in float64; logs each evaluation by its number."""
-    whole = list(blocks(features))
-    first = features[whole[0]].double()  # usually all there is
-    parameters = [torch.zeros_like(p, dtype=torch.float64, requires_grad=True) for p in head.parameters()]
-    optimizer = torch.optim.LBFGS(
-        parameters,
-        max_iter=2000,
-        max_eval=4000,
-        tolerance_grad=1e-9,
-        tolerance_change=1e-14,
-        history_size=20,
-        line_search_fn="strong_wolfe",
-    )
+    """Minimises sum_n w_n loss_n + penalty / 2 (|W|^2 + |b|^2) in float64; logs each step by its number."""
 
-    evaluations = itertools.count(1)
-    guess = constant_loss(task)
-    sums = torch.zeros(2, dtype=torch.float64, device=weights.device)  # loss without the penalty, accuracy
+    def progress(loss: float, accuracy: float, step: int) -> None:
+        measured = likelihood.measured(accuracy, loss, guess)
+        log({"head/loss": loss, f"head/{likelihood.log_name}": measured}, step)
 
-    def loss_of(x: Tensor, block: slice) -> Tensor:
-        outputs, y, w = nn.functional.linear(x, *parameters), targets[block], weights[block]
-        loss = w @ likelihood.loss(outputs, y)
-        sums.add_(torch.stack([loss.detach(), w @ likelihood.accuracy(outputs.detach(), y).to(w.dtype)]))
-        return loss
+    theta = fit_newton(batches, len(head.weight), likelihood, penalty, progress)
+    head.weight.copy_(theta[:, : head.in_features])
+    if head.bias is not None:
+        head.bias.copy_(theta[:, -1])
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        sums.zero_()
-        loss = 0.5 * options.weight_decay * sum(p.square().sum() for p in parameters)
-        for block in whole[1:]:
-            part = loss_of(features[block].double(), block)
-            part.backward()
-            loss = loss + part.detach()
-        loss = loss + loss_of(first, whole[0])
-        loss.backward()
-        mean_loss, accuracy = sums.tolist()
-        measured = likelihood.measured(accuracy, mean_loss, guess)
-        log({"head/loss": mean_loss, f"head/{likelihood.log_name}": measured}, next(evaluations))
-        return loss
 
-    optimizer.step(closure)
-    with torch.no_grad():
-        for parameter, fitted in zip(head.parameters(), parameters, strict=True):
-            parameter.copy_(fitted)
+def _sharpness(
+    batches: Iterable[Batch], task: Selection, likelihood: Likelihood, penalty: float, seed: int
+) -> float:
+    """How sure the head may be, from the images of all classes that have two or more; 1 where there are none.
+
+    A class of one image is unknown to the head of the other half, which says nothing about the head of all images.
+    """
+    known = task.strata.bincount()[task.strata] > 1
+    if not bool(known.any()):
+        return 1.0
+    order = task.visiting_order(seed)
+    order = order[task.strata[order].argsort(stable=True)]
+    halves = torch.empty(len(task), dtype=torch.bool)
+    halves[order] = torch.arange(len(task)) % 2 == 0
+    outputs = cross_fitted_outputs(batches, halves, task.num_classes, likelihood, penalty)
+    return best_sharpness(outputs, batches, likelihood, known)
+
+
+def _batches(features: Features, targets: Tensor, weights: Tensor, bias: bool) -> Iterable[Batch]:
+    """What `fit_newton` goes through: a list where the features are one block."""
+    batches = _Blocks(features, targets, weights, bias)
+    return list(batches) if len(list(blocks(features))) == 1 else batches
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """Blocks of features as inputs of a head, with targets and weights; read anew each time they are gone through."""
+
+    features: Features
+    targets: Tensor
+    weights: Tensor
+    bias: bool
+
+    def __iter__(self) -> Iterator[Batch]:
+        for block in blocks(self.features):
+            rows = self.features[block]
+            inputs = with_ones(rows) if self.bias else rows.double()
+            yield inputs, self.targets[block], self.weights[block]

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from t2v_lightning.functional.engine.kept import engine_of
 from t2v_lightning.functional.engine.per_sample import PerSampleFisher
@@ -155,7 +155,7 @@ class MonteCarloPhase(MethodPhase):
             return self.engine(
                 images,
                 lambda outputs: cotangents(
-                    outputs,
+                    outputs * self.probe.sharpness,
                     get_likelihood(self.task.likelihood),
                     self.options.sampling,
                     passes=self.options.passes,
@@ -163,7 +163,7 @@ class MonteCarloPhase(MethodPhase):
                     index=index,
                     targets=targets,
                 ),
-                Sketch.of(self.options.squares, self.seed, index),
+                Sketch.of(self.options.squares, self.options.sampling, self.seed, index),
             )
 
     def shared_state(self) -> State:
@@ -193,12 +193,12 @@ def fisher_of_filters(
         example: an input without batch dimension to trace the network with; a black image when None.
         digest: of the probe's weights; computed when None. A probe with the same is not traced again.
     """
-    of_task = ("_parameters", "out_features")
-    head = {name: value for name, value in vars(probe.head).items() if name not in of_task}
+    head = _without(probe.head, "_parameters", "out_features")
+    own = _without(probe, "_modules", "name", "input_size", "transform", "stages")
     engine = engine_of(
         probe,
         batch_of_one(probe, example),
-        (probe.backbone, type(probe.head), head),
+        (probe.backbone, head, own),
         digest or probe.digest,
         include=include,
         candidates=frozenset(probe.layer_prefix + name for name in probe.stage_parameters(skip_layers)),
@@ -220,3 +220,8 @@ def fisher_of_filters(
             layers,
         )
     return engine
+
+
+def _without(module: nn.Module, *names: str) -> tuple[type[nn.Module], dict[str, Any]]:
+    """The class of a module, and its attributes apart from these."""
+    return type(module), {name: value for name, value in vars(module).items() if name not in names}

@@ -8,7 +8,7 @@ from t2v_lightning.functional.engine.usage import Include, check_include
 from t2v_lightning.functional.layers.sketch import Squares, check_squares
 from t2v_lightning.functional.likelihood import Sampling, check_sampling
 
-HeadMethod = Literal["adam", "lbfgs", "keep"]
+HeadMethod = Literal["adam", "lbfgs", "keep", "calibrated"]
 NoiseInit = Literal["fisher", "reference"]
 
 
@@ -35,8 +35,9 @@ class HeadOptions:
     """How the head is fitted.
 
     Attributes:
-        method: "adam", "lbfgs" (to convergence: convex, so the same to the last digit), or "keep" the head
-            that the probe came with.
+        method: "adam", "lbfgs" (the optimum of the convex problem to ten digits, found by Newton's method),
+            "calibrated" (that optimum, with predictions that are as sure as heads of half of the images may be of the
+            other half; see `functional.head.calibration`), or "keep" the head that the probe came with.
         lr: learning rate of Adam.
         weight_decay: L2 penalty, `weight_decay / 2 * (|W|^2 + |b|^2)`.
         epochs: of Adam.
@@ -73,8 +74,8 @@ class MonteCarloOptions:
         passes: random vectors per image.
         target_stderr: stop once the relative standard error is that small; None sees all images.
         include: "weights", "weights+norm" or "all".
-        squares: "exact", "auto" (unbiased estimates where they are faster) or a number of columns; see
-            `functional.layers.sketch`.
+        squares: "auto" (unbiased estimates where they are faster, for "sign" and "categorical"), "exact", or a number
+            of columns; see `functional.layers.sketch`.
 
     Raises:
         ValueError, TypeError: an option is out of range.
@@ -92,7 +93,7 @@ class MonteCarloOptions:
     passes: int = 1
     target_stderr: float | None = None
     include: Include = "weights"
-    squares: Squares = "exact"
+    squares: Squares = "auto"
 
     def __post_init__(self) -> None:
         if not is_whole(self.passes):

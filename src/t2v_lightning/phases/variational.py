@@ -88,7 +88,8 @@ class VariationalPhase(MethodPhase):
         learn_head: bool = True,
         all_reduce: AllReduce = one_process,
     ) -> None:
-        self.task, self.network, self.options, self.seed = task, network, options, seed
+        self.probe, self.task, self.network = probe, task, network
+        self.options, self.seed = options, seed
         self.all_reduce = all_reduce
         self.epochs, self.features = options.epochs, probe.features
         self.learned, self.layers = network.noise, network.noise.layers
@@ -128,6 +129,11 @@ class VariationalPhase(MethodPhase):
     ) -> "VariationalPhase":
         network = noisy_filters(probe, skip_layers, seed, options.update_norm, example)
         return cls(probe, task, network, options, seed, learn_head, all_reduce)
+
+    def learned_weights(self) -> dict[str, Tensor]:
+        names = ((name, self.network.learned(value)) for name, value in self.probe.named_parameters())
+        affine = [*self.network.noise.affine]
+        return {name: value for name, value in names if any(value is one for one in affine)}
 
     @property
     def length(self) -> int:

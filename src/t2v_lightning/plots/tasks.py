@@ -91,16 +91,18 @@ def plot_norm_vs_error(
     families: Sequence[str] | None = None,
     ax: Axes | None = None,
     title: str | None = None,
+    label: str = "test error",
 ) -> Figure:
     """Norms of embeddings against test errors: harder tasks have longer embeddings.
 
     Args:
         norms: norms [n] of the embeddings, above 0 (`Embedding.norm`); drawn on a logarithmic axis.
-        errors: test errors [n], between 0 and 1.
+        errors: test errors [n], between 0 and 1, such as 1 - accuracy.
         names: n names of tasks.
         families: n names of groups of related tasks, which colour the points.
         ax: the axis to draw on; by default a new figure.
         title: the title.
+        label: what the errors are.
 
     Raises:
         ValueError: norms, errors, names or families of unequal number; norms or errors that are not finite.
@@ -119,11 +121,12 @@ def plot_norm_vs_error(
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("norm of the embedding", fontsize=10, color=INK)
-    ax.set_ylabel("test error", fontsize=10, color=INK)
+    ax.set_ylabel(label, fontsize=10, color=INK)
     ax.tick_params(which="both", labelsize=9, color=FAINT, labelcolor=INK)
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(FAINT)
     ax.set_ylim(bottom=0)
+    ax.collections[0].set_clip_on(False)  # a point on the axis is a whole one
     if len(positions) > 2:
         rank = float(spearmanr(positions[:, 0], positions[:, 1]).statistic)
         text = f"Spearman correlation {rank:.2f}"

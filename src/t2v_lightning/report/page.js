@@ -175,8 +175,9 @@ function drawPanel() {
   $("chosen").textContent = task.name;
   const facts = [
     ["Family", task.family], ["Classes", number(task.classes)], ["Images", number(task.images)],
-    [`${capital(task.measure)} of the head`, task.accuracy_text],
-    [`${capital(task.measure)} under noise`, task.under_noise_text],
+    [`Train ${task.measure}`, task.accuracy_text],
+    [`Train ${task.measure} under noise`, task.under_noise_text],
+    [`Test ${task.test_measure}`, task.test_text],
     ["Norm", number(task.norm)],
     ["Standard error", percent(task.stderr)], ["Noise floor", task.floor === null ? "" : distance(task.floor)],
     ...Object.entries(task.taxon).map(([rank, name]) => [capital(rank), name]),
@@ -203,15 +204,20 @@ $("more").onclick = () => { shown = shown > 10 ? 10 : count; drawPanel(); };
 
 // --- table and search ----------------------------------------------------------------------------------------
 
-const oneMeasure = tasks.every((task) => task.measure === tasks[0].measure);
-const measured = (i, key) => (oneMeasure || !tasks[i][key] ? "" : tasks[i].measure + " ") + tasks[i][key];
+// a column of what a head reaches on some images; where tasks differ in what they are measured by, cells say so
+function measuredColumn(images, measure, value, text) {
+  const one = tasks.every((task) => task[measure] === tasks[0][measure]);
+  const named = (task) => (one || !task[text] ? "" : task[measure] + " ") + task[text];
+  return [`${images} ${one ? tasks[0][measure] : "fit"}`, (i) => tasks[i][value], (i) => named(tasks[i])];
+}
 const columns = [
   ["Task", (i) => tasks[i].name, (i) => tasks[i].name],
   ["Family", (i) => tasks[i].family, (i) => tasks[i].family],
   ["Classes", (i) => tasks[i].classes, (i) => number(tasks[i].classes)],
   ["Images", (i) => tasks[i].images, (i) => number(tasks[i].images)],
-  [oneMeasure ? capital(tasks[0].measure) : "Fit", (i) => tasks[i].accuracy, (i) => measured(i, "accuracy_text")],
-  ["Under noise", (i) => tasks[i].under_noise, (i) => measured(i, "under_noise_text")],
+  measuredColumn("Train", "measure", "accuracy", "accuracy_text"),
+  ["Under noise", (i) => tasks[i].under_noise, (i) => tasks[i].under_noise_text],
+  measuredColumn("Test", "test_measure", "test", "test_text"),
   ["Norm", (i) => tasks[i].norm, (i) => number(tasks[i].norm)],
   ["Standard error", (i) => tasks[i].stderr, (i) => percent(tasks[i].stderr)],
   ["Noise floor", (i) => tasks[i].floor, (i) => (tasks[i].floor === null ? "" : distance(tasks[i].floor))],

@@ -26,8 +26,8 @@ from t2v_lightning.report.tables import task_rows
 
 _COLOURS = [to_hex(colour) for colour in colormaps["viridis_r"](np.linspace(0, 1, 64))]
 _SETTINGS = (
-    "method", "probe", "input_size", "transform", "precision", "sampling", "passes", "include", "skip_layers",
-    "likelihood", "seed",
+    "method", "probe", "input_size", "transform", "precision", "sampling", "passes", "squares", "include",
+    "skip_layers", "likelihood", "seed",
 )  # fmt: skip
 
 

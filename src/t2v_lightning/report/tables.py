@@ -16,7 +16,7 @@ from rich.text import Text
 
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.embedding.run_folder import whole_file
-from t2v_lightning.embedding.summary import likelihood_of, measured
+from t2v_lightning.embedding.summary import likelihood_of, measured, tested
 from t2v_lightning.report.comparison import task_names
 
 NAMES = ("task", "family", "nearest")
@@ -26,10 +26,11 @@ NAMES = ("task", "family", "nearest")
 def task_rows(embeddings: Sequence[Embedding], matrix: NDArray[np.float64]) -> list[dict[str, Any]]:
     """For each task its name, family, classes, images, ..., nearest task and the distance to it.
 
-    `accuracy` is what the likelihood measures a head by, such as accuracy (a share of 1) or R^2, and `under_noise` the
-    same of the variational method's network; `measure` is its name, and `accuracy_text` and `under_noise_text` are
-    for a person to read. `stderr` (relative) is a share of 1, `nearest` is the number of a task; what is unknown is
-    None.
+    `accuracy` is what the likelihood measures a head by, such as accuracy (a share of 1) or R^2, on the images that the
+    head was fitted to, and `under_noise` the same of the variational method's network; `measure` is its name. `test` is
+    the accuracy, mean average precision or R^2 on images that the fit has not seen, and `test_measure` its name.
+    `accuracy_text`, `under_noise_text` and `test_text` are for a person to read. `stderr` (relative) is a share of 1,
+    `nearest` is the number of a task; what is unknown is None.
     """
     apart = matrix + np.diag(np.full(len(matrix), np.inf))
     rows = []
@@ -37,6 +38,7 @@ def task_rows(embeddings: Sequence[Embedding], matrix: NDArray[np.float64]) -> l
         meta, nearest = embedding.meta, int(apart[number].argmin())
         likelihood = likelihood_of(meta)
         accuracy, under_noise = _finite(measured(meta, "head")), _finite(measured(meta, "variational"))
+        test = _finite(tested(meta))
         rows.append(
             {
                 "name": name,
@@ -48,6 +50,9 @@ def task_rows(embeddings: Sequence[Embedding], matrix: NDArray[np.float64]) -> l
                 "accuracy_text": "" if accuracy is None else likelihood.accuracy_text(accuracy),
                 "under_noise": under_noise,
                 "under_noise_text": "" if under_noise is None else likelihood.accuracy_text(under_noise),
+                "test_measure": likelihood.test_short,
+                "test": test,
+                "test_text": "" if test is None else likelihood.accuracy_text(test),
                 "norm": _finite(embedding.norm),
                 "stderr": _finite(embedding.relative_stderr),
                 "nearest": nearest,
@@ -60,24 +65,25 @@ def task_rows(embeddings: Sequence[Embedding], matrix: NDArray[np.float64]) -> l
 def text_rows(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
     """The header and the rows of `task_rows` as texts, empty where nothing is known.
 
-    The columns of the standard error, and of the accuracy under noise that the variational method has in its place,
-    are there where some task has one. Where tasks differ in what they are measured by, its name is in their cells.
+    The columns of the standard error, of the accuracy under noise that the variational method has in its place, and of
+    the accuracy on test images are there where some task has one. Where tasks differ in what they are measured by, its
+    name is in their cells.
     """
-    measures = {row["measure"] for row in rows}
-    measure, named = (measures.pop(), False) if len(measures) == 1 else ("fit", True)
     columns = {
         "task": [row["name"] for row in rows],
         "family": [row["family"] for row in rows],
         "K": [_text(row["classes"], "g") for row in rows],
         "images": [_text(row["images"], "g") for row in rows],
-        measure: [_measured(row, "accuracy_text", named) for row in rows],
-        "under noise": [_measured(row, "under_noise_text", named) for row in rows],
-        "norm": [_text(row["norm"], ".3g") for row in rows],
+        **_measured("train", rows, "measure", "accuracy_text"),
+        "under noise": [row["under_noise_text"] for row in rows],
+        **_measured("test", rows, "test_measure", "test_text"),
+        "norm": [_text(row["norm"], ".3g").replace("e+0", "e") for row in rows],
         "stderr": [_text(row["stderr"], ".1%") for row in rows],
         "nearest": [rows[row["nearest"]]["name"] for row in rows],
         "distance": [_text(row["distance"], ".3f") for row in rows],
     }
-    for name in ("under noise", "stderr"):
+    optional = [name for name in columns if name in ("under noise", "stderr") or name.startswith("test ")]
+    for name in optional:
         if not any(columns[name]):
             del columns[name]
     return [list(columns), *map(list, zip(*columns.values(), strict=True))]
@@ -89,7 +95,8 @@ def print_table(embeddings: Sequence[Embedding], matrix: NDArray[np.float64], co
     header, *lines = text_rows(task_rows(embeddings, matrix))
     for column in header:
         if column != "family":
-            table.add_column(column, justify="left" if column in NAMES else "right", no_wrap=True)
+            heading = column.replace(" ", "\n", 1)  # as wide as its longest word
+            table.add_column(heading, justify="left" if column in NAMES else "right", no_wrap=True)
     for name, _, *cells in lines:
         table.add_row(*(Text(_printable(cell)) for cell in (name, *cells)))  # names may have square brackets
     console.print(table)
@@ -103,8 +110,12 @@ def write_csv(matrix: NDArray[np.float64], names: Sequence[str], path: Path) -> 
         writer.writerows([name, *row] for name, row in zip(names, matrix.tolist(), strict=True))
 
 
-def _measured(row: dict[str, Any], key: str, named: bool) -> str:
-    return f"{row['measure']} {row[key]}" if named and row[key] else str(row[key])
+def _measured(images: str, rows: Sequence[dict[str, Any]], measure: str, text: str) -> dict[str, list[str]]:
+    """A column of what a head reaches on some images, under a name that says on which."""
+    names = {row[measure] for row in rows}
+    if len(names) == 1:
+        return {f"{images} {names.pop()}": [row[text] for row in rows]}
+    return {f"{images} fit": [f"{row[measure]} {row[text]}" if row[text] else "" for row in rows]}
 
 
 def _finite(value: Any) -> float | None:

@@ -42,8 +42,9 @@ def write_report(
     """Writes a page, figures, distances and a TensorBoard log into a folder.
 
     `report.html` needs no other file. `distances.csv` has the distances to the last digit;
-    `distance_matrix`, `dendrogram`, `task_map` (of three tasks or more) and `stage_profile` are PNG and
-    PDF files; `tensorboard/sweep` holds the figures, a table and the projector.
+    `distance_matrix`, `dendrogram`, `task_map` (of three tasks or more), `norm_vs_error` (where two tasks or more have
+    `meta["test"]`) and `stage_profile` are PNG and PDF files; `tensorboard/sweep` holds the figures, a table and the
+    projector.
 
     Args:
         embeddings: at least two, of one method, probe and layout.

@@ -58,8 +58,10 @@ def write_state(
     epoch, batches = position
     if batches and not plan.phase_at(epoch)[0].resumable:
         batches = 0
-    for name in [key for key in checkpoint if key.startswith("datamodule_h")]:
-        del checkpoint[name]  # hyperparameters of the user, which need not be tensors and plain values
+    for name in [
+        key for key in checkpoint if key.startswith(("datamodule_h", "hyper_parameters", "hparams_"))
+    ]:
+        del checkpoint[name]  # those of the user need not be plain values, ours are among the settings
     own: list[Any] = [[phase.own_state() for phase in plan.phases]]
     if trainer.world_size > 1:
         own *= trainer.world_size

@@ -8,16 +8,17 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from t2v_lightning.callbacks.checkpoint import checkpoint_for, save_by_the_clock, save_last
-from t2v_lightning.callbacks.tensorboard import TensorBoardSummary, last_steps
+from t2v_lightning.callbacks.tensorboard import TensorBoardSummary, last_steps, note_hyperparameters
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.functional.inputs import to
-from t2v_lightning.internals import BatchesThroughHooks, count_step, fit_source
+from t2v_lightning.internals import count_step, data_source
 from t2v_lightning.loading.dataset import Batch
 from t2v_lightning.loading.loader import LoaderOptions, PhaseLoader
 from t2v_lightning.loading.users import dataset_of, loader_options, one_loader
 from t2v_lightning.phases import Metrics, State
 from t2v_lightning.task2vec.checkpoint_io import SafeCheckpointIO
 from t2v_lightning.task2vec.checkpoint_state import load_phases, read_state, write_state
+from t2v_lightning.task2vec.lightning_evaluation import LightningEvaluation
 from t2v_lightning.task2vec.options import EmbeddingOptions
 from t2v_lightning.task2vec.plan import Plan
 from t2v_lightning.task2vec.signals import StopSignals
@@ -26,7 +27,7 @@ from t2v_lightning.task2vec.trainer_checks import check_trainer
 log = logging.getLogger(__name__)
 
 
-class LightningFit(BatchesThroughHooks, LightningModule):
+class LightningFit(LightningEvaluation):
     """Runs a plan by the hooks of a Trainer; `prepare` makes it.
 
     Attributes:
@@ -38,7 +39,6 @@ class LightningFit(BatchesThroughHooks, LightningModule):
     """
 
     options: EmbeddingOptions
-    plan: Plan
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,20 +51,29 @@ class LightningFit(BatchesThroughHooks, LightningModule):
         self._resumed: State | None = None
         self._signals: StopSignals | None = None
 
-    def prepare(self, source: Any, loading: LoaderOptions, processes: int = 1) -> Plan:
-        """The plan for a dataset or datamodule that this many processes share."""
+    def prepare(
+        self, source: Any, loading: LoaderOptions, processes: int = 1, *, dev_batches: int = 0
+    ) -> Plan:
+        """The plan for a dataset or datamodule that this many processes share; `dev_batches` as for a `Plan`."""
         raise NotImplementedError
 
     # --- hooks, in the order in which a fit calls them -------------------------------------------------
 
     def configure_callbacks(self) -> list[Callback]:
-        return [TensorBoardSummary(), _EndOfWorkers(), *checkpoint_for(self.trainer)]
+        fitting = self.trainer.state.fn == "fit"
+        own: list[Callback] = [TensorBoardSummary(), _EndOfWorkers()] if fitting else [_EndOfWorkers()]
+        given = {type(callback) for callback in self.trainer.callbacks}  # type: ignore[attr-defined]
+        return [
+            *(callback for callback in own if type(callback) not in given),
+            *(checkpoint_for(self.trainer) if fitting else ()),
+        ]
 
     def setup(self, stage: str) -> None:
         """Replaces the user's loader with one that knows its items by position, and sets the number of epochs."""
         if stage != "fit":
-            raise RuntimeError(f"Task2Vec runs only through Trainer.fit, not through Trainer.{stage}")
-        trainer, given = self.trainer, fit_source(self.trainer)
+            self.setup_evaluation(stage)
+            return
+        trainer, given = self.trainer, data_source(self.trainer, "fit")
         if given.instance is self:
             raise TypeError(
                 "Trainer.fit was given no data; pass datamodule= (a LightningDataModule) or train_dataloaders= (a "
@@ -77,7 +86,12 @@ class LightningFit(BatchesThroughHooks, LightningModule):
         loader = one_loader(given.dataloader())
         source = trainer.datamodule if trainer.datamodule is not None else dataset_of(loader)  # type: ignore[attr-defined]
         self.position, self._resumed, self._signals = (0, 0), None, None
-        self.plan = plan = self.prepare(source, loader_options(loader), trainer.world_size)
+        self.plan = plan = self.prepare(
+            source,
+            loader_options(loader),
+            trainer.world_size,
+            dev_batches=int(trainer.fast_dev_run),  # type: ignore[attr-defined]
+        )
         if self.options.own.learns and "mixed" in str(trainer.precision):
             plan.mixed = str(trainer.precision)
         self.batch_hooks = plan.hooks
@@ -90,6 +104,9 @@ class LightningFit(BatchesThroughHooks, LightningModule):
                 ", ".join(f"{p.epochs} {p.title}" for p in plan.phases),
             )
         trainer.fit_loop.max_epochs = plan.epochs
+        trainer.fit_loop.epoch_loop.max_steps = -1  # which fast_dev_run sets
+        self._validation_limit = trainer.limit_val_batches
+        trainer.limit_val_batches = 0  # there is nothing to validate before the head is fitted
         trainer.reload_dataloaders_every_n_epochs = 1  # type: ignore[attr-defined]
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = SafeCheckpointIO()
@@ -101,6 +118,11 @@ class LightningFit(BatchesThroughHooks, LightningModule):
         write_state(self.plan, self.position, self.trainer, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.embedding is not None:
+            raise RuntimeError(
+                "a checkpoint holds an unfinished embedding, and this module has a finished one: call Trainer.test and "
+                "the like with the module and without ckpt_path"
+            )
         if not hasattr(self, "plan"):  # no fit has set it up
             raise RuntimeError(
                 "a checkpoint holds an unfinished embedding, not a module: build the module as before and continue "
@@ -111,6 +133,8 @@ class LightningFit(BatchesThroughHooks, LightningModule):
     def on_fit_start(self) -> None:
         """Restores the state of a checkpoint, now that everything is on its device."""
         resumed = self._resumed is not None
+        meta = self.plan.meta
+        note_hyperparameters(self.loggers, {**self.hparams, "task": meta.get("task_name") or meta["dataset"]})
         self.logged = [last_steps(logger) if resumed else {} for logger in self.loggers]
         if self._resumed is None:
             if self.trainer.current_epoch:
@@ -178,13 +202,22 @@ class LightningFit(BatchesThroughHooks, LightningModule):
             self._raise_stopped()
 
     def teardown(self, stage: str) -> None:
-        self.plan.reader.close()
-        self.batch_hooks = None
         trainer = self.trainer
-        fit_source(trainer).instance = self._user_source
+        self.end_reading()
+        data_source(trainer, stage).instance = self._user_source
         if type(trainer.strategy.checkpoint_io) is SafeCheckpointIO:
             trainer.strategy.checkpoint_io = TorchCheckpointIO()
         self.to(self._dtype_before)  # which precision="64-true" changed
+
+    def end_reading(self) -> None:
+        """Ends the workers of a fit or an evaluation, however it ended, and gives the Trainer its settings back."""
+        self.batch_hooks = None
+        if self.trainer.state.fn == "fit":
+            self.plan.reader.close()
+            self.trainer.limit_val_batches = self._validation_limit
+        else:
+            self._evaluation.reader.close()
+            del self._evaluation  # with the images
 
     def _raise_stopped(self) -> None:
         path = save_last(self.trainer)
@@ -204,11 +237,11 @@ class LightningFit(BatchesThroughHooks, LightningModule):
 
 
 class _EndOfWorkers(Callback):
-    """Ends the workers of a fit that an error or a signal cuts short, which Lightning reports only to callbacks."""
+    """Ends the workers of a run that an error or a signal cuts short, which Lightning reports only to callbacks."""
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if isinstance(pl_module, LightningFit) and hasattr(pl_module, "plan"):
-            pl_module.plan.reader.close()
+        if isinstance(pl_module, LightningFit) and pl_module.batch_hooks is not None:  # else it is not set up
+            pl_module.end_reading()
 
 
 def _local_folder(path: str) -> Path | None:

@@ -1,6 +1,7 @@
 """Task2Vec as a LightningModule: one fit, phase after phase."""
 
 import copy
+import inspect
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -22,6 +23,7 @@ from t2v_lightning.phases import HeadOptions
 from t2v_lightning.phases.methods import MethodName
 from t2v_lightning.phases.options import HeadMethod
 from t2v_lightning.probes import ProbeNetwork
+from t2v_lightning.task2vec.evaluation import Evaluation, evaluate, held_out_source
 from t2v_lightning.task2vec.lightning_fit import LightningFit
 from t2v_lightning.task2vec.options import EmbeddingOptions
 from t2v_lightning.task2vec.plain_loop import run_plan
@@ -97,6 +99,11 @@ class Task2Vec(LightningFit):
         probe.stage_parameters(skip_layers)  # raises when the stage does not exist
         with torch.inference_mode(False):
             self.probe = copy.deepcopy(probe)
+        self.save_hyperparameters(
+            {"task2vec": {"probe": probe.name, **self.options.named()}},
+            logger=False,  # on_fit_start gives them to loggers
+            frame=inspect.currentframe(),  # Lightning's own way to it leaves a cycle that keeps the network in memory
+        )
         self.probe_digest = probe.digest  # here, as a Trainer may change the precision of the weights
         self.probe.backbone.requires_grad_(False)
         self._original_head = (copy.deepcopy(self.probe.head),)  # in a tuple it is not part of the module
@@ -109,6 +116,7 @@ class Task2Vec(LightningFit):
         meta: dict[str, Any] | None = None,
         hooked: Sequence[Any] | None = None,
         before: Plan | None = None,
+        dev_batches: int = 0,
     ) -> Plan:
         """Chooses images, checks everything that can be checked early, and gives the probe the head to fit.
 
@@ -121,6 +129,7 @@ class Task2Vec(LightningFit):
                 source and this module, and warns if their hooks are random.
             before: this module's last plan, if the weights of its probe are the same as then: what was found out
                 about the network is used again.
+            dev_batches: of each phase in a development run (`Trainer(fast_dev_run=...)`); 0 for the whole task.
 
         Returns:
             The plan, on this module's probe; the next plan takes its place.
@@ -150,6 +159,9 @@ class Task2Vec(LightningFit):
             seed=options.seed,
             targets=targets_of_items(dataset, get_likelihood(likelihood)),
         )
+        if dev_batches:
+            few = dev_batches * loading.batch_size * processes
+            selection, options = selection.first(few, options.seed), options.shortened(few)
         if kept is None:
             self.probe.reset_head(selection.num_classes, torch.Generator().manual_seed(options.seed))
         else:
@@ -168,6 +180,7 @@ class Task2Vec(LightningFit):
             self.run_folder,
             ([source, self] if of_datamodule else [self]) if hooked is None else hooked,
             before,
+            dev_batches,
         )
         if hooked is None:
             warn_random_hooks(plan.hooks, plan.random_hooks)
@@ -181,6 +194,7 @@ class Task2Vec(LightningFit):
         batch_size: int | None = None,
         num_workers: int | None = None,
         progress: bool = True,
+        test: Any = None,
     ) -> Embedding:
         """Embeds a dataset on one device, without a Trainer.
 
@@ -193,16 +207,24 @@ class Task2Vec(LightningFit):
             num_workers: processes that read images; 0 reads them in this one. None takes that of the DataLoader, 0
                 for a dataset.
             progress: show a progress bar.
+            test: other images of the task, as a dataset or DataLoader, or a datamodule with a test split. How the
+                fitted head does on them goes into `meta["test"]`; see `task2vec.evaluation.Evaluation`.
 
         Raises:
             TypeError, ValueError: the dataset cannot be embedded; the message says why.
         """
         where = pick_device(device)
-        dataset, loading = open_source(dataset, batch_size, num_workers)
+        source, loading = open_source(dataset, batch_size, num_workers)
         with torch.inference_mode(False):
-            self.plan = plan = self.prepare(dataset, loading)
+            self.plan = plan = self.prepare(source, loading)
+            evaluation = None
+            if test is not None:
+                hooked = [source, self] if isinstance(source, LightningDataModule) else [self]
+                evaluation = Evaluation(plan, *held_out_source(test, loading, hooked))
             with EmbedProgress() if progress else nullcontext() as bar:
                 self.embedding = run_plan(plan, where, bar)
+                if evaluation is not None:
+                    self.embedding.meta["test"] = evaluate(evaluation, where, bar)
         return self.embedding
 
 
@@ -216,9 +238,10 @@ def embed(
     num_workers: int | None = None,
     seed: int = 0,
     progress: bool = True,
+    test: Any = None,
     **options: Any,
 ) -> Embedding:
-    """Embeds a dataset with a probe in one call; `options` are those of `Task2Vec`.
+    """Embeds a dataset with a probe in one call; `options` are those of `Task2Vec`, the others of `Task2Vec.embed`.
 
     >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 9))
     >>> probe = ProbeNetwork.from_module(net, input_size=(1, 8, 8))
@@ -229,7 +252,7 @@ def embed(
     with torch.inference_mode(False):
         module = Task2Vec(probe, method, seed=seed, **options)
     return module.embed(
-        dataset, device=device, batch_size=batch_size, num_workers=num_workers, progress=progress
+        dataset, device=device, batch_size=batch_size, num_workers=num_workers, progress=progress, test=test
     )
 
 

@@ -1,13 +1,13 @@
 """The options of an embedding, checked where they enter."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from t2v_lightning.functional.likelihood import LikelihoodName, get_likelihood
 from t2v_lightning.phases import HeadOptions, method_options
 from t2v_lightning.phases.methods import MethodName, Options
-from t2v_lightning.phases.options import HeadMethod, is_number, is_whole
+from t2v_lightning.phases.options import HeadMethod, VariationalOptions, is_number, is_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,18 @@ class EmbeddingOptions:
             head=HeadOptions(method=head) if isinstance(head, str) else head,
             **shared,
         )
+
+    def named(self) -> dict[str, Any]:
+        """All options by the names that `Task2Vec` and the command line have for them, in plain values."""
+        own, options = asdict(self.own), asdict(self)
+        del options["own"]
+        return options | own
+
+    def shortened(self, images: int) -> "EmbeddingOptions":
+        """The same with an epoch of so many draws, for a development run."""
+        if not isinstance(self.own, VariationalOptions):
+            return self
+        return replace(self, own=replace(self.own, epochs=1, num_samples=min(images, self.own.num_samples)))
 
     def __post_init__(self) -> None:
         if self.likelihood is not None:

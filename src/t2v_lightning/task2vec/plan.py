@@ -43,6 +43,7 @@ class Plan:
         run_folder: where large files may go; None for the system's temporary folder.
         hooked: the datamodule and module whose hooks batches go through on their way to the device, in this order.
         before: of another task, with the same probe and options.
+        dev_batches: batches of a development run, of which the selection holds no more; 0 for none.
 
     Attributes:
         hooks: theirs; whoever runs the plan puts every batch through them.
@@ -69,6 +70,7 @@ class Plan:
         run_folder: Path | None = None,
         hooked: Sequence[Any] = (),
         before: "Plan | None" = None,
+        dev_batches: int = 0,
     ) -> None:
         self.probe, self.probe_digest, self.options = probe, probe_digest, options
         self.selection, self.meta, self.processes = selection, meta, processes
@@ -80,6 +82,7 @@ class Plan:
         task = replace(selection, targets=targets)
         self.dataset = IndexedDataset(dataset, selection.chosen, probe.transform, selection.labels)
         self.reader = Reader(self.dataset, loading)
+        self.dev_batches = dev_batches
         self.hooks, self.random_hooks = BatchHooks(hooked, selection.labels), False
         example = self._first_input()
         all_reduce = _add_over_processes if processes > 1 else one_process
@@ -178,6 +181,7 @@ class Plan:
             "classes": list(task.classes),
             **self.units,
             **found,
+            **({"fast_dev_run": self.dev_batches} if self.dev_batches else {}),
             "versions": {
                 "t2v_lightning": __version__,
                 "torch": torch.__version__,

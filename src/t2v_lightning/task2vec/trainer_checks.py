@@ -27,25 +27,15 @@ def check_trainer(trainer: pl.Trainer, learns: bool) -> None:
     Raises:
         ValueError: the message names the setting and says what to do.
     """
-    strategy = trainer.strategy
-    if not isinstance(strategy, (DDPStrategy, SingleDeviceStrategy)):
-        raise ValueError(
-            f"{type(strategy).__name__} does not work with Task2Vec, which needs each process to "
-            "hold the whole network; use strategy='ddp' for several devices"
-        )
-    if starts_processes(strategy):
-        raise ValueError(
-            f"{type(strategy).__name__} computes in processes that do not give the embedding "
-            "back; use strategy='ddp' from a script, or one device"
-        )
+    _check_strategy(trainer)
     refused: dict[str, tuple[Any, Any]] = {
-        "fast_dev_run": (trainer.fast_dev_run, False),  # type: ignore[attr-defined]
         "overfit_batches": (trainer.overfit_batches or 0.0, 0.0),  # type: ignore[attr-defined]
-        "max_steps": (trainer.max_steps, -1),
-        "limit_train_batches": (trainer.limit_train_batches, 1.0),  # the whole 1 is a single batch
         "gradient_clip_val": (trainer.gradient_clip_val or None, None),
         "accumulate_grad_batches": (trainer.accumulate_grad_batches, 1),
     }
+    if not trainer.fast_dev_run:  # type: ignore[attr-defined]  # which sets both
+        refused["max_steps"] = trainer.max_steps, -1
+        refused["limit_train_batches"] = trainer.limit_train_batches, 1.0  # the whole 1 is a single batch
     for name, (value, allowed) in refused.items():
         if value != allowed or type(value) is not type(allowed):
             raise ValueError(
@@ -64,6 +54,33 @@ def check_trainer(trainer: pl.Trainer, learns: bool) -> None:
                 "jumps, and most batches of a fit have no loss; leave the callback out"
             )
     _check_precision(str(trainer.precision), learns)
+
+
+def check_evaluating_trainer(trainer: pl.Trainer) -> None:
+    """Raises for settings under which a probe cannot be evaluated, or would come out changed.
+
+    Args:
+        trainer: before its run.
+
+    Raises:
+        ValueError: the message names the setting and says what to do.
+    """
+    _check_strategy(trainer)
+    _check_precision(str(trainer.precision), learns=False)
+
+
+def _check_strategy(trainer: pl.Trainer) -> None:
+    strategy = trainer.strategy
+    if not isinstance(strategy, (DDPStrategy, SingleDeviceStrategy)):
+        raise ValueError(
+            f"{type(strategy).__name__} does not work with Task2Vec, which needs each process to "
+            "hold the whole network; use strategy='ddp' for several devices"
+        )
+    if starts_processes(strategy):
+        raise ValueError(
+            f"{type(strategy).__name__} computes in processes that do not give the embedding "
+            "back; use strategy='ddp' from a script, or one device"
+        )
 
 
 def _check_precision(precision: str, learns: bool) -> None:

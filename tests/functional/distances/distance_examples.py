@@ -11,14 +11,17 @@ from scipy.special import xlogy
 
 from t2v_lightning.embedding import Embedding
 
-NAMES = ["cosine", "kl", "asymmetric_kl", "jsd", "normalized_cosine", "correlation", "entropy"]
+OF_REFERENCE = ["cosine", "kl", "asymmetric_kl", "jsd", "normalized_cosine", "correlation", "entropy"]
+NAMES = [*OF_REFERENCE, "cosine_unit"]
 
 
 def oracle(name: str, a: Any, b: Any) -> float:
     """One pair, by the formulas as the reference writes them, over the entries that both have."""
     h0, h1 = np.asarray(a.fisher, float), np.asarray(b.fisher, float)
+    if name == "cosine_unit":
+        h0, h1 = (h * math.sqrt(len(h)) / np.linalg.norm(h) for h in (h0, h1))
     p, q = h0 / (h0 + h1 + 1e-8), h1 / (h0 + h1 + 1e-8)
-    if name == "cosine":
+    if name in ("cosine", "cosine_unit"):
         return float(scipy_distance.cosine(p, q))
     if name == "entropy":
         return float(math.log(2) + (xlogy(p, p) + xlogy(1 - p, 1 - p)).mean())

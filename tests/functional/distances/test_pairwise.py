@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from distance_examples import NAMES, correlated_task, make, oracle, with_groups
+from distance_examples import OF_REFERENCE, correlated_task, make, oracle, with_groups
 
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.functional.distances import DISTANCES, cdist, noise_floor, pdist
@@ -47,7 +47,7 @@ class TestAsymmetric:
 
 class TestArguments:
     def test_the_names(self) -> None:
-        assert list(DISTANCES) == [*NAMES, "asymmetric"]
+        assert list(DISTANCES) == [*OF_REFERENCE, "asymmetric", "cosine_unit"]
 
     def test_arrays_tensors_and_embeddings_are_alike(self) -> None:
         embeddings = make(4, 9)

@@ -57,6 +57,26 @@ class Gated(Net):
         return torch.tanh(y @ self.more.weight)
 
 
+ASKED = False
+
+
+class Moody(Net):
+    """Multiplies by a weight once more, for reasons that are neither its modules nor its plain settings."""
+
+    moods = ("calm",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.switch = False, torch.tensor(0.0)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "hidden"}
+
+    def between(self, y: Tensor) -> Tensor:
+        moved = self.hidden or ASKED or self.moods[-1] != "calm" or bool(self.switch)
+        return Gated.between(self, y) if moved else y  # type: ignore[arg-type]
+
+
 def double_output(module: nn.Module, given: Any, output: Tensor) -> Tensor:
     return 2 * output
 
@@ -70,6 +90,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
     """Every network that is traced from here on."""
     networks: list[nn.Module] = []
     inspect = per_sample.inspect_network
+    kept._known.clear()  # other tests make networks of the same seed
 
     def watched(model: nn.Module, *rest: Any) -> Any:
         networks.append(model)
@@ -166,6 +187,33 @@ def test_a_class_that_was_changed_gives_its_networks_other_numbers(
     net, x = Net(), images()
     before = filterwise_fisher(net, x)
     monkeypatch.setattr(Net, name, value)
+    check(net, x)
+    assert relative_error(filterwise_fisher(net, x)["more"], before["more"]) > 1e-3
+
+
+MOODS: dict[str, Callable[[Moody, pytest.MonkeyPatch], object]] = {
+    "attribute left out by pickle": lambda net, patch: setattr(net, "hidden", True),
+    "entry of a tensor": lambda net, patch: net.switch.data.fill_(1),
+    "tuple of the class": lambda net, patch: patch.setattr(Moody, "moods", ("calm", "loud")),
+    "global": lambda net, patch: patch.setitem(globals(), "ASKED", True),
+}
+
+
+@pytest.mark.parametrize("mood", MOODS)
+def test_what_code_decides_by_counts(mood: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    net, x = Moody(), images()
+    for _ in range(2):
+        before = filterwise_fisher(net, x)
+    MOODS[mood](net, monkeypatch)
+    check(net, x)
+    assert relative_error(filterwise_fisher(net, x)["more"], before["more"]) > 1e-3
+
+
+def test_a_method_of_the_same_name_counts() -> None:
+    net, x = Net(), images()
+    net.between = types.MethodType(Net.between, net)  # type: ignore[method-assign]
+    before = filterwise_fisher(net, x)
+    of_the_object(net)
     check(net, x)
     assert relative_error(filterwise_fisher(net, x)["more"], before["more"]) > 1e-3
 
@@ -279,3 +327,12 @@ def test_a_probe_is_known_by_its_weights_whatever_its_head(traced: list[nn.Modul
     expected = network_fisher(again, x, ["backbone.conv.weight"], "gaussian")["backbone.conv.weight"]
     values = third(x, lambda outputs: torch.eye(7).double().expand(len(x), 7, 7).unbind(1))
     assert relative_error(values.sum(0)[third.layers["conv"]], expected) < 1e-10
+
+
+def test_what_a_probe_does_itself_counts(traced: list[nn.Module]) -> None:
+    probe = ProbeNetwork.from_module(Net(), input_size=(2, 5, 5))
+    example = images(1)[0]
+    fisher_of_filters(probe, 0, "weights", example)
+    probe.register_forward_hook(double_output)
+    fisher_of_filters(probe, 0, "weights", example)
+    assert len(traced) == 2

@@ -38,8 +38,8 @@ def test_no_loop_over_samples(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(torch.ops.aten, "convolution_backward", counted)
     monkeypatch.setattr(cost_model, "GRAM_ADVANTAGE", 0.0)
-    model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 2))
-    filterwise_fisher(model, torch.randn(7, 2, 9, 9))
+    model = nn.Sequential(nn.Conv2d(30, 4, 3), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 2))
+    filterwise_fisher(model, torch.randn(7, 30, 9, 9))
     assert len(calls) == 1
 
 

@@ -52,6 +52,14 @@ def test_the_factor_squares_to_the_fisher(name: str, classes: int) -> None:
         torch.testing.assert_close(s @ s.T, output_fisher(f, name), rtol=0, atol=1e-14)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_the_fisher_times_a_vector(name: str) -> None:
+    f = outputs_of_all_kinds(5)
+    v = torch.randn_like(f)
+    expected = torch.stack([output_fisher(row, name) @ vector for row, vector in zip(f, v, strict=True)])
+    torch.testing.assert_close(get_likelihood(name).fisher_times(f, v), expected, rtol=0, atol=1e-14)
+
+
 def test_softmax_needs_one_column_less_than_classes() -> None:
     f = torch.zeros(2, 5)
     assert [get_likelihood(name).columns(f) for name in ("softmax", "bernoulli", "gaussian")] == [4, 5, 5]

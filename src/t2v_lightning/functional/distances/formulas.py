@@ -98,6 +98,15 @@ def fused_cosine(a: Rows, b: Rows) -> Matrix:
     return np.asarray((1 - fused_cosines(*_one_dtype(a, b), EPSILON)).clip(min=0))
 
 
+def cosine_unit(a: Rows, b: Rows, near: Formula = cosine) -> Matrix:
+    """`cosine` of vectors that are first scaled to one length, a root mean square of 1.
+
+    Without it a task that is harder for all filters alike lies far from an easy one; with it only the shares of the
+    filters count.
+    """
+    return near(_unit(a), _unit(b))
+
+
 def kl(a: Rows, b: Rows) -> Matrix:
     """Sum over the entries of the larger of KL(0|1) and KL(1|0).
 
@@ -219,6 +228,12 @@ def is_dead(fisher: Matrix) -> Mask:
     return fisher < _TINY
 
 
+def _unit(rows: Rows) -> Rows:
+    """The rows with Fisher entries whose mean square is 1."""
+    lengths = np.sqrt(row_products(rows.fisher, rows.fisher) / rows.fisher.shape[1])
+    return replace(rows, fisher=rows.fisher / lengths[:, None].astype(rows.fisher.dtype))
+
+
 def _one_dtype(a: Rows, b: Rows) -> tuple[NDArray[Any], NDArray[Any]]:
     """Their Fisher entries in the wider dtype of the two, row by row."""
     dtype = np.result_type(a.fisher, b.fisher)
@@ -286,4 +301,7 @@ FORMULAS["asymmetric"] = replace(
     fused=partial(asymmetric, near=fused_cosine),
     symmetric=False,
     zero_diagonal=False,
+)
+FORMULAS["cosine_unit"] = replace(
+    FORMULAS["cosine"], formula=cosine_unit, fused=partial(cosine_unit, near=fused_cosine)
 )

@@ -9,6 +9,7 @@ r"""Distances between task embeddings.
 `correlation`        one minus the correlation of v
 `entropy`            log 2 minus the mean binary entropy of h0 / (h0 + h1 + 1e-8)
 `asymmetric`         [i, j] is d(i -> j) = cosine(i, j) - alpha * cosine(i, t0), t0 the trivial task
+`cosine_unit`        `cosine` of vectors scaled to one length
 ===================  ===============================================================================
 
 Entries h (Fisher), s (scale), v = 1/h; KL(a|b) = (v_a/v_b - 1 + log v_b - log v_a) / 2 per entry.

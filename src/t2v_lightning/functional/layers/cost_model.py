@@ -21,8 +21,8 @@ import torch
 GRAM_ADVANTAGE = 0.7
 GRAM_ROWS = 64
 """Rows of a symmetric matrix that are multiplied at a time, from the diagonal on; a multiple of the vector width."""
-SKETCH_COLUMNS = 8
-"""r of "auto"."""
+SKETCH_COLUMNS = 16
+"""r of "auto": the least error at equal time, see `benchmarks/time_to_accuracy.py`."""
 SKETCH_ADVANTAGE = 0.6
 SKETCH_LEAST = 2**20
 """Multiplications for one sample below which "auto" keeps the squares exact."""

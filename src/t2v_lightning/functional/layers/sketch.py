@@ -7,8 +7,9 @@ channels has the gradients s[j, d] = sum of e_c u[c, d] over the channels of bin
 .. math:: E \sum_{jd} s_{jd}^2 = \sum_{cd} u_{cd}^2, \qquad
     \mathrm{Var} \sum_{jd} s_{jd}^2 = 2 \sum_{c \ne c' \text{ in a bin}} \langle u_c, u_{c'} \rangle^2 ,
 
-about 2 / r of the squared norm's square at most. This is the count sketch of Charikar, Chen and Farach-Colton (*Finding
-frequent items in data streams*, ICALP 2002), a sparse form of the projections of Johnson and Lindenstrauss (1984).
+at most 2 / r of the squared norm's square where it is spread evenly over the bins. This is the count sketch of
+Charikar, Chen and Farach-Colton (*Finding frequent items in data streams*, ICALP 2002), a sparse form of the
+projections of Johnson and Lindenstrauss (1984).
 """
 
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from t2v_lightning.functional.layers.base import Call, LayerRule
 from t2v_lightning.functional.layers.cost_model import sketch_columns
+from t2v_lightning.functional.likelihood import Sampling
 from t2v_lightning.functional.random import random_signs
 
 Squares = Literal["exact", "auto"] | int
@@ -31,8 +33,8 @@ def check_squares(squares: Any) -> None:
         return
     if isinstance(squares, bool) or not isinstance(squares, int) or squares < 1:
         raise ValueError(
-            f"squares={squares!r}; allowed are 'exact', 'auto' (sketched where that is faster) and a whole number of "
-            "columns above 0, to which every layer with more input channels is sketched"
+            f"squares={squares!r}; allowed are 'exact', 'auto' (estimated where that is faster) and a whole number of "
+            "columns above 0, for every layer with more input channels than that"
         )
 
 
@@ -53,9 +55,9 @@ class Sketch:
     index: Tensor
 
     @classmethod
-    def of(cls, squares: Squares, seed: int, index: Tensor) -> "Sketch | None":
-        """None where the squares are exact."""
-        if squares == "exact":
+    def of(cls, squares: Squares, sampling: Sampling, seed: int, index: Tensor) -> "Sketch | None":
+        """None for exact squares, which "auto" takes too where the vectors have no noise of their own."""
+        if squares == "exact" or (squares == "auto" and sampling in ("exact", "empirical")):
             return None
         return cls(None if isinstance(squares, str) else squares, seed, index)
 

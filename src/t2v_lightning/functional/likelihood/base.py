@@ -16,6 +16,9 @@ class Likelihood(ABC):
         target: what each sample is labelled with, in words, for errors.
         measure: what says how well a head fits, in words; `measured` gives it.
         short: the same for the head of a column.
+        test_measure: what says how well a head does on images that its fit has not seen, as logs and `meta["test"]`
+            call it.
+        test_short: the same for the head of a column.
         has_classes: whether a target is one class out of several, so that classes can be renumbered, balanced and
             represented equally in a subset.
     """
@@ -24,6 +27,8 @@ class Likelihood(ABC):
     target: ClassVar[str]
     measure: ClassVar[str]
     short: ClassVar[str]
+    test_measure: ClassVar[str]
+    test_short: ClassVar[str]
     has_classes: ClassVar[bool] = False
 
     # --- the factor of the Fisher information ------------------------------------------------------------
@@ -35,6 +40,10 @@ class Likelihood(ABC):
     @abstractmethod
     def factor_times(self, outputs: Tensor, coefficients: Tensor) -> Tensor:
         """S_n c_n for every sample; outputs [N, C], coefficients [N, R], result [N, C]."""
+
+    @abstractmethod
+    def fisher_times(self, outputs: Tensor, vectors: Tensor) -> Tensor:
+        """H_n v_n for every sample; outputs and vectors [N, C], result [N, C]."""
 
     @abstractmethod
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:

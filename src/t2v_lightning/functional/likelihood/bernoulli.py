@@ -17,12 +17,17 @@ class Bernoulli(Likelihood):
     target = "one vector per image"
     measure = "share of right labels"
     short = "right labels"
+    test_measure = "average_precision"  # of few labels among many, nearly all are right when none is found
+    test_short = "mean AP"
 
     def columns(self, outputs: Tensor) -> int:
         return outputs.shape[1]
 
     def factor_times(self, outputs: Tensor, coefficients: Tensor) -> Tensor:
         return coefficients * (outputs.sigmoid() * (-outputs).sigmoid()).sqrt()
+
+    def fisher_times(self, outputs: Tensor, vectors: Tensor) -> Tensor:
+        return vectors * outputs.sigmoid() * (-outputs).sigmoid()
 
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return targets.to(outputs.dtype) - outputs.sigmoid()

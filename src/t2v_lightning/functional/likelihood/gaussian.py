@@ -18,13 +18,17 @@ class Gaussian(Likelihood):
 
     name = "gaussian"
     target = "one vector per image"
-    measure = short = "R^2"
+    measure = short = test_short = "R^2"
+    test_measure = "R2"
 
     def columns(self, outputs: Tensor) -> int:
         return outputs.shape[1]
 
     def factor_times(self, outputs: Tensor, coefficients: Tensor) -> Tensor:
         return coefficients
+
+    def fisher_times(self, outputs: Tensor, vectors: Tensor) -> Tensor:
+        return vectors
 
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return targets.to(outputs.dtype) - outputs

@@ -16,7 +16,7 @@ class Softmax(Likelihood):
 
     name = "softmax"
     target = "one integer class per image"
-    measure = short = "accuracy"
+    measure = short = test_measure = test_short = "accuracy"
     has_classes = True
 
     def columns(self, outputs: Tensor) -> int:
@@ -33,6 +33,11 @@ class Softmax(Likelihood):
         earlier = F.pad((scaled / following).cumsum(1), (1, 0))
         product = F.pad(scaled, (0, 1)) - p * earlier
         return torch.zeros_like(product).scatter(1, order, product)
+
+    def fisher_times(self, outputs: Tensor, vectors: Tensor) -> Tensor:
+        p = outputs.softmax(1)
+        weighted = p * vectors
+        return weighted - p * weighted.sum(1, keepdim=True)
 
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return F.one_hot(targets, outputs.shape[1]).to(outputs.dtype) - outputs.softmax(1)
