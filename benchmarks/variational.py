@@ -1,7 +1,8 @@
 """The variational method: time of a training step, and agreement with the Fisher information.
 
     python benchmarks/variational.py time [--networks resnet18,resnet34] [--batch 8] [--rounds 5]
-    python benchmarks/variational.py agreement [--task digits] [--size 64] [--skip-layers 14]
+    python benchmarks/variational.py agreement [--task digits] [--size 64] [--skip-layers 0]
+    python benchmarks/variational.py tasks [--init fisher] [--steps 32] [--seeds 2]
 
 **time** compares a step (forward, backward, Adam, all of one batch) with the same step whose noise variances are
 written out weight by weight, conv(a^2 + 0.01, var), and whose noise is drawn by `torch.randn_like`. Both are timed
@@ -16,12 +17,13 @@ vector and as a mean over layers, with three versions of F (all exact, no sampli
   curvature that it responds to;
 - noisy: F under the learned noise, which is not small at beta = 1e-7.
 
-Printed at the start, after each of the default two epochs, and then at convergence. Adam by itself converges slowly:
-the gradient of a filter's beta * KL is far below the noise of its gradient of the cross-entropy, so its steps are
-mostly a random walk. `--adam-steps` shows this, at three times the default rate. Convergence is reached by
-`--updates` damped updates of every log-variance to -log(noisy F / (2 beta) + 1/lambda^2) and of every lambda^2 to its
-own optimum, with 60 steps of the head in between, and checked by 300 steps of Adam at a tenth of the default rate,
-which should leave it where it is.
+Printed for both ways to learn the noise, at the start, after an eighth of the default draws, and after all of them.
+
+**tasks** embeds the built-in tasks of every family but digits, on which the steps were chosen, with two seeds (of the
+images, the head, the draws and the noise) by Monte Carlo and by the variational method, with 256 images at most and all
+layers. It prints the rank correlation with F under noise, taken from draws of their own; how often a task of the same
+family is nearer than one of another family, with the standard error over tasks; and the distance between two seeds of
+one task beside that to the nearest other task.
 """
 
 import argparse
@@ -32,12 +34,14 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
-from t2v_lightning import ProbeNetwork, get_probe
-from t2v_lightning.data import get_datamodule
+from t2v_lightning import Embedding, ProbeNetwork, get_probe
+from t2v_lightning.data import BUILTIN_TASKS, get_datamodule
+from t2v_lightning.functional.distances import cdist, pdist
 from t2v_lightning.functional.engine.intercept import Intercept
 from t2v_lightning.functional.layers import RULES
 from t2v_lightning.functional.likelihood import cotangents, get_likelihood
@@ -46,6 +50,7 @@ from t2v_lightning.loading.selection import Selection, select_images
 from t2v_lightning.phases import (
     FeaturesPhase,
     HeadOptions,
+    MonteCarloPhase,
     VariationalOptions,
     VariationalPhase,
     fisher_of_filters,
@@ -121,26 +126,37 @@ def compare_times(name: str, batch: int, rounds: int, device: torch.device) -> N
 class Agreement:
     """A probe with its head fitted to a built-in task, its noise, and how the noise compares with the Fisher."""
 
-    def __init__(self, name: str, size: int, skip_layers: int, beta: float) -> None:
+    def __init__(self, name: str, size: int, skip_layers: int, init: Any = "fisher", seed: int = 0) -> None:
         datamodule = get_datamodule(name)
         datamodule.prepare_data()
         datamodule.setup("fit")
         dataset = datamodule.train_dataset
         self.probe = get_probe("efficientnet_lite0", input_size=size)
         self.probe.backbone.requires_grad_(False)
-        self.task = select_images(dataset, max_samples=256)
-        self.probe.reset_head(self.task.num_classes, torch.Generator().manual_seed(0))
+        self.task = select_images(dataset, max_samples=min(256, len(dataset)), seed=seed)
+        self.probe.reset_head(self.task.num_classes, torch.Generator().manual_seed(seed))
         indexed = IndexedDataset(dataset, self.task.chosen, self.probe.transform)
         self.images = torch.stack([indexed[i][0] for i in range(len(self.task))])
-        features = FeaturesPhase(self.probe, self.probe.features, self.task, HeadOptions(), 0)
+        features = FeaturesPhase(self.probe, self.probe.features, self.task, HeadOptions(), seed)
         for positions in features.order(0).split(64):
             features.step(self.images[positions], positions)
         features.finish(no_log)
-        self.skip_layers = skip_layers
-        options = VariationalOptions(epochs=1_000_000, beta=beta)
-        self.network = noisy_filters(self.probe, skip_layers)
-        self.phase = VariationalPhase(self.probe, self.task, self.network, options, 0)
+        self.family, self.skip_layers, self.seed = datamodule.family, skip_layers, seed
+        self.network = noisy_filters(self.probe, skip_layers, seed)
+        options = VariationalOptions(init, epochs=1_000_000)
+        self.phase = VariationalPhase(self.probe, self.task, self.network, options, seed)
         self.batches = (p for epoch in range(options.epochs) for p in self.phase.order(epoch).split(64))
+
+    def monte_carlo(self) -> Embedding:
+        engine = fisher_of_filters(self.probe, self.skip_layers, "weights")
+        phase = MonteCarloPhase(self.probe, self.task, engine, seed=self.seed)
+        for positions in phase.order(0).split(64):
+            phase.step(self.images[positions], positions)
+        return Embedding(**phase.result() | {"meta": {}}, layers=engine.layers)
+
+    def variational(self) -> Embedding:
+        noise = self.network.noise
+        return Embedding(noise.fisher().numpy(), noise.scale().numpy(), layers=noise.layers)
 
     def fisher(self) -> Tensor:
         engine = fisher_of_filters(self.probe, self.skip_layers, "weights")
@@ -150,7 +166,7 @@ class Agreement:
             total += self.task.weights[chosen] @ values.double()
         return total
 
-    def position_fisher(self, draws: int = 0) -> Tensor:
+    def position_fisher(self, draws: int = 0, sampling: Any = "exact") -> Tensor:
         """Mean over images, or over that many draws under noise, of sum_t g_t^2 s_t / n_f for convolutions."""
         softmax, noise, count = get_likelihood("softmax"), self.network.noise, len(self.task)
         total = torch.zeros_like(noise.log_variance, dtype=torch.float64)
@@ -186,69 +202,102 @@ class Agreement:
             with Intercept(watch):
                 inputs = self.images[chosen]
                 outputs = self.network(inputs, positions // count) if draws else self.probe(inputs)
-            for vector in cotangents(outputs.detach(), softmax, "exact"):
+            for vector in cotangents(outputs.detach(), softmax, sampling, index=positions):
                 torch.autograd.backward(outputs, vector, retain_graph=True)
             self.phase.optimizer.zero_grad()
         return total / noise.filter_sizes
 
-    def train(self, steps: int, noise_lr: float) -> dict[str, float]:
-        """Means over the last 50 steps."""
-        self.phase.optimizer.param_groups[0]["lr"] = noise_lr
+    def train(self, steps: int) -> dict[str, float]:
+        """Means over the last 20 steps."""
         last = []
         for _ in range(steps):
             positions = next(self.batches)
             last.append(self.phase.step(self.images[positions % len(self.task)], positions))
-        return {name: statistics.mean(m[name] for m in last[-50:]) for name in last[-1]}
+        return {name: statistics.mean(m[name] for m in last[-20:]) for name in last[-1]}
 
-    @torch.no_grad()
-    def update(self, curvature: Tensor, damping: float) -> None:
-        """Moves the noise towards the optimum for the curvature."""
+    def correlation(self, fisher: Tensor, entries: slice = slice(None)) -> float:
+        """Of the noise with its optimum for the Fisher information, over the filters."""
         noise = self.network.noise
-        target = (curvature / (2 * self.phase.options.beta) + noise.scale()).log()
-        noise.log_variance.lerp_(-target.to(noise.log_variance.dtype), 1 - damping)
-        squares = noise.squared_norms * (1 + noise.relative_noise())
-        numbers = torch.zeros_like(squares).index_add(0, noise.layer_of, noise.filter_sizes.to(squares.dtype))
-        noise.log_lambda2.copy_((squares / numbers).log())
+        expected = fisher / (2 * self.phase.options.beta) + noise.scale()
+        return float(spearmanr(noise.fisher()[entries], expected[entries]).statistic)
 
     def report(self, what: str, draws: int, metrics: Mapping[str, float] | None = None) -> None:
-        noise, beta = self.network.noise, self.phase.options.beta
-        line = f"{what:16s}"
+        line = f"{what:22s}"
         for fisher in (self.fisher(), self.position_fisher(), self.position_fisher(draws)):
-            expected = fisher / (2 * beta) + noise.scale()
-            layers = [spearmanr(noise.fisher()[i], expected[i]).statistic for i in noise.layers.values()]
-            whole = spearmanr(noise.fisher(), expected).statistic
-            line += f"{whole:10.3f}{statistics.mean(layers):10.3f}"
+            layers = [self.correlation(fisher, entries) for entries in self.network.noise.layers.values()]
+            line += f"{self.correlation(fisher):10.3f}{statistics.mean(layers):10.3f}"
         for name in ("loss", "cross_entropy"):
             line += f"{metrics[f'variational/{name}']:10.4g}" if metrics else ""
         print(line, flush=True)
 
 
-def compare_methods(options: argparse.Namespace) -> None:
-    agreement = Agreement(options.task, options.size, options.skip_layers, options.beta)
+def compare_inits(options: argparse.Namespace) -> None:
     titles = ["F", "layers", "positions", "layers", "noisy", "layers", "loss", "CE"]
-    print(" " * 16 + "".join(f"{title:>10s}" for title in titles))
-    agreement.report("start", options.draws)
-    for epoch in (1, 2):
-        agreement.report(f"epoch {epoch}", options.draws, agreement.train(157, 1e-2))
-    if options.adam_steps:
-        means = agreement.train(options.adam_steps, 3e-2)
-        agreement.report(f"Adam, {options.adam_steps}", options.draws, means)
-    for number in range(options.updates):
-        agreement.update(
-            agreement.position_fisher(256), damping=0.5 if number < options.updates // 2 else 0.8
+    print(" " * 22 + "".join(f"{title:>10s}" for title in titles))
+    for init in ("reference", "fisher"):
+        agreement = Agreement(options.task, options.size, options.skip_layers, init)
+        agreement.report(f"{init}, start", options.draws)
+        done = 0
+        for steps in (39, 314):
+            metrics = agreement.train(steps - done)
+            done = steps
+            agreement.report(f"{init}, {64 * steps:,} draws", options.draws, metrics)
+
+
+def embed_tasks(options: argparse.Namespace) -> None:
+    names = [name for name, task in BUILTIN_TASKS.items() if task.family != "digits"]
+    ours: dict[str, list[list[Embedding]]] = {method: [[], []] for method in ("montecarlo", options.init)}
+    correlations = []
+    for name in names:
+        for seed in range(options.seeds):
+            agreement = Agreement(name, options.size, options.skip_layers, options.init, seed)
+            ours["montecarlo"][seed].append(agreement.monte_carlo())
+            metrics = agreement.train(options.steps)
+            ours[options.init][seed].append(agreement.variational())
+            if seed == 0:
+                fisher = agreement.position_fisher(options.draws, "sign")
+                correlations.append(agreement.correlation(fisher))
+                loss = metrics["variational/loss"]
+                print(f"{name:20s} correlation {correlations[-1]:6.3f}  loss {loss:.3f}", flush=True)
+    mean, error = _mean_and_error(correlations)
+    print(f"rank correlation with F under noise {mean:.3f} +- {error:.3f}, least {min(correlations):.3f}")
+    for method, (first, second) in ours.items():
+        describe_distances(method, names, first, second)
+
+
+def describe_distances(
+    method: str, names: list[str], first: list[Embedding], second: list[Embedding]
+) -> None:
+    """Prints how tasks group by family, and how far two seeds (`second` may be empty) are apart."""
+    distances, families = pdist(first), np.array([BUILTIN_TASKS[name].family for name in names])
+    print(
+        f"{method}: median distance of two tasks {np.median(distances[np.triu_indices(len(names), 1)]):.3f}"
+    )
+    nearer = []
+    for number, family in enumerate(families):
+        same = np.delete(distances[number], number)[np.delete(families, number) == family]
+        nearer.append(float((same[:, None] < distances[number][families != family]).mean()))
+    mean, error = _mean_and_error(nearer)
+    print(f"  a task of the family is nearer than another in {mean:.3f} +- {error:.3f}")
+    if second:
+        seeds = np.diag(cdist(first, second))
+        nearest = (distances + np.diag(np.full(len(names), np.inf))).min(1)
+        print(
+            f"  seeds nearer than the nearest task in {(seeds < nearest).sum()} of {len(names)}; distance of "
+            f"seeds: median {np.median(seeds):.3f}, most {seeds.max():.3f}; least of two tasks {nearest.min():.3f}"
         )
-        means = agreement.train(60, 1e-12)
-    if options.updates:
-        agreement.report("converged", options.draws, means)
-        agreement.phase.optimizer.state.clear()
-        agreement.report("Adam, 300", options.draws, agreement.train(300, 1e-3))
+        print("  " + ", ".join(f"{n} {s:.3f} {d:.3f}" for n, s, d in zip(names, seeds, nearest, strict=True)))
+
+
+def _mean_and_error(values: list[float]) -> tuple[float, float]:
+    return statistics.mean(values), statistics.stdev(values) / len(values) ** 0.5
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["time", "agreement"])
+    parser.add_argument("what", choices=["time", "agreement", "tasks"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--networks", default="resnet18,resnet34")
     parser.add_argument("--batch", type=int, default=8)
@@ -256,17 +305,17 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--task", default="digits")
     parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--skip-layers", type=int, default=14)
-    parser.add_argument("--beta", type=float, default=1e-7)
-    parser.add_argument("--adam-steps", type=int, default=0)
-    parser.add_argument("--updates", type=int, default=24)
+    parser.add_argument("--skip-layers", type=int, default=0)
+    parser.add_argument("--init", default="fisher", choices=["fisher", "reference"])
+    parser.add_argument("--steps", type=int, default=32, help="of 64 draws; the default of the method is 314")
+    parser.add_argument("--seeds", type=int, default=2, choices=[1, 2])
     parser.add_argument(
-        "--draws", type=int, default=10_000, help="that the curvature under noise is taken from"
+        "--draws", type=int, default=1024, help="that the Fisher information under noise is taken from"
     )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    if options.what == "agreement":
-        compare_methods(options)
+    if options.what != "time":
+        {"agreement": compare_inits, "tasks": embed_tasks}[options.what](options)
         return
     print(f"{'network':24s} {'N':>3s} {'written out ms':>14s} {'ours ms':>8s} {'ratio':>8s}")
     for name in options.networks.split(","):

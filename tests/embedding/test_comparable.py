@@ -43,6 +43,11 @@ class TestComparable:
                 {"precision": "bf16-mixed"},
                 "their precision differs ('full' and 'bf16-mixed')",
             ),
+            (
+                {"method": "variational", "variational": {"beta": 1e-7}},
+                {"method": "variational", "variational": {"init": "fisher"}},
+                "their init differs ('reference' and 'fisher')",
+            ),
             ({"layers": {"a": slice(0, 3)}}, {"layers": {"b": slice(0, 3)}}, "their layout differs."),
         ],
     )

@@ -36,8 +36,8 @@ def room_for(most: int, function: Callable[..., Any], sizes: list[int]) -> Calla
 def limit_calls(owner: Any, most: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     call = owner.__call__
 
-    def limited(self: Any, images: Tensor, *rest: Any) -> Any:
-        return room_for(most, lambda *inputs: call(self, *inputs), sizes)(images, *rest)
+    def limited(self: Any, images: Tensor, *rest: Any, **options: Any) -> Any:
+        return room_for(most, lambda *inputs: call(self, *inputs, **options), sizes)(images, *rest)
 
     monkeypatch.setattr(owner, "__call__", limited)
 

@@ -96,7 +96,7 @@ def oracle(
 
 def test_training_is_that_of_plain_autograd_and_adam() -> None:
     parts = prepared()
-    phase = phase_of(parts, beta=1e-3, epochs=2)
+    phase = phase_of(parts, init="reference", beta=1e-3, epochs=2)
     expected, losses = oracle(parts, phase, 20, 1e-3)
     metrics = run(phase, parts[2])
     noise = phase.network.noise
@@ -112,7 +112,57 @@ def test_training_is_that_of_plain_autograd_and_adam() -> None:
     )
 
 
-def test_the_noise_converges_to_the_optimum_of_the_theory() -> None:
+def test_natural_steps_are_those_of_squared_gradients_at_every_position() -> None:
+    """With two classes the outputs have one column, sqrt(p (1 - p)) (1, -1), whose sign does not matter."""
+    beta, parts = 1e-3, prepared(striped(14, classes=2))
+    probe, task, images = parts
+    phase = phase_of(parts, beta=beta, num_samples=50)
+    backbone: Any = copy.deepcopy(probe.backbone)
+    head = copy.deepcopy(probe.head).requires_grad_()
+    layers, table = [backbone[0], backbone[3]], NormalTable(0)
+    adam = torch.optim.Adam(head.parameters(), lr=5e-4)
+    precisions = [1 / (0.05 * layer.weight.flatten(1).var(1) + 1e-8) for layer in layers]
+    lambda2 = [(layer.weight**2).mean() + 1e-8 for layer in layers]
+    seen = 0
+    for positions in phase.order(0).split(20):
+        draws, chosen = positions // len(task), positions % len(task)
+        y, means, statistics = images[chosen].requires_grad_(), [], []
+        for module in backbone:
+            y = module(a := y)
+            if isinstance(module, nn.Conv2d):
+                ones = torch.ones_like(module.weight)
+                means.append(y)
+                statistics.append(F.conv2d(a**2 + 0.01, ones, None, module.stride, module.padding))
+                variance = statistics[-1] / precisions[len(means) - 1].view(-1, 1, 1)
+                epsilon = table.read(len(means) - 1, draws, y[0].numel()).double().view(y.shape)
+                y = y + epsilon * variance.sqrt()
+        outputs = head(y)
+        p = outputs.softmax(1)[:, :1].detach()
+        difference = ((outputs[:, :1] - outputs[:, 1:]) * (p * (1 - p)).sqrt()).sum()
+        gradients = torch.autograd.grad(difference, means, retain_graph=True)
+        adam.zero_grad()
+        F.cross_entropy(outputs, task.targets[chosen]).backward()
+        adam.step()
+        seen += len(chosen)
+        rate = 2 * len(chosen) / (seen + len(chosen))
+        for number, (layer, g, s) in enumerate(zip(layers, gradients, statistics, strict=True)):
+            fisher = (g**2 * s).sum((0, 2, 3)).detach() / len(chosen) / layer.weight[0].numel()
+            target = fisher / (2 * beta) + 1 / lambda2[number]
+            precisions[number] = (1 - rate) * precisions[number] + rate * target
+            lambda2[number] = (layer.weight**2).mean() + (1 / precisions[number]).mean()
+    run(phase, images)
+    noise = phase.network.noise
+    torch.testing.assert_close(noise.fisher(), torch.cat(precisions), rtol=1e-9, atol=0)
+    expected = [1 / value for value in lambda2]
+    torch.testing.assert_close(noise.scale()[[0, -1]], torch.stack(expected), rtol=1e-9, atol=0)
+    for ours, theirs in zip(probe.head.parameters(), head.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("init", "draws"), [("fisher", 12_000), pytest.param("reference", 240_000, marks=pytest.mark.slow)]
+)
+def test_the_noise_converges_to_the_optimum_of_the_theory(init: Any, draws: int) -> None:
     """A linear network with the Gaussian likelihood is exactly quadratic: 1/v = F / (2 beta) + 1/lambda^2."""
     beta, floor = 1e-3, 0.01
     module = nn.Sequential(nn.Flatten(), nn.Linear(6, 4), nn.Linear(4, 3)).double()
@@ -120,7 +170,7 @@ def test_the_noise_converges_to_the_optimum_of_the_theory() -> None:
     probe = ProbeNetwork.from_module(module, input_size=(1, 2, 3)).requires_grad_(False)
     items = list(zip(x, probe(x), strict=True))
     task = select_images(items, likelihood="gaussian")
-    options = VariationalOptions(epochs=1, num_samples=240_000, beta=beta, noise_lr=0.02)
+    options = VariationalOptions(init, epochs=1, num_samples=draws, beta=beta)
     network = noisy_filters(probe)
     phase = VariationalPhase(probe, task, network, options, 0, learn_head=False)
     batches = phase.order(0).split(400)
@@ -250,10 +300,13 @@ def test_skipped_stages_bear_no_noise() -> None:
 
 def test_divergence_names_the_layer_and_what_to_lower() -> None:
     parts = prepared()
-    phase = phase_of(parts, noise_lr=50.0, num_samples=400)
+    phase = phase_of(parts, init="reference", noise_lr=50.0, num_samples=400)
     with pytest.raises(
         FloatingPointError, match=r"layer '\d' .* Lower noise_lr \(now 50\), head_lr .* or beta"
     ):
+        run(phase, parts[2])
+    phase = phase_of(prepared(), head_lr=1e6)
+    with pytest.raises(FloatingPointError, match=r"layer '\d' .* Lower head_lr \(now 1e\+06\) or beta"):
         run(phase, parts[2])
 
 
@@ -278,9 +331,18 @@ def test_a_run_cut_short_is_an_error() -> None:
         *({"num_samples": value} for value in (0, 100.5, "10")),
         *({name: value} for name in ("beta", "noise_lr", "head_lr") for value in (0.0, -1.0, math.inf)),
         {"update_norm": "no"},
+        {"init": "zero"},
     ],
 )
 def test_options_out_of_range_are_errors(option: dict[str, Any]) -> None:
     name = next(iter(option))
     with pytest.raises(ValueError, match=f"{name}=.*must be"):
         VariationalOptions(**option)
+
+
+def test_a_learning_rate_that_natural_steps_do_not_have_is_an_error() -> None:
+    with pytest.raises(
+        ValueError, match=r"noise_lr=0.1 would have no effect.*leave it at 0.01, or choose init="
+    ):
+        VariationalOptions(noise_lr=0.1)
+    assert VariationalOptions("reference", noise_lr=0.1).noise_lr == 0.1

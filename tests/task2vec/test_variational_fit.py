@@ -75,7 +75,7 @@ def test_the_trainer_gives_what_the_plain_loop_gives(tmp_path: Path) -> None:
 
 def test_batch_size_changes_steps_but_not_the_noise_of_a_draw() -> None:
     """With learning rates next to nothing, the mean loss over an epoch cannot depend on the batches."""
-    still = {"noise_lr": 1e-12, "head_lr": 1e-12}
+    still = {"init": "reference", "noise_lr": 1e-12, "head_lr": 1e-12}
     figures = [
         module(**still).embed(striped(30), batch_size=size, progress=False).meta["variational"]["loss"]
         for size in (7, 90)
@@ -203,6 +203,6 @@ def test_a_probe_in_half_precision_is_an_error() -> None:
 
 def test_a_head_that_diverges_is_an_error_and_a_poor_one_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(FloatingPointError, match=r"diverged.*head_lr \(now 10000\)"):
-        module(head_lr=1e4).embed(striped(12), progress=False)
-    module(head_lr=100.0).embed(striped(12), progress=False)
+        module(init="reference", head_lr=1e4).embed(striped(12), progress=False)
+    module(init="reference", head_lr=100.0).embed(striped(12), progress=False)
     assert "no better than chance" in caplog.text

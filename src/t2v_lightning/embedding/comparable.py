@@ -28,6 +28,8 @@ def provenance(meta: Mapping[str, Any], layers: Mapping[str, slice]) -> dict[str
     known: dict[str, Any] = {"method": method}
     if method == "montecarlo" and "sampling" in meta:
         known["Fisher"] = "empirical" if meta["sampling"] == "empirical" else "of the model"
+    if method == "variational":
+        known["init"] = meta.get("variational", {}).get("init", "reference")  # there was no other at first
     # Equal weights may have two names.
     name = "weights digest of the probe" if meta.get("probe_digest") else "probe"
     known[name] = meta.get("probe_digest") or meta.get("probe")

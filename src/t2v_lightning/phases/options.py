@@ -9,6 +9,7 @@ from t2v_lightning.functional.layers.sketch import Squares, check_squares
 from t2v_lightning.functional.likelihood import Sampling, check_sampling
 
 HeadMethod = Literal["adam", "lbfgs", "keep", "calibrated"]
+NoiseInit = Literal["fisher", "reference"]
 
 
 def is_whole(value: Any) -> bool:
@@ -113,12 +114,16 @@ class VariationalOptions:
     """How the noise is learned.
 
     Attributes:
+        init: "fisher": the noise starts at 1/v = F / (2 beta) + 1 / lambda^2 of the first batch, and natural-gradient
+            steps keep it at the mean over batches. "reference": it starts at a share of the variance of the weights and
+            Adam learns it, as in the reference implementation.
         epochs: of `num_samples` draws each.
         beta: weight of the KL divergence against the cross-entropy.
-        noise_lr: learning rate (Adam) of log-variances and log lambda^2.
+        noise_lr: learning rate (Adam) of log-variances and log lambda^2, for "reference".
         head_lr: learning rate (Adam) of the head, and of what `update_norm` adds.
         num_samples: draws with replacement that make an epoch, however many images there are.
-        update_norm: also learn the affine parameters of normalisation layers, in copies.
+        update_norm: also learn the affine parameters of normalisation layers, in copies. With "fisher" this takes a
+            second backward pass.
 
     Raises:
         ValueError: an option is out of range.
@@ -131,6 +136,7 @@ class VariationalOptions:
 
     learns: ClassVar[bool] = True
 
+    init: NoiseInit = "fisher"
     epochs: int = 2
     beta: float = 1e-7
     noise_lr: float = 1e-2
@@ -139,6 +145,8 @@ class VariationalOptions:
     update_norm: bool = False
 
     def __post_init__(self) -> None:
+        if self.init not in get_args(NoiseInit):
+            raise ValueError(f"init={self.init!r}; it must be one of {', '.join(get_args(NoiseInit))}")
         for name in ("epochs", "num_samples"):
             value = getattr(self, name)
             if not is_whole(value) or value < 1:
@@ -147,5 +155,10 @@ class VariationalOptions:
             value = getattr(self, name)
             if not (is_number(value) and value > 0):
                 raise ValueError(f"{name}={value!r}; it must be a number above 0")
+        if self.init == "fisher" and self.noise_lr != VariationalOptions.noise_lr:
+            raise ValueError(
+                f"noise_lr={self.noise_lr!r} would have no effect with init='fisher', whose steps have no learning "
+                f"rate; leave it at {VariationalOptions.noise_lr!r}, or choose init='reference'"
+            )
         if not isinstance(self.update_norm, bool):
             raise ValueError(f"update_norm={self.update_norm!r}; it must be True or False")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from t2v_lightning.functional.inputs import Inputs, device_of, take
-from t2v_lightning.functional.likelihood import get_likelihood
+from t2v_lightning.functional.likelihood import cotangents, get_likelihood
 from t2v_lightning.functional.noise.network import NoisyNetwork
 from t2v_lightning.functional.noise.normal_table import NormalTable
 from t2v_lightning.functional.random import random_bits
@@ -44,7 +44,12 @@ class VariationalFit:
 
 
 class VariationalPhase(MethodPhase):
-    """Minimises cross-entropy + beta * KL over noise and head by Adam, a step a batch of draws.
+    """Minimises cross-entropy + beta * KL over noise and head, a step a batch of draws.
+
+    The head takes steps of Adam, the noise natural-gradient steps down the Fisher information of the batch under its
+    noise, with signs at random (see `functional.likelihood.cotangents` and `NoiseParameters.natural_step`). The step
+    that brings the draws to n has the rate 2 b / (n + b) for a batch of b, so that all F so far are averaged with the
+    numbers of their draws for weights. With `init="reference"` the noise takes steps of Adam down the gradient.
 
     A position stands for a draw as well as for an image, draw * N + image, where the draws of all epochs are
     numbered consecutively. So the noise of a draw is a function of seed, epoch, place in the epoch and layer only.
@@ -63,7 +68,8 @@ class VariationalPhase(MethodPhase):
     Attributes:
         fit: the results of the last epoch, once finished.
         seen: draws of all processes so far.
-        optimizer: holds log-variances and log lambda^2, then affine parameters and the head.
+        optimizer: Adam, which holds affine parameters and the head, and before them log-variances and log lambda^2 with
+            `init="reference"`.
 
     Raises:
         FloatingPointError: in `step`, when loss or gradients are not finite, or the noise of a layer dwarfs its
@@ -96,9 +102,11 @@ class VariationalPhase(MethodPhase):
         for parameter in followers:
             parameter.requires_grad_()
         self._learned_from_data = [noise.log_variance, *followers]
+        self._natural = options.init == "fisher"
+        of_adam = [] if self._natural else [noise.log_variance, noise.log_lambda2]
         self.optimizer = torch.optim.Adam(
             [
-                {"params": [noise.log_variance, noise.log_lambda2], "lr": options.noise_lr},
+                {"params": of_adam, "lr": options.noise_lr},
                 {"params": followers, "lr": options.head_lr},
             ]
         )
@@ -154,7 +162,7 @@ class VariationalPhase(MethodPhase):
         accuracy = likelihood.measured(accuracy, cross_entropy, self._guess)
         if not bool(torch.isfinite(sums).all()) or bool(noise.relative_noise().max() > DROWNED):
             raise FloatingPointError(self._diagnosis(cross_entropy, images, draws))
-        beta_kl = self.options.beta * self._adam_step(sums[:-3] / sums[-1])
+        beta_kl = self.options.beta * self._learn(sums[:-3] / sums[-1], round(float(totals[2])))
         if self.seen % self.length == 0:
             self._totals.zero_()
         self._totals += totals
@@ -220,13 +228,17 @@ class VariationalPhase(MethodPhase):
     def _sums(self, images: Inputs, draws: Tensor, targets: Tensor) -> Tensor:
         """Float64 sums over a batch: gradients of the loss, then loss, accuracy and number of draws."""
         likelihood = get_likelihood(self.task.likelihood)
-        outputs = self.network(images, draws)
+        outputs = self.network(images, draws, squared=self._natural)
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
         with torch.autocast(draws.device.type, enabled=False):
             losses = likelihood.loss(outputs, targets)
-            gradients = torch.autograd.grad(
-                losses.sum(), self._learned_from_data, allow_unused=True, materialize_grads=True
-            )
+            if self._natural:
+                of_noise, of_data = self._learned_from_data[:1], self._learned_from_data[1:]
+                gradients = _gradients(losses.sum(), of_data, retain_graph=True) if of_data else ()
+                (vectors,) = cotangents(outputs.detach(), likelihood, "sign", seed=self.seed, index=draws)
+                gradients = (*_gradients((outputs * vectors).sum(), of_noise), *gradients)
+            else:
+                gradients = _gradients(losses.sum(), self._learned_from_data)
             accuracies = likelihood.accuracy(outputs.detach(), targets)
         numbers = torch.stack([losses.detach(), accuracies, torch.ones_like(losses)]).double().sum(1)
         return torch.cat([part.flatten().double() for part in (*gradients, numbers)])
@@ -237,19 +249,20 @@ class VariationalPhase(MethodPhase):
         return torch.zeros(size, dtype=torch.float64, device=device)
 
     @torch.enable_grad()
-    def _adam_step(self, gradients: Tensor) -> float:
+    def _learn(self, gradients: Tensor, draws: int) -> float:
         """One step down mean gradients of the loss plus those of beta * KL; returns the KL before it."""
-        noise = self.network.noise
+        noise, beta = self.network.noise, self.options.beta
         kl = noise.kl()
-        of_variance, of_lambda2 = torch.autograd.grad(
-            self.options.beta * kl, [noise.log_variance, noise.log_lambda2]
-        )
-        sizes = [p.numel() for p in self._learned_from_data]
-        for parameter, part in zip(self._learned_from_data, gradients.split(sizes), strict=True):
+        of_noise, *parts = gradients.split([p.numel() for p in self._learned_from_data])
+        for parameter, part in zip(self._learned_from_data[1:], parts, strict=True):
             parameter.grad = part.view_as(parameter).to(parameter.dtype)
-        assert noise.log_variance.grad is not None
-        noise.log_variance.grad += of_variance
-        noise.log_lambda2.grad = of_lambda2
+        if self._natural:
+            noise.natural_step(of_noise, beta, rate=2 * draws / (self.seen + 2 * draws))
+        else:
+            of_variance, noise.log_lambda2.grad = torch.autograd.grad(
+                beta * kl, [noise.log_variance, noise.log_lambda2]
+            )
+            noise.log_variance.grad = of_noise.to(of_variance.dtype) + of_variance
         self.optimizer.step()
         self.optimizer.zero_grad()
         return kl.item()
@@ -273,11 +286,19 @@ class VariationalPhase(MethodPhase):
         if broken:
             layer, what = broken[0], "is the first with an output that is not finite"
         o, ratio = self.options, float(relative[names.index(layer)])
+        noise_lr = "" if self._natural else f"noise_lr (now {o.noise_lr:g}), "
         return (
             f"the variational training diverged after {self.seen} draws, with cross-entropy {cross_entropy:.4g}: "
             f"layer {layer!r} {what}; its noise has {ratio:.3g} times the mean square of its weights. Lower "
-            f"noise_lr (now {o.noise_lr:g}), head_lr (now {o.head_lr:g}) or beta (now {o.beta:g})"
+            f"{noise_lr}head_lr (now {o.head_lr:g}) or beta (now {o.beta:g})"
         )
+
+
+def _gradients(loss: Tensor, parameters: list[Tensor], retain_graph: bool = False) -> tuple[Tensor, ...]:
+    """Gradients of a loss; zeros for a parameter that it does not depend on."""
+    return torch.autograd.grad(
+        loss, parameters, retain_graph=retain_graph, allow_unused=True, materialize_grads=True
+    )
 
 
 def noisy_filters(

@@ -15,7 +15,7 @@ from t2v_lightning.functional.noise.normal_table import NormalTable
 
 
 def check_against_written_out(layer: Any, x: Tensor, pad: Callable[[Tensor], Tensor] = lambda x: x) -> None:
-    """Values and all gradients of one noisy layer, on inputs that take gradients themselves."""
+    """Values and all gradients of one noisy layer, on inputs that take gradients themselves, and its squares."""
     model: Any = frozen(Flat(layer, Call(lambda y: y * 1), x=x.double()))
     x = x.double().requires_grad_()
     network = NoisyNetwork(model, x, fixed)
@@ -34,8 +34,14 @@ def check_against_written_out(layer: Any, x: Tensor, pad: Callable[[Tensor], Ten
     result = network(x, torch.tensor([4, 7]))
     torch.testing.assert_close(result, expected, rtol=1e-12, atol=1e-12)
     vectors = torch.randn_like(result)
-    gradients = [torch.autograd.grad(y, [x, log_variance], vectors) for y in (result, expected)]
-    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-10, atol=1e-10)
+    gradients = torch.autograd.grad(result, [x, log_variance], vectors)
+    of_input, of_noise, of_output = torch.autograd.grad(expected, [x, log_variance, mean], vectors)
+    torch.testing.assert_close(gradients, (of_input, of_noise), rtol=1e-10, atol=1e-10)
+    filters = -1 if func is F.linear else 1
+    squares = 0.5 * (of_output**2 * variance).movedim(filters, 0).flatten(1).sum(1)
+    result = network(x, torch.tensor([4, 7]), squared=True)
+    gradients = torch.autograd.grad(result, [x, log_variance], vectors)
+    torch.testing.assert_close(gradients, (of_input, squares), rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize(

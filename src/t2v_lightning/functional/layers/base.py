@@ -94,7 +94,13 @@ def filter_means(gradients: Tensor, filter_dim: int, groups: int = 1) -> Tensor:
 
 
 class NoisyLayer(ABC):
-    """Mixed into the rule of a layer type whose weights may bear Gaussian noise (see `functional.noise`)."""
+    """Mixed into the rule of a layer type whose weights may bear Gaussian noise (see `functional.noise`).
+
+    Attributes:
+        std_first: whether the first of the `noise_factors` depends on `std`; otherwise the second does.
+    """
+
+    std_first: ClassVar[bool]
 
     @abstractmethod
     def noise_factors(self, call: Call, std: Tensor) -> tuple[Tensor, Tensor]:

@@ -101,6 +101,8 @@ class ConvRule(Convolution, NoisyLayer):
         ]
         return torch.cat(parts)
 
+    std_first: ClassVar = True
+
     def noise_factors(self, call: Call, std: Tensor) -> tuple[Tensor, Tensor]:
         groups, kernel = int(call.options.get("groups", 1)), call.weight.shape[2:]
         sums = floored_square_sum(call.input.unflatten(1, (groups, -1)), 2)  # one channel per group

@@ -31,6 +31,8 @@ class LinearRule(LayerRule, NoisyLayer):
         a, g = (x.reshape(samples, -1, x.shape[-1]) for x in (call.input, grad))
         return matrix_squares(a, g)
 
+    std_first: ClassVar = False
+
     def noise_factors(self, call: Call, std: Tensor) -> tuple[Tensor, Tensor]:
         s = floored_square_sum(call.input, -1).unsqueeze(-1)
         return s.sqrt(), std[None]

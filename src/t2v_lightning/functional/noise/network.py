@@ -106,19 +106,22 @@ class NoisyNetwork:
             )
         self.noise = NoiseParameters(layers, self._affine)
 
-    def __call__(self, x: Inputs, draws: Tensor, observe: Observer | None = None) -> Tensor:
+    def __call__(
+        self, x: Inputs, draws: Tensor, observe: Observer | None = None, squared: bool = False
+    ) -> Tensor:
         """Outputs [N, C] with noise.
 
         Args:
             x: inputs [N, ...].
             draws: int64 [N], the samples' own numbers, which fix their noise.
             observe: called with the name and the output of each noisy layer.
+            squared: what a backward pass gives the log-variances; see `functional.noise.layer_output`.
 
         Raises:
             RuntimeError: the network hides a layer from the backward pass (checkpointing, no_grad), or calls a
                 layer more often than for the example.
         """
-        forward = _NoisyPass(self, draws, observe)
+        forward = _NoisyPass(self, draws, observe, squared)
         with Intercept(forward.call), torch.autograd.graph.disable_saved_tensors_hooks(RECOMPUTES):
             output: Tensor = self.effects.call(self.model, x)
         return output
@@ -132,8 +135,8 @@ class NoisyNetwork:
 class _NoisyPass:
     """One forward pass with noise: counts the calls, as each has its own noise."""
 
-    def __init__(self, network: NoisyNetwork, draws: Tensor, observe: Observer | None) -> None:
-        self.network, self.draws, self.observe = network, draws, observe
+    def __init__(self, network: NoisyNetwork, draws: Tensor, observe: Observer | None, squared: bool) -> None:
+        self.network, self.draws, self.observe, self.squared = network, draws, observe, squared
         self._learning = torch.is_grad_enabled()
         # split in one go: each layer's own slice would have a gradient of full length
         parts = network.noise.log_variance.split([len(weight) for weight in network.weights])
@@ -164,7 +167,7 @@ class _NoisyPass:
         self._uses[weight.layer] += 1
         # autograd keeps this for the backward pass: it holds no activations, and nothing that holds the graph
         epsilon = partial(_epsilon, self.network.epsilon, number, self.draws, y.shape, weight.orders[use])
-        noisy = noisy_output(rule, call, y, self._log_variances[call.weight], epsilon)
+        noisy = noisy_output(rule, call, y, self._log_variances[call.weight], epsilon, self.squared)
         if self.observe is not None:
             self.observe(weight.layer, noisy)
         return noisy

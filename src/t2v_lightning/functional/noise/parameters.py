@@ -11,7 +11,9 @@ F differs from the Fisher information of the noise-free network in two ways: eve
 own noise, so products of gradients at different positions are missing; and F is that under the noise, which at
 beta = 1e-7 is not small.
 
-Source: Achille et al., Task2Vec, ICCV 2019, arXiv 1902.03545; the noise itself is in `functional.noise.layer_output`.
+Sources: Achille et al., *Task2Vec*, ICCV 2019, arXiv 1902.03545; for natural-gradient steps Khan et al., *Fast and
+scalable Bayesian deep learning by weight-perturbation in Adam*, ICML 2018, arXiv 1806.04854. The noise itself is in
+`functional.noise.layer_output`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -99,6 +101,33 @@ class NoiseParameters(nn.Module):
         return means.sum() + (self.filter_sizes * (relative.exp() - relative - 1)).sum()
 
     @torch.no_grad()
+    def natural_step(self, gradient: Tensor, beta: float, rate: float) -> None:
+        r"""A natural-gradient step of the variances, then lambda^2 at its optimum for them.
+
+        The variances of a Gaussian have the natural gradient step
+
+        .. math:: \frac1v \leftarrow (1 - \rho) \frac1v
+            + \rho \left( \frac{F}{2 \beta} + \frac{1}{\lambda^2} \right) ,
+
+        whose fixed point is the optimum. Steps of rates 1, 2/3, 2/4, 2/5, ... average what stands in brackets over
+        all steps so far, with their numbers 1, 2, 3, ... for weights, so that the first, at noise far from the
+        optimum, count little in the end.
+
+        Args:
+            gradient: [D], of the mean loss with respect to `log_variance`: half of the sum of v F over a filter's
+                weights, without the divergence.
+            beta: weight of the divergence.
+            rate: rho, above 0 and at most 1.
+        """
+        variance = self.log_variance.double().exp()
+        target = gradient / (self.filter_sizes * variance * beta) + self.scale()
+        self.log_variance.copy_(-torch.lerp(1 / variance, target, rate).log())
+        squares = self.squared_norms.double() + self._per_layer(
+            self.filter_sizes * self.log_variance.double().exp()
+        )
+        self.log_lambda2.copy_((squares / self._per_layer(self.filter_sizes)).log())
+
+    @torch.no_grad()
     def fisher(self) -> Tensor:
         """exp(-log_variance): float64 [D]."""
         return (-self.log_variance.double()).exp()
@@ -111,7 +140,10 @@ class NoiseParameters(nn.Module):
     @torch.no_grad()
     def relative_noise(self) -> Tensor:
         """Mean noise variance over mean square of the weights, and 1e-8, of each layer: float64 [layers]."""
+        noise = self._per_layer(self.filter_sizes * self.log_variance.double().exp())
+        return noise / (self.squared_norms.double() + 1e-8 * self._per_layer(self.filter_sizes))
+
+    def _per_layer(self, values: Tensor) -> Tensor:
+        """Sums over the filters of each layer: [D] -> float64 [layers]."""
         zeros = torch.zeros_like(self.squared_norms, dtype=torch.float64)
-        numbers = zeros.index_add(0, self.layer_of, self.filter_sizes.double())
-        noise = zeros.index_add(0, self.layer_of, self.filter_sizes * self.log_variance.double().exp())
-        return noise / (self.squared_norms.double() + 1e-8 * numbers)
+        return zeros.index_add(0, self.layer_of, values.double())
