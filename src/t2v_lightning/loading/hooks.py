@@ -110,6 +110,9 @@ def _differ(a: Inputs, b: Inputs, tolerance: float, shape: bool = True) -> bool:
         if x.shape != y.shape:
             if shape:
                 return True
+        elif not x.is_floating_point():
+            if not torch.equal(x, y):
+                return True
         elif x.numel() and not torch.allclose(x, y, 0, tolerance * float(x.abs().max()), equal_nan=True):
             return True
     return False

@@ -194,7 +194,7 @@ def fisher_of_filters(
         digest: of the probe's weights; computed when None. A probe with the same is not traced again.
     """
     head = _without(probe.head, "_parameters", "out_features")
-    own = _without(probe, "_modules", "name", "input_size", "transform", "stages")
+    own = _without(probe, "_modules", "name", "input_size", "transform", "stages", "sharpness")
     engine = engine_of(
         probe,
         batch_of_one(probe, example),
