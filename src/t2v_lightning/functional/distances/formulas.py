@@ -30,8 +30,8 @@ Mask = NDArray[np.bool_]
 EPSILON = 1e-8
 # Below this an entry counts as zero: its inverse would overflow.
 _TINY = np.finfo(np.float64).tiny
-# Bytes of a scratch array of the pairwise formulas: a few of them stay in a core's cache.
-_SCRATCH = 1 << 19
+# Bytes of a scratch array of the pairwise formulas: in cache, and long enough that threads seldom meet at the GIL.
+_SCRATCH = 1 << 20
 
 
 @dataclass(frozen=True)
