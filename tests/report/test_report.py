@@ -167,7 +167,7 @@ def test_tasks_are_shown_by_the_measure_of_their_likelihood() -> None:
 def test_accuracy_says_of_which_images_it_is() -> None:
     """In a table as wide as the terminal, in the page and in a figure."""
     seen, unknown = {"images": 50, "accuracy": 0.625, "loss": 1.0}, {"images": 50, "loss": 1.0}
-    group = embeddings("digits", "dogs", "faces", test=seen) + embeddings("flags")
+    group = embeddings("digits_odd_even", "dogs", "textures_ground", test=seen) + embeddings("flags")
     comparison = compare(group)
     header, *lines = text_rows(task_rows(group, comparison.matrix))
     places = [header.index(name) for name in ("train accuracy", "test accuracy")]
@@ -177,6 +177,7 @@ def test_accuracy_says_of_which_images_it_is() -> None:
     assert max(map(len, text.getvalue().splitlines())) <= 80
     above, below = (line.split() for line in text.getvalue().splitlines()[:2])
     assert (above.count("train"), above.count("test"), below.count("accuracy")) == (1, 1, 2)
+    assert below[-3:] == ["stderr", "nearest", "distance"]
     page = build_page(comparison)
     assert page.count('"test":0.625,"test_text":"62.5%"') == 3
     assert page.count('"test":null,"test_text":""') == 1

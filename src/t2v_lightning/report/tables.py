@@ -90,12 +90,12 @@ def text_rows(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
 
 
 def print_table(embeddings: Sequence[Embedding], matrix: NDArray[np.float64], console: Console) -> None:
-    """A line for each task: all of `text_rows` except the family."""
+    """A line for each task: all of `text_rows` except the family; the number of images is N, for 80 columns."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)  # one character between columns
     header, *lines = text_rows(task_rows(embeddings, matrix))
     for column in header:
         if column != "family":
-            heading = column.replace(" ", "\n", 1)  # as wide as its longest word
+            heading = "N" if column == "images" else column.replace(" ", "\n", 1)  # as wide as its longest word
             table.add_column(heading, justify="left" if column in NAMES else "right", no_wrap=True)
     for name, _, *cells in lines:
         table.add_row(*(Text(_printable(cell)) for cell in (name, *cells)))  # names may have square brackets
