@@ -16,7 +16,7 @@ HELD_OUT = 7  # of which the second process has fewer, and a third batch that is
 CASES: dict[str, tuple[int, dict[str, Any]]] = {
     "an odd number of images": (15, {"sampling": "exact"}),
     "fewer images than a batch": (2, {"sampling": "sign"}),
-    "calibrated": (15, {"sampling": "sign", "head": "calibrated"}),
+    "calibrated, with wrong labels": (15, {"sampling": "sign", "head": "calibrated"}),
     # an odd number of draws in an epoch, so that the last batch holds padding
     "variational": (15, {"method": "variational", "num_samples": 45, "epochs": 2, "update_norm": True}),
 }
@@ -28,21 +28,21 @@ from pytorch_lightning import Trainer
 from torch.utils.data import DataLoader
 torch.set_num_threads(1)
 sys.path[:0] = [{tests!r}, {tests!r} + "/task2vec"]
-from small_probe import small_probe, striped
-from test_distributed import CASES, HEAD, held_out, several_labels
+from small_probe import small_probe
+from test_distributed import CASES, HEAD, held_out, images_of, several_labels
 from t2v_lightning import Task2Vec
 for name, (images, options) in CASES.items():
     module = Task2Vec(small_probe(), **HEAD | options)
     trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", precision="64-true", logger=False,
                       enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
-    trainer.fit(module, DataLoader(striped(images, min(3, images)), batch_size=4))
+    trainer.fit(module, DataLoader(images_of(name), batch_size=4))
     trainer.test(module, DataLoader(held_out(min(3, images)), batch_size=2), verbose=False)
     assert torch.distributed.get_world_size() == 2
     module.embedding.save({folder!r} + f"/{{name}} rank{{trainer.global_rank}}.safetensors")
     if trainer.global_rank == 0:  # what one process does for itself must not wait for the other
         alone = Task2Vec(small_probe(), **HEAD | options)
         test = held_out(min(3, images))
-        alone = alone.embed(striped(images, min(3, images)), batch_size=8, test=test, progress=False)
+        alone = alone.embed(images_of(name), batch_size=8, test=test, progress=False)
         alone.save({folder!r} + f"/{{name}} alone.safetensors")
 module = Task2Vec(small_probe(), likelihood="bernoulli", head="lbfgs")
 trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", precision="64-true", logger=False,
@@ -54,6 +54,13 @@ for images in (7, 1):
 shares = trainer.predict(module, DataLoader(several_labels(7), batch_size=2))
 torch.save([batch["index"] for batch in shares], {folder!r} + f"/predicted{{trainer.global_rank}}.pt")
 """
+
+
+def images_of(case: str) -> Any:
+    """Of which a head can be as sure as it likes, but for the case with wrong labels."""
+    images, classes, wrong = CASES[case][0], min(3, CASES[case][0]), case.endswith("wrong labels")
+    pairs = enumerate(striped(images, classes))
+    return [(image, (label + (wrong and n % 4 == 0)) % classes) for n, (image, label) in pairs]
 
 
 def held_out(classes: int) -> Any:
@@ -83,7 +90,7 @@ def test_two_processes_give_the_embedding_of_one(folder: Path, case: str) -> Non
     """With the doubled batch, on which the variational method depends."""
     images, options = CASES[case]
     alone = Task2Vec(small_probe(), **HEAD | options).embed(
-        striped(images, min(3, images)), batch_size=8, test=held_out(min(3, images)), progress=False
+        images_of(case), batch_size=8, test=held_out(min(3, images)), progress=False
     )
     for name in ("rank0", "rank1", "alone"):
         together = Embedding.load(folder / f"{case} {name}.safetensors")
@@ -91,6 +98,9 @@ def test_two_processes_give_the_embedding_of_one(folder: Path, case: str) -> Non
         np.testing.assert_allclose(together.scale, alone.scale, rtol=1e-6)
         assert together.meta["test"] == pytest.approx(alone.meta["test"], rel=1e-6)
         assert (together.meta["test"]["images"], together.meta["test"]["accuracy"] < 1) == (HELD_OUT, True)
+        if case.startswith("calibrated"):
+            assert together.meta["head"]["sharpness"] == pytest.approx(alone.meta["head"]["sharpness"])
+            assert together.meta["head"]["sharpness"] < 0.9
         if case == "variational":
             loss = alone.meta["variational"]["loss"]
             assert together.meta["variational"]["loss"] == pytest.approx(loss)
