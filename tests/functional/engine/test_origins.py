@@ -102,7 +102,10 @@ class Made(nn.Module):
 @pytest.mark.parametrize("how", MADE)
 def test_what_a_layers_weight_is_made_of_is_a_weight_whatever_its_name(how: str) -> None:
     model, x = Made(how).double(), torch.randn(3, 2, 5, 5, dtype=torch.float64)
-    squares, got = parameter_fisher(model, x, dict(model.named_parameters())[OF[how]]), filterwise_fisher(model, x)
+    squares, got = (
+        parameter_fisher(model, x, dict(model.named_parameters())[OF[how]]),
+        filterwise_fisher(model, x),
+    )
     assert list(got) == [OF[how]]
     assert relative_error(got[OF[how]], filter_means(squares, int(OF[how] == "matrix"))) < 1e-10
 

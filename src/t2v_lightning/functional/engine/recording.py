@@ -98,7 +98,9 @@ class Recording:
         self._shared: dict[
             str, Tensor
         ] = {}  # gradients of weights with several uses, which add up before the square
-        self._of_tables: dict[str, list[tuple[LayerRule, Call, Tensor]]] = {}  # calls that share a table, with gradients
+        self._of_tables: dict[
+            str, list[tuple[LayerRule, Call, Tensor]]
+        ] = {}  # calls that share a table, with gradients
         self._last = False
         self._draw = 0
 
@@ -139,7 +141,11 @@ class Recording:
             elif weight.name in self._of_tables:
                 calls = self._of_tables.pop(weight.name)
                 lookups, products = (
-                    [(call, grad) for rule, call, grad in calls if isinstance(rule, EmbeddingRule) == looks_up]
+                    [
+                        (call, grad)
+                        for rule, call, grad in calls
+                        if isinstance(rule, EmbeddingRule) == looks_up
+                    ]
                     for looks_up in (True, False)
                 )
                 self.values[:, weight.entries] += table_squares(lookups, products, self.samples)

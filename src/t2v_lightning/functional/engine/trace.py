@@ -193,7 +193,12 @@ class ForwardTrace:
                 usage.other.append("a function transform such as vmap")
                 if rule is not None and call is not None:
                     usage.filter_dim, usage.filter_groups = rule.filter_dim(call), rule.filter_groups(call)
-            elif rule is not None and call is not None and parameter is call.weight and self._is_layer(rule, call):
+            elif (
+                rule is not None
+                and call is not None
+                and parameter is call.weight
+                and self._is_layer(rule, call)
+            ):
                 if not usage.rules:  # a weight that two layers share has the filters of the first
                     usage.filter_dim, usage.filter_groups = rule.filter_dim(call), rule.filter_groups(call)
                 usage.rules.append(rule)
@@ -227,7 +232,10 @@ def _random_state(device: torch.device) -> list[Tensor]:
 
 
 def _find_row_orders(
-    model: nn.Module, x: Inputs, traces: "tuple[ForwardTrace, ForwardTrace, ForwardTrace]", effects: SideEffects
+    model: nn.Module,
+    x: Inputs,
+    traces: "tuple[ForwardTrace, ForwardTrace, ForwardTrace]",
+    effects: SideEffects,
 ) -> None:
     """Fills in `orders` from the traces of two equal samples, of a different second (these are x) and first one."""
     orders: dict[CallKey, RowOrder | None] = {}

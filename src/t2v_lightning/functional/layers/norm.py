@@ -90,7 +90,11 @@ class ScaleRule(LayerRule):
         """The weight, on either side, is None unless it is a parameter that every sample is multiplied by."""
         factors = [*args, *(kwargs[name] for name in ("input", "other") if name in kwargs)]
         a, weight = factors[::-1] if isinstance(factors[0], nn.Parameter) else factors
-        if not isinstance(a, Tensor) or not isinstance(weight, nn.Parameter) or not _scales(weight.shape, a.shape):
+        if (
+            not isinstance(a, Tensor)
+            or not isinstance(weight, nn.Parameter)
+            or not _scales(weight.shape, a.shape)
+        ):
             weight = None
         return Call(a, weight)
 

@@ -134,7 +134,9 @@ class NextToken(Softmax):
             for turn in range(int(place.max()) + 1):
                 chosen = (place == turn).nonzero()[:, 0]
                 for column in range(outputs.shape[2]):
-                    unit = F.one_hot(torch.tensor(column, device=n.device), outputs.shape[2]).to(outputs.dtype)
+                    unit = F.one_hot(torch.tensor(column, device=n.device), outputs.shape[2]).to(
+                        outputs.dtype
+                    )
                     yield assembled(chosen, lambda f, rows, unit=unit: self.factor_times(f, unit))
         else:
             for draw in range(passes):
