@@ -46,7 +46,8 @@ def filterwise_fisher(
     uses add up before they are squared. A table tied to the head is part of the head.
 
     Args:
-        model: maps [N, ...] to outputs [N, C], [N, T, V] for "next_token"; in eval mode if it has BatchNorm or dropout. Left untouched.
+        model: maps [N, ...] to outputs [N, C], [N, T, V] for "next_token"; in eval mode if it has BatchNorm or dropout.
+            Left untouched.
         x: inputs [N, ...]: a tensor, a tuple of tensors (positional arguments) or a dict (keyword arguments).
         sampling: "exact", "sign", "categorical" or "empirical".
         likelihood: "softmax", "bernoulli" or "gaussian"; or "next_token" for a language model, where the value of a

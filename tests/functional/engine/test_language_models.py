@@ -1,4 +1,4 @@
-"""Language models under the likelihood of the next token, against brute force in float64 on sequences without padding."""
+"""Language models under the likelihood of the next token, against brute force on sequences without padding."""
 
 from typing import Any
 

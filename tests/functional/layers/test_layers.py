@@ -216,8 +216,11 @@ class Factor(nn.Module):
         self.weight, self.how = nn.Parameter(torch.randn(shape)), how
 
     def forward(self, x: Tensor) -> Any:
-        return {"left": lambda: self.weight * x, "right": lambda: x * self.weight,
-                "named": lambda: torch.mul(x, other=self.weight), "method": lambda: x.mul(self.weight)}[self.how]()  # fmt: skip
+        if self.how == "left":
+            return self.weight * x
+        if self.how == "right":
+            return x * self.weight
+        return torch.mul(x, other=self.weight) if self.how == "named" else x.mul(self.weight)
 
 
 FACTORS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {

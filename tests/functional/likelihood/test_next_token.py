@@ -43,7 +43,7 @@ def test_exact_vectors_make_the_block_diagonal_fisher() -> None:
 @pytest.mark.parametrize("passes", [1, 4])
 @pytest.mark.parametrize("sampling", ["sign", "categorical"])
 def test_random_vectors_have_the_fisher_for_their_mean(sampling: Any, passes: int) -> None:
-    """Over many samples of the same outputs, within 4.5 standard errors; the blocks outside the diagonal are zero too."""
+    """Over many samples of the same outputs, within 4.5 standard errors; other blocks are zero too."""
     copies, f = 10_000, 0.4 * outputs()  # no class is so rare that it is hardly drawn
     expected = by_definition(f)
     for n in range(2):

@@ -99,7 +99,7 @@ class _Trial:
     """A forward pass that keeps the outputs of some calls, repeated for two samples where all share them."""
 
     def __init__(self, model: nn.Module, orders: Mapping[CallKey, RowOrder]) -> None:
-        self._names = {parameter: name for name, parameter in model.named_parameters()}
+        self._names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
         self._orders, self._seen = orders, Counter[str]()
         self.outputs: dict[CallKey, Tensor] = {}
 

@@ -107,8 +107,8 @@ class ForwardTrace:
         if not isinstance(output, Tensor) or output.dim() not in (2, 3) or len(output) != inputs.length(x):
             got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ValueError(
-                f"the network must return one row of outputs per sample, a tensor [N, C]; got {got}. Rows [N, T, V] for "
-                "the tokens of a language model are allowed too"
+                f"the network must return one row of outputs per sample, a tensor [N, C]; got {got}. Rows [N, T, V] "
+                "for the tokens of a language model are allowed too"
             )
         for name in self._made.get(output, ()):
             self.usages[name].makes_output = True
@@ -155,7 +155,7 @@ class ForwardTrace:
         for name in self._sources(call.weight):
             usage, parameter = self.usages[name], self._parameters[name]
             is_scale = parameter.numel() < call.weight.numel() and parameter.numel() <= max(shape[:2])
-            usage.makes.add("norm" if is_scale else rule.kind)
+            usage.makes.add("norm" if is_scale or rule.kind == "norm" else "weights")
             usage.stacked = max(_stacked(parameter.shape, shape), usage.stacked)
             if parameter.shape[usage.stacked :] == shape:
                 usage.filter_dim, usage.filter_groups = rule.filter_dim(call), rule.filter_groups(call)

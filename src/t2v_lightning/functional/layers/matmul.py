@@ -48,14 +48,14 @@ class AddmmRule(MatmulRule):
     aliases: ClassVar = {"input": "bias", "mat1": "input", "mat2": "weight"}
 
     def gradients(self, call: Call, grad: Tensor) -> Tensor:
-        return super().gradients(call, grad) * call.options.get("alpha", 1)
+        return super().gradients(call, grad) * _alpha(call)
 
     def squares(self, call: Call, grad: Tensor, samples: int) -> Tensor:
-        return super().squares(call, grad, samples) * call.options.get("alpha", 1) ** 2
+        return super().squares(call, grad, samples) * _alpha(call) ** 2
 
     def noise_factors(self, call: Call, std: Tensor) -> tuple[Tensor, Tensor]:
         left, right = super().noise_factors(call, std)
-        return left * abs(call.options.get("alpha", 1)), right
+        return left * abs(_alpha(call)), right
 
 
 class EinsumRule(MatmulRule):
@@ -86,6 +86,10 @@ class EinsumRule(MatmulRule):
     def gradients(self, call: Call, grad: Tensor) -> Tensor:
         gradients = LinearRule.gradients(self, call, grad)
         return gradients if call.options["transposed"] else gradients.mT
+
+
+def _alpha(call: Call) -> float:
+    return float(call.options.get("alpha", 1))
 
 
 def outputs_dim(func: Callable[..., Any], args: Sequence[Any], factor: Tensor, parameter: Tensor) -> int:

@@ -7,9 +7,9 @@ diag(p_t) - p_t p_t^T for each position that counts, and that of a parameter is 
 .. math:: F_\theta = \frac1L \sum_{t=1}^{L} \Bigl(\frac{df_t}{d\theta}\Bigr)^{\!\top}
     \bigl(\mathrm{diag}(p_t) - p_t p_t^\top\bigr) \frac{df_t}{d\theta},
 
-for L predicted tokens: the value of a sequence is a mean over its tokens ("next_token"), so that long sequences count no
-more than short ones, or their sum ("next_token_sum"), without the division by L. Padding, and the last position, whose
-next token is not known, never count.
+for L predicted tokens: the value of a sequence is a mean over its tokens ("next_token"), so that long sequences count
+no more than short ones, or their sum ("next_token_sum"), without the division by L. Padding, and the last position,
+whose next token is not known, never count.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
