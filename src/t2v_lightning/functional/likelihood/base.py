@@ -24,6 +24,7 @@ class Likelihood(ABC):
         test_short: the same for the head of a column.
         has_classes: whether a target is one class out of several, so that classes can be renumbered, balanced and
             represented equally in a subset.
+        of_inputs: whether the inputs give the targets, as those of a language model do; see `targets_of`.
     """
 
     name: ClassVar[str]
@@ -33,6 +34,7 @@ class Likelihood(ABC):
     test_measure: ClassVar[str]
     test_short: ClassVar[str]
     has_classes: ClassVar[bool] = False
+    of_inputs: ClassVar[bool] = False
 
     # --- the factor of the Fisher information ------------------------------------------------------------
 

@@ -79,6 +79,7 @@ class NextToken(Softmax):
     measure = "share of right tokens"
     short = test_measure = test_short = "right tokens"
     has_classes = False
+    of_inputs = True
 
     def __init__(self, per_token: bool = True) -> None:
         self.per_token = per_token
