@@ -62,7 +62,7 @@ def smollm2_135m(layers: int | None) -> nn.Module:
                 num_key_value_heads=3,
                 max_position_embeddings=8192,
                 tie_word_embeddings=True,
-            )  # fmt: skip
+            )
         )
     )
 
