@@ -1,6 +1,7 @@
 """Time of one Fisher pass over the time of one plain training step (forward + backward in all weights).
 
     python benchmarks/speed.py [--threads 1] [--rounds 5] [--networks resnet34,resnet50] [--squares auto,4,16] [--peers]
+    python benchmarks/speed.py --networks bert-base,gpt2,smollm2-135m,bert-base@9,gpt2@9,smollm2-135m@24 --rounds 3
 
 Everything is timed in one process, interleaved: each round times every method once, in turn, and what is
 printed is the median over rounds. On a CPU the time is the process's CPU time, which other processes disturb
@@ -12,6 +13,9 @@ less than wall time; on a GPU it is wall time between synchronisations. Columns:
 - limit / step: the Fisher pass without its squares, that is forward + activation gradients of the same network
   in the same arrangement, which no method of this kind can undercut;
 - auto, 4, ...: the Fisher pass with squares sketched that way, over the plain step;
+Language models (the second line; `transformers` builds them, with random weights) take 128 tokens a sequence; those
+with "@k" are measured from block k on, while the plain step still is one in all weights. They have no second figure.
+
 - backpack, vmap: peers, where they run (`--peers`; BackPACK's DiagGGNMC with one sample, and vmap(grad)).
 """
 
@@ -21,17 +25,21 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from unittest.mock import patch
 
 import torch
+from language_models import MODELS, from_block, language_model, likelihood_of, tokens
 from torch import Tensor, nn
 
 from t2v_lightning import get_probe
+from t2v_lightning.functional import inputs
 from t2v_lightning.functional.engine.per_sample import PerSampleFisher
+from t2v_lightning.functional.inputs import Inputs
 from t2v_lightning.functional.layers import RULES
 from t2v_lightning.functional.layers.sketch import Sketch, Squares
-from t2v_lightning.functional.likelihood import cotangents, get_likelihood
+from t2v_lightning.functional.likelihood import Likelihood, cotangents, get_likelihood
 
 NETWORKS = {
     "resnet34": 32,
@@ -40,6 +48,9 @@ NETWORKS = {
     "densenet121": 16,
     "timm/vit_base_patch16_224": 8,
     "convnext_tiny": 16,
+    "bert-base": 4,
+    "gpt2": 4,
+    "smollm2-135m": 4,
 }
 
 
@@ -50,12 +61,40 @@ def clock(device: torch.device) -> float:
     return time.process_time()
 
 
-def plain_step(network: nn.Module, x: Tensor, y: Tensor) -> Callable[[], object]:
+@dataclass
+class Work:
+    """A network with inputs and targets, and the engine that is timed on it."""
+
+    network: nn.Module
+    x: Inputs
+    y: Tensor
+    likelihood: Likelihood
+    engine: PerSampleFisher
+
+
+def of_images(name: str, batch: int, device: torch.device) -> Work:
+    probe = get_probe(name, num_classes=10, weights="DEFAULT" if name == "efficientnet_lite0" else None)
+    probe, x = probe.to(device), torch.randn(batch, *probe.input_size, device=device)
+    y = torch.randint(10, (batch,), device=device)
+    return Work(probe, x, y, get_likelihood("softmax"), PerSampleFisher(probe, x, prefix=probe.layer_prefix))
+
+
+def of_texts(name: str, batch: int, device: torch.device) -> Work:
+    kind, _, first = name.partition("@")
+    network, x = language_model(kind).to(device), inputs.to(tokens(batch), device)
+    likelihood = get_likelihood(likelihood_of(kind))
+    y = likelihood.targets_of(x)
+    y = torch.randint(3, (batch,), device=device) if y is None else y
+    engine = PerSampleFisher(network, x, candidates=from_block(network, int(first or 0)))
+    return Work(network, x, y, likelihood, engine)
+
+
+def plain_step(network: nn.Module, x: Inputs, y: Tensor, likelihood: Likelihood) -> Callable[[], object]:
     network.requires_grad_(True)
 
     def run() -> None:
         network.zero_grad(set_to_none=True)
-        nn.functional.cross_entropy(network(x), y).backward()
+        likelihood.loss(inputs.call(network, x), y).mean().backward()
 
     return run
 
@@ -114,32 +153,26 @@ def bench(
     dtype: torch.dtype,
 ) -> None:
     torch.manual_seed(0)
-    probe = get_probe(name, num_classes=10, weights="DEFAULT" if name == "efficientnet_lite0" else None).to(
-        device
-    )
-    x = torch.randn(batch, *probe.input_size, device=device)
-    y = torch.randint(10, (batch,), device=device)
-    engine = PerSampleFisher(probe, x, prefix=probe.layer_prefix)
-    softmax = get_likelihood("softmax")
+    of_text = name.partition("@")[0] in MODELS
+    work = (of_texts if of_text else of_images)(name, batch, device)
+    network, x, y, likelihood = work.network, work.x, work.y, work.likelihood
 
     def fisher_pass(squares: Squares = "exact") -> None:
         sketch = Sketch.of(squares, "sign", 0, torch.arange(batch, device=device))
-        engine(x, lambda outputs: cotangents(outputs, softmax), sketch)
+        work.engine(x, lambda outputs: cotangents(outputs, likelihood, targets=y), sketch)
 
     last: dict[str, Callable[[], object]] = {
-        "step": plain_step(copy.deepcopy(probe), x, y),
-        "step cl": plain_step(
-            copy.deepcopy(probe).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
-            x.contiguous(memory_format=torch.channels_last),
-            y,
-        ),
+        "step": plain_step(copy.deepcopy(network), x, y, likelihood),
         "limit": without_squares(fisher_pass),
         "fisher": fisher_pass,
     } | {str(kind): partial(fisher_pass, kind) for kind in squares}
-    if peers:
+    if not of_text:
+        other: nn.Module = copy.deepcopy(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        last["step cl"] = plain_step(other, x.contiguous(memory_format=torch.channels_last), y, likelihood)
+    if peers and not of_text:
         for peer, make in (("vmap", vmap_grad), ("backpack", backpack_diag)):
             try:
-                method = make(copy.deepcopy(probe), x, y)
+                method = make(copy.deepcopy(network), x, y)
                 method()
                 last[peer] = method
             except Exception as error:
@@ -154,7 +187,8 @@ def bench(
                     times[method].append(clock(device) - start)
     median = {method: statistics.median(values) for method, values in times.items()}
     step = median["step"]
-    fisher = f"{median['fisher'] / step:6.2f} / {median['fisher'] / median['step cl']:4.2f}"
+    fisher = f"{median['fisher'] / step:6.2f} / "
+    fisher += f"{median['fisher'] / median['step cl']:4.2f}" if "step cl" in median else "   -"
     line = f"{name:28s} {batch:3d}  {1000 * step:8.0f}  {fisher}"
     line += f"  {median['limit'] / step:6.2f}"
     for kind in squares:
@@ -170,7 +204,7 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--networks", default=",".join(NETWORKS))
+    parser.add_argument("--networks", default=",".join(name for name in NETWORKS if name not in MODELS))
     parser.add_argument("--squares", default="auto", help="ways to sketch, with commas")
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--device", default="cpu")
@@ -186,7 +220,7 @@ def main() -> None:
     for name in options.networks.split(","):
         bench(
             name,
-            options.batch or NETWORKS.get(name, 16),
+            options.batch or NETWORKS.get(name.partition("@")[0], 16),
             options.rounds,
             squares,
             options.peers,

@@ -4,7 +4,7 @@ A sample goes through the network beside a copy of itself: torch's backward pass
 batches of one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,23 @@ def parameter_fisher(
     for n, diagonal in enumerate(sample_fishers(model, x, parameter, likelihood)):
         total += (1.0 if weights is None else weights[n]) * diagonal
     return total
+
+
+def sequence_fishers(model: nn.Module, sequences: Sequence[Tensor], parameter: Tensor) -> Iterator[Tensor]:
+    """sum_t diag(J_t^T H_t J_t) / L of one parameter for a language model, one sequence int64 [L + 1] at a time.
+
+    The model maps ids [N, T] to logits [N, T, V]; H_t is the softmax Fisher of position t, which predicts token t + 1.
+    """
+    for ids in sequences:
+        logits = model(torch.stack([ids, ids]))[0]
+        total = torch.zeros_like(parameter)
+        for f in logits[:-1]:
+            jacobian = torch.stack(
+                [torch.autograd.grad(value, parameter, retain_graph=True)[0].flatten() for value in f]
+            )
+            h = output_fisher(f.detach(), "softmax")
+            total += torch.einsum("ci,cd,di->i", jacobian, h, jacobian).view_as(parameter)
+        yield total / (len(logits) - 1)
 
 
 def squared_gradients(model: nn.Module, x: Tensor, parameter: Tensor, vectors: Tensor) -> Tensor:

@@ -80,10 +80,13 @@ def choose_examples(strata: Tensor, count: int = 16) -> list[int]:
 
 
 def label_of(selection: Selection, position: int, names: Sequence[str] = ()) -> str:
-    """The label of the image at a position, by the names of the classes where they are known."""
+    """The label of the image at a position, by the names of the classes where they are known; "" for none."""
     labels = selection.classes or range(selection.num_classes)
+    likelihood = get_likelihood(selection.likelihood)
+    if likelihood.of_inputs:
+        return ""
     outputs = [str(names[label]) if 0 <= label < len(names) else str(label) for label in labels]
-    return get_likelihood(selection.likelihood).describe_target(selection.targets[position], outputs)
+    return likelihood.describe_target(selection.targets[position], outputs)
 
 
 def as_pictures(images: Sequence[Tensor], transform: Any = None) -> list[Image.Image]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from t2v_lightning.embedding.comparable import in_words
 from t2v_lightning.embedding.value import Embedding
-from t2v_lightning.functional.likelihood import LIKELIHOODS, Likelihood
+from t2v_lightning.functional.likelihood import LIKELIHOODS, TOKEN_LIKELIHOODS, Likelihood, get_likelihood
 
 _LONGEST_LIST = 160
 """Most characters of the list of class names."""
@@ -100,7 +100,8 @@ def tested(meta: Mapping[str, Any]) -> float | None:
 
 def likelihood_of(meta: Mapping[str, Any]) -> Likelihood:
     """The likelihood that an embedding records; softmax where it records none that is known."""
-    return LIKELIHOODS.get(str(meta.get("likelihood")), LIKELIHOODS["softmax"])
+    name = str(meta.get("likelihood"))
+    return get_likelihood(name) if name in LIKELIHOODS | TOKEN_LIKELIHOODS else LIKELIHOODS["softmax"]
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str = "") -> str:

@@ -38,19 +38,25 @@ def filterwise_fisher(
     .. math:: F_\theta = \sum_n w_n \sum_k \left(\frac{d}{d\theta} \langle s_{nk}, f(x_n) \rangle\right)^2
 
     and a filter's entry is the mean of :math:`F_\theta` over the filter's weights (Achille et al., *Task2Vec*,
-    ICCV 2019, section 3). Gradients are squared per sample, never for a batch. A filter is an index of
-    the weight's dimension 0 (dimension 1 for transposed convolutions); biases and the head are left out. A parameter
-    [experts, ...] that stacks several weights, used as `F.linear(x, experts[0])`, `x @ experts[0]` or `x @ experts`,
-    has the filters of the first, then those of the second, and so on.
+    ICCV 2019, section 3). Gradients are squared per sample, never for a batch. A filter makes one output of its layer:
+    it is an index of the weight's dimension 0, of dimension 1 for transposed convolutions and for matrices on the right
+    of a product (`x @ weight`, GPT-2's `Conv1D`), and a row of an embedding table. Biases and the head are left out. A
+    parameter [experts, ...] that stacks several weights, used as `F.linear(x, experts[0])`, `x @ experts[0]` or
+    `x @ experts`, has the filters of the first, then those of the second, and so on. Gradients of a weight with several
+    uses add up before they are squared. A table tied to the head is part of the head.
 
     Args:
-        model: maps [N, ...] to outputs [N, C]; in eval mode if it has BatchNorm or dropout. Left untouched.
+        model: maps [N, ...] to outputs [N, C], [N, T, V] for "next_token"; in eval mode if it has BatchNorm or dropout.
+            Left untouched.
         x: inputs [N, ...]: a tensor, a tuple of tensors (positional arguments) or a dict (keyword arguments).
         sampling: "exact", "sign", "categorical" or "empirical".
-        likelihood: "softmax", "bernoulli" or "gaussian".
+        likelihood: "softmax", "bernoulli" or "gaussian"; or "next_token" for a language model, where the value of a
+            sequence is the mean over its tokens, and "next_token_sum", where it is their sum.
         weights: [N], ones when None.
         generator: where the random modes draw their seed from; torch's global generator when None.
-        targets: labels for "empirical": int64 [N] (softmax) or [N, C].
+        targets: labels for "empirical": int64 [N] (softmax) or [N, C]. For "next_token", int64 [N, T], the token that
+            each position is to predict, -100 where it does not count; None reads them off x, whose "input_ids" and
+            "attention_mask" give them (`next_tokens`).
         passes: random vectors per sample for "sign" and "categorical".
         include: "weights", "weights+norm" or "all".
         squares: "exact", "auto" (unbiased estimates where they are faster, for "sign" and "categorical"), or a number
@@ -76,6 +82,8 @@ def filterwise_fisher(
         raise ValueError("x is empty; pass at least one sample")
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors_in(x)):
         raise ValueError("x holds NaN or infinite values; its Fisher information would be NaN")
+    if targets is None:
+        targets = family.targets_of(x)
     if sampling == "empirical" and targets is None:
         raise ValueError(
             "sampling='empirical' squares the gradients at the labels, but no targets were given"

@@ -3,6 +3,7 @@
 from t2v_lightning.phases.base import LogMetrics, MethodPhase, Metrics, Phase, State, no_log
 from t2v_lightning.phases.features import FeaturesPhase
 from t2v_lightning.phases.head import HeadFit, fit_head
+from t2v_lightning.phases.kept_head import KeptHeadPhase
 from t2v_lightning.phases.methods import METHODS, method_options
 from t2v_lightning.phases.montecarlo import MonteCarloPhase, fisher_of_filters
 from t2v_lightning.phases.options import HeadOptions, MonteCarloOptions, VariationalOptions
@@ -13,6 +14,7 @@ __all__ = [
     "FeaturesPhase",
     "HeadFit",
     "HeadOptions",
+    "KeptHeadPhase",
     "LogMetrics",
     "MethodPhase",
     "Metrics",

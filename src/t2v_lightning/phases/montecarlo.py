@@ -151,17 +151,19 @@ class MonteCarloPhase(MethodPhase):
 
     def _squares(self, images: Inputs, index: Tensor, targets: Tensor) -> Tensor:
         """Each image's own Fisher information [N, D]."""
+        kind = get_likelihood(self.task.likelihood)
+        of_inputs = kind.targets_of(images)
         with full_precision(index.device):
             return self.engine(
                 images,
                 lambda outputs: cotangents(
                     outputs * self.probe.sharpness,
-                    get_likelihood(self.task.likelihood),
+                    kind,
                     self.options.sampling,
                     passes=self.options.passes,
                     seed=self.seed,
                     index=index,
-                    targets=targets,
+                    targets=targets if of_inputs is None else of_inputs,
                 ),
                 Sketch.of(self.options.squares, self.options.sampling, self.seed, index),
             )
@@ -195,10 +197,11 @@ def fisher_of_filters(
     """
     head = _without(probe.head, "_parameters", "out_features")
     own = _without(probe, "_modules", "name", "input_size", "transform", "stages", "sharpness")
+    tied = [name for name, parameter in probe.backbone.named_parameters() if parameter is probe.head.weight]
     engine = engine_of(
         probe,
         batch_of_one(probe, example),
-        (probe.backbone, head, own),
+        (probe.backbone, head, own, tied),
         digest or probe.digest,
         include=include,
         candidates=frozenset(probe.layer_prefix + name for name in probe.stage_parameters(skip_layers)),

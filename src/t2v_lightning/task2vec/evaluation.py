@@ -62,6 +62,11 @@ class Evaluation:
     ) -> None:
         check_map_style(dataset)
         self.plan, self.kind = plan, get_likelihood(plan.selection.likelihood)
+        if self.kind.of_inputs:
+            raise ValueError(
+                f"test images are measured by their labels, which likelihood={self.kind.name!r} has none of; leave "
+                "them out"
+            )
         labels = torch.zeros(len(dataset), dtype=torch.int64)
         if labelled:
             labels = targets_of_items(dataset, self.kind)

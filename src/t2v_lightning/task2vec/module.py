@@ -4,6 +4,7 @@ import copy
 import inspect
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -45,12 +46,14 @@ class Task2Vec(LightningFit):
         method: "montecarlo" squares the gradients of each image; "variational" learns how much noise each
             filter bears, while the head is trained with noisy weights.
         likelihood: "softmax" (classes), "bernoulli" (labels) or "gaussian" (regression); None takes the
-            datamodule's own, or softmax.
+            datamodule's own, or softmax. "next_token" is for a probe that is a language model, whose backbone gives a
+            vector for each token; labels of the sequences are not used.
         max_samples: at most this many images, a seeded stratified subset; None for all.
         balanced: every class counts the same, whatever its number of images (softmax only).
         skip_layers: stage of the probe at which the vector starts; earlier stages cost no gradients.
         num_classes: fixes the number of outputs; None counts the classes that occur.
-        head: how the head is fitted: `HeadOptions`, or the name of a method with its defaults.
+        head: how the head is fitted: `HeadOptions`, or the name of a method with its defaults. None for "adam", or for
+            "keep" with the likelihood of a language model.
         features_budget: GB of stored features that memory may hold; more go to a memory-mapped file in the run
             folder, which is removed afterwards. None for no limit.
         seed: fixes subset, order, head and every random vector.
@@ -79,7 +82,7 @@ class Task2Vec(LightningFit):
         balanced: bool = True,
         skip_layers: int = 0,
         num_classes: int | None = None,
-        head: HeadOptions | HeadMethod = "adam",
+        head: HeadOptions | HeadMethod | None = None,
         features_budget: float | None = 4.0,
         seed: int = 0,
         **options: Any,
@@ -154,6 +157,8 @@ class Task2Vec(LightningFit):
             )
         kept = self._original_head[0] if options.head.method == "keep" else None
         likelihood = options.likelihood or of_source
+        options.check_likelihood(likelihood)
+        kind = get_likelihood(likelihood)
         selection = select_images(
             dataset,
             likelihood=likelihood,
@@ -161,14 +166,16 @@ class Task2Vec(LightningFit):
             max_samples=options.max_samples,
             num_classes=options.num_classes if kept is None else kept.out_features,
             seed=options.seed,
-            targets=targets_of_items(dataset, get_likelihood(likelihood)),
+            targets=torch.zeros(len(dataset), 1) if kind.of_inputs else targets_of_items(dataset, kind),
         )
+        if kind.of_inputs:
+            selection = replace(selection, num_classes=self.probe.num_classes)
         if dev_batches:
             few = dev_batches * loading.batch_size * processes
             selection, options = selection.first(few, options.seed), options.shortened(few)
         if kept is None:
             self.probe.reset_head(selection.num_classes, torch.Generator().manual_seed(options.seed))
-        else:
+        elif all(weight is not self.probe.head.weight for weight in self.probe.backbone.parameters()):
             self.probe.head = copy.deepcopy(kept).to(self.probe.head.weight.device)
         self.embedding = None
         of_datamodule = isinstance(source, LightningDataModule)

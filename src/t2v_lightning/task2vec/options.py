@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from t2v_lightning.functional.likelihood import LikelihoodName, get_likelihood
+from t2v_lightning.functional.likelihood import TOKEN_LIKELIHOODS, LikelihoodName, get_likelihood
 from t2v_lightning.phases import HeadOptions, method_options
 from t2v_lightning.phases.methods import MethodName, Options
 from t2v_lightning.phases.options import HeadMethod, VariationalOptions, is_number, is_whole
@@ -34,9 +34,11 @@ class EmbeddingOptions:
 
     @classmethod
     def of(
-        cls, method: MethodName, head: HeadOptions | HeadMethod = "adam", **options: Any
+        cls, method: MethodName, head: HeadOptions | HeadMethod | None = None, **options: Any
     ) -> "EmbeddingOptions":
         """Options by name, those of every method and those of the chosen one together."""
+        if head is None:
+            head = "keep" if options.get("likelihood") in TOKEN_LIKELIHOODS else "adam"
         if not isinstance(head, (str, HeadOptions)):
             raise TypeError(f"head must be HeadOptions(...) or the name of a method, got {head!r}")
         names = [name for name in cls.__dataclass_fields__ if name not in ("method", "own")]
@@ -60,9 +62,17 @@ class EmbeddingOptions:
             return self
         return replace(self, own=replace(self.own, epochs=1, num_samples=min(images, self.own.num_samples)))
 
+    def check_likelihood(self, name: LikelihoodName) -> None:
+        """Raises ValueError unless there is a likelihood of that name, and the method and the head go with it."""
+        if get_likelihood(name).of_inputs and (self.method != "montecarlo" or self.head.method != "keep"):
+            raise ValueError(
+                f"likelihood={name!r} goes with method='montecarlo' and head='keep', the output layer of a language "
+                f"model; got method={self.method!r} and head={self.head.method!r}"
+            )
+
     def __post_init__(self) -> None:
         if self.likelihood is not None:
-            get_likelihood(self.likelihood)
+            self.check_likelihood(self.likelihood)
         for name in ("max_samples", "seed", "num_classes"):
             number = getattr(self, name)
             if number is not None and not is_whole(number):

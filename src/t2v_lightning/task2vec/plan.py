@@ -21,7 +21,7 @@ from t2v_lightning.loading.hooks import BatchHooks
 from t2v_lightning.loading.loader import LoaderOptions, PhaseLoader, Reader
 from t2v_lightning.loading.sampler import ShardedSampler
 from t2v_lightning.loading.selection import Selection
-from t2v_lightning.phases import METHODS, FeaturesPhase, MethodPhase, Phase, State
+from t2v_lightning.phases import METHODS, FeaturesPhase, KeptHeadPhase, MethodPhase, Phase, State
 from t2v_lightning.phases.base import one_process
 from t2v_lightning.probes import ProbeNetwork
 from t2v_lightning.probes.transforms import ImageTransform
@@ -80,7 +80,9 @@ class Plan:
         if options.head.method == "keep":  # which has units of its own
             targets, self.units = selection.targets, {}
         task = replace(selection, targets=targets)
-        self.dataset = IndexedDataset(dataset, selection.chosen, probe.transform, selection.labels)
+        of_inputs = get_likelihood(selection.likelihood).of_inputs
+        labels = None if of_inputs else selection.labels
+        self.dataset = IndexedDataset(dataset, selection.chosen, probe.transform, labels)
         self.reader = Reader(self.dataset, loading)
         self.dev_batches = dev_batches
         self.hooks, self.random_hooks = BatchHooks(hooked, selection.labels), False
@@ -98,17 +100,20 @@ class Plan:
             learn_head=options.head.method != "keep",
             all_reduce=all_reduce,
         )
-        features = FeaturesPhase(
-            probe,
-            last.features,
-            task,
-            options.head,
-            options.seed,
-            all_reduce,
-            None if options.features_budget is None else 1e9 * options.features_budget,
-            run_folder,
-        )
-        self.phases: list[Phase] = [features, last]
+        if of_inputs:
+            first: Phase = KeptHeadPhase(probe, last.features, task, options.head, all_reduce)
+        else:
+            first = FeaturesPhase(
+                probe,
+                last.features,
+                task,
+                options.head,
+                options.seed,
+                all_reduce,
+                None if options.features_budget is None else 1e9 * options.features_budget,
+                run_folder,
+            )
+        self.phases: list[Phase] = [first, last]
         self.mixed: str | None = None
         self.layers, self.learned = last.layers, last.learned
 

@@ -26,7 +26,7 @@ class Everything(nn.Module):
         self.double().eval()
 
     def forward(self, x: Tensor) -> Any:
-        y = self.features(x).flatten(2).mT * self.gain
+        y = self.features(x).flatten(2).mT * self.gain.exp()
         y = self.twice(torch.relu_(self.twice(y)))
         return self.head(self.attention(y, y, y)[0].mean(1))
 

@@ -9,6 +9,7 @@ from small_networks import Call, Flat, Kernel, check
 from torch import Tensor, nn
 
 from t2v_lightning.functional import filterwise_fisher
+from t2v_lightning.functional.engine.per_sample import PerSampleFisher
 
 # layer type, options, input shape behind the batch
 CONVOLUTIONS: dict[str, tuple[type[nn.Module], dict[str, Any], tuple[int, ...]]] = {
@@ -205,6 +206,66 @@ def test_normalisation_layers(case: str) -> None:
     before = nn.Linear(shape[-1], shape[-1])
     check(Flat(norm, nn.Tanh(), x=x), x)
     check(Flat(before, nn.Tanh(), norm, nn.Tanh(), x=x), x)
+
+
+class Factor(nn.Module):
+    """A product with a parameter, as RMSNorm and layer scale are written out; `how` says on which side."""
+
+    def __init__(self, shape: tuple[int, ...], how: str) -> None:
+        super().__init__()
+        self.weight, self.how = nn.Parameter(torch.randn(shape)), how
+
+    def forward(self, x: Tensor) -> Any:
+        if self.how == "left":
+            return self.weight * x
+        if self.how == "right":
+            return x * self.weight
+        return torch.mul(x, other=self.weight) if self.how == "named" else x.mul(self.weight)
+
+
+FACTORS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "of vectors": ((4,), (4,)),
+    "of sequences": ((4,), (5, 4)),
+    "with a dimension too many": ((1, 4), (5, 4)),
+    "as deep as the batch": ((1, 1, 4), (5, 4)),
+    "of channels": ((4, 1, 1), (4, 5, 3)),
+    "of all entries": ((5, 4), (5, 4)),
+    "of positions": ((5, 1), (5, 4)),
+    "a single one": ((1,), (5, 4)),
+}
+
+
+@pytest.mark.parametrize("how", ["left", "right", "named", "method"])
+@pytest.mark.parametrize("case", FACTORS)
+def test_factors(case: str, how: str) -> None:
+    """In closed form, also where the positions come first and on the rows of a folded batch."""
+    weight, shape = FACTORS[case]
+    x = torch.randn(3, *shape, dtype=torch.float64)
+    model = Flat(nn.Linear(shape[-1], shape[-1]), nn.Tanh(), Factor(weight, how), nn.Tanh(), x=x)
+    assert not PerSampleFisher(model, x, include="all").fallback
+    check(model, x, include="all")
+
+
+def test_a_factor_of_sequences_that_come_first() -> None:
+    x = torch.randn(3, 5, 4, dtype=torch.float64)
+    turned = (Call(sequence_first), nn.Linear(4, 6), Factor((6,), "left"), nn.Tanh(), Call(sequence_first))
+    check(Flat(*turned, x=x), x)
+
+
+@pytest.mark.parametrize("name", ["weight", "gamma"])
+def test_the_name_of_a_factor_tells_a_normalisation_from_a_bare_parameter(name: str) -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_parameter(name, nn.Parameter(torch.ones(4)))
+
+        def forward(self, x: Tensor) -> Any:
+            return x * getattr(self, name)
+
+    x = torch.randn(3, 4)
+    model = Flat(nn.Linear(4, 4), Named(), x=x.double()).float()
+    left_out = {"weight": "normalisation weight", "gamma": "bare parameter"}
+    assert PerSampleFisher(model, x).left_out[f"layers.1.{name}"] == left_out[name]
 
 
 def indices(n: int, *shape: int) -> Tensor:

@@ -16,6 +16,7 @@ from t2v_lightning.functional.engine.row_order import RowOrder
 from t2v_lightning.functional.engine.usage import Usage, layer_name
 from t2v_lightning.functional.inputs import Inputs
 from t2v_lightning.functional.layers import RULES, Call, LayerRule
+from t2v_lightning.functional.layers.embedding import EmbeddingRule, table_squares
 from t2v_lightning.functional.layers.sketch import Sketch
 from t2v_lightning.internals import version_of, view_base
 
@@ -57,7 +58,8 @@ class LayerUse:
                 f"the input of layer {layer_name(self.weight.name)!r} was changed in place after the layer had "
                 "read it; turn off inplace=True in the activation that follows"
             )
-        a, g = (self.order.samples_first(t, samples) for t in (self.call.input.detach(), grad))
+        a = self.order.samples_first(self.call.input.detach(), samples)
+        g = grad if self.order.common != "no" else self.order.samples_first(grad, samples)
         a, g = (t.float() if t.dtype in (torch.float16, torch.bfloat16) else t for t in (a, g))
         return Call(a, self.call.weight.to(g.dtype), self.call.options), g
 
@@ -96,6 +98,9 @@ class Recording:
         self._shared: dict[
             str, Tensor
         ] = {}  # gradients of weights with several uses, which add up before the square
+        self._of_tables: dict[
+            str, list[tuple[LayerRule, Call, Tensor]]
+        ] = {}  # calls that share a table, with gradients
         self._last = False
         self._draw = 0
 
@@ -133,6 +138,17 @@ class Recording:
             if weight.name in self._shared:
                 gradient = self._shared.pop(weight.name)
                 self.values[:, weight.entries] += weight.usage.filter_means(gradient)
+            elif weight.name in self._of_tables:
+                calls = self._of_tables.pop(weight.name)
+                lookups, products = (
+                    [
+                        (call, grad)
+                        for rule, call, grad in calls
+                        if isinstance(rule, EmbeddingRule) == looks_up
+                    ]
+                    for looks_up in (True, False)
+                )
+                self.values[:, weight.entries] += table_squares(lookups, products, self.samples)
         self._draw += 1
 
     def _call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -153,10 +169,13 @@ class Recording:
         if number == len(weight.usage.rules):
             raise control_flow_error(layer_name(weight.name))
         self._uses[weight.name] += 1
+        order = weight.usage.orders[number]
+        if order.common != "no":
+            y = order.repeated(y, self.samples).contiguous()
         shape, whole = y.shape, _unviewed(y)
         tied: Tensor = _Tie.apply(whole, self._start)
         factor = self.prepared.square_factor(call.weight)
-        use = LayerUse(weight, rule, weight.usage.orders[number], call, version_of(call.input), factor)
+        use = LayerUse(weight, rule, order, call, version_of(call.input), factor)
         tied.register_hook(partial(self._square, use, shape))
         return tied.view(shape) if whole is not y else tied
 
@@ -171,6 +190,8 @@ class Recording:
                 squares = self._squares(weight.name, rule, call, g)
                 values = self.values[:, weight.entries]
                 values += squares if use.factor is None else squares * use.factor
+            elif weight.usage.is_table:
+                self._of_tables.setdefault(weight.name, []).append((rule, call, g))
             else:
                 gradient = rule.per_sample(call, g, self.samples)
                 self._shared[weight.name] = self._shared.get(weight.name, 0) + gradient

@@ -1,6 +1,7 @@
 """Which rows of a layer's input belong to which sample."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -10,19 +11,34 @@ from torch import Tensor
 class RowOrder:
     """The rows along `dim` belong to one sample after another, or (`interleaved`) to the samples in turn.
 
+    Attributes:
+        common: the call is one for all samples (position embeddings, say), so that its output must be repeated for
+            each to have gradients of its own: along its "first" dimension, of size 1, or along a "new" one.
+
     >>> RowOrder(interleaved=True).samples_first(torch.tensor([1, 2, 10, 20]), samples=2)
     tensor([ 1, 10,  2, 20])
     """
 
     dim: int = 0
     interleaved: bool = False
+    common: Literal["no", "first", "new"] = "no"
 
     def samples_first(self, x: Tensor, samples: int) -> Tensor:
         """[N * m, ...] with the m rows of a sample together."""
+        if self.common != "no":
+            return self.repeated(x, samples)
         x = x.movedim(self.dim, 0)
         if self.interleaved:
             x = x.unflatten(0, (-1, samples)).transpose(0, 1).flatten(0, 1)
         return x
+
+    def repeated(self, x: Tensor, samples: int) -> Tensor:
+        """[N, ...]: the input or output of a common call, once for each sample.
+
+        >>> RowOrder(common="first").repeated(torch.zeros(1, 5, 4), samples=2).shape
+        torch.Size([2, 5, 4])
+        """
+        return x.expand(samples, *x.shape[self.common == "first" :])
 
     def place(self, numbers: Tensor, shape: torch.Size) -> Tensor:
         """Each sample's numbers [N, size] put where its rows are in a tensor of that shape."""
@@ -38,6 +54,7 @@ class RowOrder:
         return x.dim() > self.dim and x.shape[self.dim] % 2 == 0
 
 
+COMMON = (RowOrder(common="first"), RowOrder(common="new"))
 _ORDERS = (RowOrder(0), RowOrder(0, interleaved=True), RowOrder(1), RowOrder(1, interleaved=True))
 
 

@@ -12,16 +12,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 
 from t2v_lightning.functional import inputs
+from t2v_lightning.functional.engine.common_calls import CallKey, find_common_orders
 from t2v_lightning.functional.engine.intercept import Intercept, frozen
 from t2v_lightning.functional.engine.origins import Origins
 from t2v_lightning.functional.engine.perturb import unlike
-from t2v_lightning.functional.engine.row_order import find_row_order
+from t2v_lightning.functional.engine.row_order import RowOrder, find_row_order
 from t2v_lightning.functional.engine.side_effects import SideEffects
 from t2v_lightning.functional.engine.usage import Usage
 from t2v_lightning.functional.inputs import Inputs, tensors_in
 from t2v_lightning.functional.layers import RULES, Call, LayerRule
+from t2v_lightning.functional.layers.matmul import outputs_dim
 from t2v_lightning.internals import is_transformed
 
 # functions that multiply rows of inputs by a matrix, whatever the network calls that matrix
@@ -51,14 +54,12 @@ def inspect_network(model: nn.Module, x: Inputs, effects: SideEffects) -> dict[s
                 f"the forward pass uses {name!r} differently from one input to the next; data-dependent control flow "
                 "is not supported"
             )
-        calls = zip(equal.inputs[name], changed.inputs[name], swapped.inputs[name], strict=False)
-        orders = [find_row_order(*tensors) for tensors in calls]
-        usage.orders = [order for order in orders if order is not None]
     if not torch.allclose(equal.output[0], changed.output[0], rtol=1e-3, atol=1e-5):
         raise ValueError(
             "the output for one sample changes with the other samples of its batch (a layer in train mode, "
             "dropout, or batch statistics), so there are no per-sample gradients; call model.eval() first"
         )
+    _find_row_orders(model, inputs.concatenate((one, other)), (equal, changed, swapped), effects)
     _find_hidden_uses(model, one, equal.usages, effects)
     for name in sorted(effects.used):
         if equal.usages[name] == Usage():
@@ -80,7 +81,7 @@ class ForwardTrace:
     Attributes:
         usages: parameter name -> its usage, `orders` left empty.
         inputs: parameter name -> the inputs of the layer calls in `usages[name].rules`.
-        output: [N, C].
+        output: [N, C] or [N, T, V].
 
     Raises:
         ValueError: the pass draws random numbers, or its output is not [N, C].
@@ -90,7 +91,7 @@ class ForwardTrace:
         self._names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
         self._owners = {p.untyped_storage().data_ptr(): name for p, name in self._names.items() if p.numel()}
         self._parameters = {name: p for p, name in self._names.items()}
-        self._rows: list[tuple[Tensor, str]] = []  # outputs of the form [N, C] and the layers they come from
+        self._made: Any = WeakIdKeyDictionary()  # outputs of layers, and the names of those
         self.usages = {name: Usage() for name in self._names.values()}
         self.inputs: dict[str, list[Tensor]] = {name: [] for name in self._names.values()}
         self._origins = Origins(self._names, x)
@@ -103,21 +104,21 @@ class ForwardTrace:
                 "the forward pass draws random numbers (dropout or stochastic depth in train mode), so the Fisher "
                 "information would differ from pass to pass; call model.eval() first"
             )
-        if not isinstance(output, Tensor) or output.dim() != 2 or len(output) != inputs.length(x):
+        if not isinstance(output, Tensor) or output.dim() not in (2, 3) or len(output) != inputs.length(x):
             got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ValueError(
-                f"the network must return one row of outputs per sample, a tensor [N, C]; got {got}"
+                f"the network must return one row of outputs per sample, a tensor [N, C]; got {got}. Rows [N, T, V] "
+                "for the tokens of a language model are allowed too"
             )
-        for rows, name in self._rows:
-            self.usages[name].makes_output |= rows is output
+        for name in self._made.get(output, ()):
+            self.usages[name].makes_output = True
         self.output = output
-        self._rows.clear()
 
     def _record(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = func(*args, **kwargs)
         self._origins.record(func, args, kwargs, result)
         if func in _PRODUCTS:
-            self._record_factors(func, [args, kwargs])
+            self._record_factors(func, args, kwargs)
         if func in RULES:
             self._record_made_weight(RULES[func], RULES[func].bind(args, kwargs), result)
         used = [t for t in tensors_in([args, kwargs]) if t in self._names]
@@ -126,9 +127,12 @@ class ForwardTrace:
             self._record_uses(used, func, args, kwargs, result)
         return result
 
-    def _record_factors(self, func: Callable[..., Any], arguments: Inputs) -> None:
+    def _record_factors(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
         """Notes the parameters that a matrix product multiplies, parts of them included."""
-        for factor in tensors_in(arguments):
+        factors = list(tensors_in([args, kwargs]))
+        for factor in factors:
             if is_transformed(factor):
                 continue
             own = factor.shape if func in _CONTRACTIONS else factor.shape[-2:]
@@ -137,8 +141,11 @@ class ForwardTrace:
                 stacked = _stacked(self._parameters[name].shape, own)
                 numbers = self._parameters[name].numel()
                 if name == owner or factor.numel() == numbers or (stacked and factor.numel() < numbers):
-                    self.usages[name].in_product = True
-                    self.usages[name].stacked = max(stacked, self.usages[name].stacked)
+                    usage = self.usages[name]
+                    if not usage.rules and not usage.in_product:
+                        usage.filter_dim = outputs_dim(func, args, factor, self._parameters[name])
+                    usage.in_product = True
+                    usage.stacked = max(stacked, usage.stacked)
 
     def _record_made_weight(self, rule: LayerRule, call: Call, result: Any) -> None:
         """Notes the parameters that a layer's weight is computed from, and which of them are only its scale."""
@@ -148,17 +155,24 @@ class ForwardTrace:
         for name in self._sources(call.weight):
             usage, parameter = self.usages[name], self._parameters[name]
             is_scale = parameter.numel() < call.weight.numel() and parameter.numel() <= max(shape[:2])
-            usage.makes.add("norm" if is_scale else rule.kind)
+            usage.makes.add("norm" if is_scale or rule.kind == "norm" else "weights")
             usage.stacked = max(_stacked(parameter.shape, shape), usage.stacked)
             if parameter.shape[usage.stacked :] == shape:
                 usage.filter_dim, usage.filter_groups = rule.filter_dim(call), rule.filter_groups(call)
-            if result.dim() == 2:
-                self._rows.append((result, name))
+            self._note_maker(result, name)
+
+    def _note_maker(self, result: Any, name: str) -> None:
+        """Notes that the layer of this name has made a tensor."""
+        if not is_transformed(result):
+            self._made[result] = {*self._made.get(result, ()), name}
 
     def _sources(self, tensor: Tensor) -> frozenset[str]:
         """Parameters that a tensor is computed from, if it is computed from nothing else."""
         origin = self._origins.of(tensor)
         return frozenset() if origin.inputs or tensor in self._names else origin.parameters
+
+    def _is_layer(self, rule: LayerRule, call: Call) -> bool:
+        return not rule.operator or self._origins.of(call.input).inputs
 
     def _record_uses(
         self,
@@ -179,15 +193,19 @@ class ForwardTrace:
                 usage.other.append("a function transform such as vmap")
                 if rule is not None and call is not None:
                     usage.filter_dim, usage.filter_groups = rule.filter_dim(call), rule.filter_groups(call)
-            elif rule is not None and call is not None and parameter is call.weight:
+            elif (
+                rule is not None
+                and call is not None
+                and parameter is call.weight
+                and self._is_layer(rule, call)
+            ):
                 if not usage.rules:  # a weight that two layers share has the filters of the first
                     usage.filter_dim, usage.filter_groups = rule.filter_dim(call), rule.filter_groups(call)
                 usage.rules.append(rule)
                 if self._origins.of(call.input).selected:
                     usage.other.append("rows that depend on the values of the inputs")
                 self.inputs[name].append(call.input.detach().clone())
-                if result.dim() == 2:
-                    self._rows.append((result, name))
+                self._note_maker(result, name)
             elif call is not None and parameter is call.options.get("bias"):
                 usage.as_bias = True
             else:
@@ -211,6 +229,28 @@ def _random_state(device: torch.device) -> list[Tensor]:
     """States of the random number generators that a pass on this device can draw from."""
     on_gpu = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
     return [torch.get_rng_state(), *on_gpu]
+
+
+def _find_row_orders(
+    model: nn.Module,
+    x: Inputs,
+    traces: "tuple[ForwardTrace, ForwardTrace, ForwardTrace]",
+    effects: SideEffects,
+) -> None:
+    """Fills in `orders` from the traces of two equal samples, of a different second (these are x) and first one."""
+    orders: dict[CallKey, RowOrder | None] = {}
+    common: dict[CallKey, LayerRule] = {}
+    for name, usage in traces[0].usages.items():
+        calls = zip(usage.rules, *(trace.inputs[name] for trace in traces), strict=False)
+        for number, (rule, *tensors) in enumerate(calls):
+            order = orders[name, number] = find_row_order(*tensors)
+            if order is None and all(torch.equal(tensor, tensors[0]) for tensor in tensors[1:]):
+                common[name, number] = rule
+    if common:
+        orders |= find_common_orders(model, x, traces[1].output, common, effects)
+    for (name, _), order in orders.items():
+        if order is not None:
+            traces[0].usages[name].orders.append(order)
 
 
 def _find_hidden_uses(model: nn.Module, x: Inputs, usages: dict[str, Usage], effects: SideEffects) -> None:

@@ -9,6 +9,8 @@ from torch import Tensor
 from t2v_lightning.functional.engine.row_order import RowOrder
 from t2v_lightning.functional.layers import LayerRule, filter_means
 from t2v_lightning.functional.layers.base import WeightKind
+from t2v_lightning.functional.layers.embedding import EmbeddingRule
+from t2v_lightning.functional.layers.linear import LinearRule
 
 Include = Literal["weights", "weights+norm", "all"]
 
@@ -67,6 +69,12 @@ class Usage:
         return len(self.rules) == 1 and not self.other and not self.as_bias
 
     @property
+    def is_table(self) -> bool:
+        """Rows of it are looked up, and what else uses it are linear layers: an embedding tied to another layer."""
+        kinds = {type(rule) for rule in self.rules}
+        return EmbeddingRule in kinds and kinds <= {EmbeddingRule, LinearRule}
+
+    @property
     def closed_form(self) -> bool:
         """Layer rules give all of its per-sample gradient."""
         only_rules = bool(self.rules) and not self.other and not self.as_bias
@@ -98,7 +106,7 @@ def why_left_out(name: str, parameter: Tensor, usage: Usage, include: Include) -
         return "bias"
     if not usage.rules and not usage.other:
         return "not used in the forward pass"
-    kinds = {rule.kind for rule in usage.rules} | usage.makes
+    kinds = {rule.kind for rule in usage.rules if rule.kind is not None} | usage.makes
     if not kinds and "weight" in name:
         kinds = {"weights" if parameter.dim() > 1 else "norm"}
     if usage.in_product and parameter.dim() > 1:

@@ -7,12 +7,14 @@ from t2v_lightning.functional.layers.base import Call, LayerRule, NoisyLayer, fi
 from t2v_lightning.functional.layers.conv import ConvRule, ConvTransposeRule
 from t2v_lightning.functional.layers.embedding import EmbeddingRule
 from t2v_lightning.functional.layers.linear import LinearRule
+from t2v_lightning.functional.layers.matmul import AddmmRule, EinsumRule, MatmulRule
 from t2v_lightning.functional.layers.norm import (
     BatchNormRule,
     GroupNormRule,
     InstanceNormRule,
     LayerNormRule,
     RMSNormRule,
+    ScaleRule,
 )
 
 RULES: dict[Callable[..., Any], LayerRule] = {
@@ -21,12 +23,16 @@ RULES: dict[Callable[..., Any], LayerRule] = {
         ConvRule(),
         ConvTransposeRule(),
         LinearRule(),
+        MatmulRule(),
+        AddmmRule(),
+        EinsumRule(),
         EmbeddingRule(),
         BatchNormRule(),
         GroupNormRule(),
         InstanceNormRule(),
         LayerNormRule(),
         RMSNormRule(),
+        ScaleRule(),
     )
     for function in rule.functions
 }

@@ -25,7 +25,9 @@ class LayerRule(ABC):
     Attributes:
         functions: torch functions that such a layer calls.
         arguments: their positional arguments, in order.
-        kind: "weights", or "norm" for affine weights of a normalisation.
+        kind: "weights", or "norm" for affine weights of a normalisation; None where the name of a weight tells.
+        operator: whether these are operators of tensors, which make a layer only where they take what is computed
+            from the network's inputs.
 
     The first dimension of input and output gradient is N * m: the m consecutive rows of a sample (windows of an
     attention layer, say) share the weight, so their gradients add up.
@@ -33,7 +35,8 @@ class LayerRule(ABC):
 
     functions: ClassVar[tuple[Callable[..., Any], ...]]
     arguments: ClassVar[Sequence[str]]
-    kind: ClassVar[WeightKind] = "weights"
+    kind: ClassVar[WeightKind | None] = "weights"
+    operator: ClassVar[bool] = False
 
     def bind(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Call:
         """Names the arguments of a call to one of `functions`."""

@@ -1,6 +1,7 @@
 """Linear layers, also on sequences."""
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,8 +14,8 @@ from t2v_lightning.functional.layers.noise_statistic import floored_square_sum
 class LinearRule(LayerRule, NoisyLayer):
     """y_t = W a_t: the gradient of a sample is the sum over positions t of g_t a_t^T."""
 
-    functions: ClassVar = (F.linear,)
-    arguments: ClassVar = ("input", "weight", "bias")
+    functions: ClassVar[tuple[Any, ...]] = (F.linear,)
+    arguments: ClassVar[Sequence[str]] = ("input", "weight", "bias")
 
     def channels(self, call: Call) -> tuple[int, int]:
         return call.weight.shape[1], 1

@@ -1,11 +1,14 @@
 """The interface of a likelihood: what the Fisher information and the fit of a head need from it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+
+from t2v_lightning.functional.inputs import Inputs
+from t2v_lightning.functional.likelihood.signs import Sampling, rank_signs
 
 
 class Likelihood(ABC):
@@ -21,6 +24,7 @@ class Likelihood(ABC):
         test_short: the same for the head of a column.
         has_classes: whether a target is one class out of several, so that classes can be renumbered, balanced and
             represented equally in a subset.
+        of_inputs: whether the inputs give the targets, as those of a language model do; see `targets_of`.
     """
 
     name: ClassVar[str]
@@ -30,6 +34,7 @@ class Likelihood(ABC):
     test_measure: ClassVar[str]
     test_short: ClassVar[str]
     has_classes: ClassVar[bool] = False
+    of_inputs: ClassVar[bool] = False
 
     # --- the factor of the Fisher information ------------------------------------------------------------
 
@@ -53,7 +58,49 @@ class Likelihood(ABC):
     def sample_score(self, outputs: Tensor, seed: int, draw: int, index: Tensor) -> Tensor:
         """`score` at targets drawn from the model's own distribution, [N, C]."""
 
+    def vectors(
+        self,
+        outputs: Tensor,
+        sampling: Sampling,
+        *,
+        passes: int,
+        seed: int,
+        index: Tensor,
+        targets: Tensor | None,
+    ) -> Iterator[Tensor]:
+        """What `cotangents` yields; it has checked the arguments.
+
+        Raises:
+            ValueError: the outputs or the targets have the wrong shape.
+        """
+        if outputs.dim() != 2:
+            raise ValueError(
+                f"{self.name} takes one row of outputs per sample, [N, C]; got {tuple(outputs.shape)}. Outputs "
+                "[N, T, V] for the tokens of a sequence are those of likelihood='next_token'"
+            )
+        size = self.columns(outputs)
+        if sampling == "empirical" and targets is not None:
+            self.check_targets(outputs, targets)
+            yield self.score(outputs, targets)
+        elif sampling == "exact":
+            for column in range(size):
+                coefficients = outputs.new_zeros(len(outputs), size)
+                coefficients[:, column] = 1
+                yield self.factor_times(outputs, coefficients)
+        else:
+            for draw in range(passes):
+                if sampling == "sign":
+                    signs = rank_signs(seed, draw, passes, index, size).to(outputs.dtype)
+                    vector = self.factor_times(outputs, signs)
+                else:
+                    vector = self.sample_score(outputs, seed, draw, index)
+                yield vector / passes**0.5
+
     # --- targets -----------------------------------------------------------------------------------------
+
+    def targets_of(self, x: Inputs) -> Tensor | None:
+        """Targets that the inputs [N, ...] themselves give; None for most likelihoods, whose targets are labels."""
+        return None
 
     def read_targets(self, raw: Any) -> Tensor:
         """The targets of a dataset as a tensor: one vector for each sample, float [N, C].

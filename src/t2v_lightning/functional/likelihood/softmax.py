@@ -40,7 +40,8 @@ class Softmax(Likelihood):
         return weighted - p * weighted.sum(1, keepdim=True)
 
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return F.one_hot(targets, outputs.shape[1]).to(outputs.dtype) - outputs.softmax(1)
+        score = -outputs.softmax(1)
+        return score.scatter_add_(1, targets[:, None], torch.ones_like(score[:, :1]))
 
     def sample_score(self, outputs: Tensor, seed: int, draw: int, index: Tensor) -> Tensor:
         cumulative = outputs.double().softmax(1).cumsum(1)

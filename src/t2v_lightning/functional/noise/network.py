@@ -179,11 +179,13 @@ def _epsilon(source: Epsilon, number: int, draws: Tensor, shape: torch.Size, ord
 
 
 def _bears_noise(usage: Usage) -> bool:
-    return usage.closed_form and all(isinstance(rule, NoisyLayer) for rule in usage.rules)
+    own = all(order.common == "no" for order in usage.orders)
+    return usage.closed_form and own and all(isinstance(rule, NoisyLayer) for rule in usage.rules)
 
 
 def _why_noise_free(usage: Usage) -> str:
-    if usage.rules and not usage.other and not usage.as_bias and len(usage.orders) < len(usage.rules):
+    own = sum(order.common == "no" for order in usage.orders)
+    if usage.rules and not usage.other and not usage.as_bias and own < len(usage.rules):
         return "its input does not depend on the image"
     kinds = {type(rule).__name__.removesuffix("Rule") for rule in usage.rules}
     return f"used by {', '.join(sorted(kinds | set(usage.other)))}"

@@ -1,0 +1,116 @@
+"""First phase for a likelihood of the inputs themselves: how well the head that a language model came with predicts."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from t2v_lightning.functional.inputs import Inputs, device_of, take
+from t2v_lightning.functional.likelihood import get_likelihood
+from t2v_lightning.loading.selection import Selection
+from t2v_lightning.phases.base import AllReduce, LogMetrics, Metrics, Phase, State, one_process
+from t2v_lightning.phases.head import HeadFit
+from t2v_lightning.phases.options import HeadOptions
+from t2v_lightning.phases.out_of_memory import Halving
+from t2v_lightning.phases.precision import full_precision
+from t2v_lightning.probes import ProbeNetwork
+
+_SAMPLES = 4
+"""Sequences whose logits are there at a time: those of 128 tokens and 50,000 words take 26 MB each."""
+
+
+class KeptHeadPhase(Phase):
+    """One pass without gradients over sequences; `finish` sums up their losses.
+
+    Args:
+        probe: a language model in two parts: its backbone gives a vector for each token, [N, T, P], and its head, which
+            stays as it is, logits [N, T, V].
+        features: the backbone, or a faster equivalent.
+        task: which sequences, with which weights; its targets are not used, as the sequences are their own.
+        options: method "keep".
+        all_reduce: adds a tensor up over processes, in place.
+
+    Attributes:
+        fit: loss and accuracy of the head, once finished; the constant guess that it is compared with is the
+            frequencies of the tokens.
+    """
+
+    title: ClassVar[str] = "head"
+
+    def __init__(
+        self,
+        probe: ProbeNetwork,
+        features: Callable[[Inputs], Tensor],
+        task: Selection,
+        options: HeadOptions,
+        all_reduce: AllReduce = one_process,
+    ) -> None:
+        self.probe, self.features, self.task, self.options = probe, features, task, options
+        self.all_reduce, self.kind = all_reduce, get_likelihood(task.likelihood)
+        self.halving = Halving(self.title)
+        self.fit: HeadFit | None = None
+        self._totals = torch.zeros(2, dtype=torch.float64)  # loss and accuracy
+        self._share = torch.zeros(probe.num_classes, dtype=torch.float64)  # of each token
+
+    def order(self, epoch: int) -> Tensor:
+        return torch.arange(len(self.task))
+
+    @torch.no_grad()
+    def step(self, images: Inputs, positions: Tensor) -> Metrics:
+        real = positions < len(self.task)
+        if not bool(real.any()):
+            return {}
+        batch = take(images, real)
+        weights = self.task.weights[positions[real].cpu()].to(device_of(batch))
+        with full_precision(weights.device):
+            measured = torch.cat(self.halving(self._measure, batch))
+        targets = self.kind.targets_of(batch)
+        assert targets is not None
+        share = self.kind.best_constant(targets, weights, self.probe.num_classes).exp()
+        self._totals = self._totals.to(weights.device) + weights @ measured
+        self._share = self._share.to(weights.device) + share
+        return {}
+
+    def _measure(self, batch: Inputs) -> Tensor:
+        """Loss and accuracy of each sequence, float64 [n, 2]."""
+        hidden, targets = self.features(batch), self.kind.targets_of(batch)
+        assert targets is not None
+        if hidden.dim() != 3 or hidden.shape[:2] != targets.shape:
+            raise ValueError(
+                f"likelihood={self.kind.name!r} needs a probe whose backbone gives a vector for each token, "
+                f"[N, T, P] with [N, T] = {list(targets.shape)} here; got {list(hidden.shape)}"
+            )
+        rows = []
+        for part, tokens in zip(hidden.split(_SAMPLES), targets.split(_SAMPLES), strict=True):
+            outputs = self.probe.head(part)
+            self.kind.check_targets(outputs, tokens)
+            measures = self.kind.loss(outputs, tokens), self.kind.accuracy(outputs, tokens)
+            rows.append(torch.stack(measures, 1).double())
+        return torch.cat(rows)
+
+    def finish(self, log: LogMetrics) -> None:
+        device = self.probe.head.weight.device
+        totals, share = self._totals.to(device), self._share.to(device)
+        self.all_reduce(totals)
+        self.all_reduce(share)
+        constant = -torch.special.xlogy(share, share / share.sum()).sum()
+        loss, accuracy = totals.tolist()
+        self.fit = HeadFit(loss, self.kind.measured(accuracy, loss, float(constant)), float(constant))
+        log({"head/loss": loss, f"head/{self.kind.log_name}": accuracy}, len(self.task))
+
+    def result(self) -> dict[str, Any]:
+        assert self.fit is not None
+        return {"meta": {"head": asdict(self.options) | asdict(self.fit)}}
+
+    def shared_state(self) -> State:
+        return {"fit": None if self.fit is None else asdict(self.fit)}
+
+    def own_state(self) -> State:
+        return {"totals": self._totals.cpu(), "share": self._share.cpu()}
+
+    def load_state(self, shared: State, own: State) -> None:
+        self.fit = None if shared["fit"] is None else HeadFit(**shared["fit"])
+        if own:
+            self._totals, self._share = own["totals"], own["share"]

@@ -1,0 +1,136 @@
+"""Tasks of sequences under the likelihood of the next token, with the head that a language model came with."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from oracles import filter_means, sequence_fishers
+from pytorch_lightning import Trainer
+from runs import KillAfter, Killed
+from small_language_models import GPT, VOCABULARY, padded
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from t2v_lightning import Embedding, ProbeNetwork, Task2Vec, embed
+from t2v_lightning.callbacks.checkpoint import BatchCheckpoint
+from t2v_lightning.embedding.summary import summarise
+
+OPTIONS: dict[str, Any] = {"likelihood": "next_token", "batch_size": 4, "progress": False}
+
+
+class Backbone(GPT):
+    """What a language model computes before its head."""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Any:
+        return self.hidden(input_ids, attention_mask)
+
+
+def probe() -> ProbeNetwork:
+    """In two parts, of which the head's weight is the table of the backbone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        backbone = Backbone()
+    head = backbone.head
+    del backbone.head
+    transform: Any = None
+    return ProbeNetwork(backbone, head, None, transform, "gpt").double()
+
+
+def texts(n: int = 10) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randint(1, VOCABULARY, (2 + number % 5,), generator=generator) for number in range(n)]
+
+
+def task(length: int = 6) -> Any:
+    """Pairs of a sequence and a label that does not matter."""
+    x = padded(texts(), length)
+    return [({name: ids[n] for name, ids in x.items()}, "no label") for n in range(len(texts()))]
+
+
+def whole(network: Any) -> Any:
+    """A probe as the oracle takes it."""
+    return lambda ids: network.head(network.backbone(ids))
+
+
+def test_the_embedding_is_that_of_brute_force() -> None:
+    module = Task2Vec(probe(), likelihood="next_token", sampling="exact")
+    embedding = module.embed(task(), batch_size=4, progress=False)
+    assert list(embedding.layers) == ["places", "mixed", "out"]
+    network = module.probe.requires_grad_()
+    for layer, where in embedding.layers.items():
+        weight = network.backbone.get_parameter(f"{layer}.weight")
+        total = sum(sequence_fishers(whole(network), texts(), weight), torch.zeros_like(weight))
+        expected = filter_means(total / 10, int(layer != "places"))
+        np.testing.assert_allclose(embedding.fisher[where], expected.detach(), rtol=1e-9, atol=1e-15)
+
+
+def test_the_loss_of_the_head_is_that_of_its_tokens() -> None:
+    embedding, network = embed(task(), probe(), **OPTIONS), probe()
+    losses, right, counts = [], [], torch.zeros(VOCABULARY, dtype=torch.float64)
+    for ids in texts():
+        with torch.no_grad():
+            p = whole(network)(ids[None])[0, :-1].softmax(1)
+        losses.append(-p[torch.arange(len(ids) - 1), ids[1:]].log().mean())
+        right.append((p.argmax(1) == ids[1:]).double().mean())
+        counts += torch.bincount(ids[1:], minlength=VOCABULARY) / (len(ids) - 1)
+    head, share = embedding.meta["head"], counts / 10
+    assert head["method"] == "keep"
+    assert head["loss"] == pytest.approx(float(torch.stack(losses).mean()))
+    assert head["accuracy"] == pytest.approx(float(torch.stack(right).mean()))
+    assert head["constant_loss"] == pytest.approx(-float((share * share.clamp_min(1e-300).log()).sum()))
+    assert "right tokens" in str(summarise(embedding))
+
+
+def test_padding_batches_and_labels_change_nothing() -> None:
+    expected = embed(task(), probe(), **OPTIONS)
+    got = embed([(x, 3) for x, _ in task(9)], probe(), **OPTIONS | {"batch_size": 3})
+    np.testing.assert_allclose(got.fisher, expected.fisher, rtol=1e-9, atol=1e-15)
+    assert got.meta["head"]["loss"] == pytest.approx(expected.meta["head"]["loss"])
+
+
+def fit(folder: Path, kill: int | None = None) -> Task2Vec:
+    module = Task2Vec(probe(), likelihood="next_token")
+    trainer = Trainer(
+        accelerator="cpu", precision="64-true", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        default_root_dir=folder,
+        callbacks=[BatchCheckpoint(folder, every_n_batches=1), *([] if kill is None else [KillAfter(kill)])],
+    )  # fmt: skip
+    data: Any = DataLoader(task(), batch_size=2)
+    trainer.fit(module, data, ckpt_path="last")
+    return module
+
+
+@pytest.mark.filterwarnings("ignore:.*there is no last checkpoint available")
+@pytest.mark.parametrize("kill", [2, 7])
+def test_a_trainer_that_was_killed_gives_the_embedding_of_the_plain_loop(kill: int, tmp_path: Path) -> None:
+    expected = embed(task(), probe(), **OPTIONS | {"batch_size": 2})
+    with pytest.raises(Killed):
+        fit(tmp_path, kill)
+    module = fit(tmp_path)
+    assert isinstance(module.embedding, Embedding)
+    assert np.array_equal(module.embedding.fisher, expected.fisher)
+    assert module.embedding.meta["head"] == expected.meta["head"]
+
+
+@pytest.mark.parametrize("options", [{"head": "lbfgs"}, {"method": "variational"}], ids=str)
+def test_another_head_or_method_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"goes with method='montecarlo' and head='keep'"):
+        Task2Vec(probe(), likelihood="next_token", **options)
+
+
+def test_a_backbone_without_a_vector_for_each_token_is_refused() -> None:
+    class Mean(Backbone):
+        def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Any:
+            return self.hidden(input_ids, attention_mask).mean(1)
+
+    transform: Any = None
+    network = ProbeNetwork(Mean(), torch.nn.Linear(4, VOCABULARY), None, transform, "mean").double()
+    with pytest.raises(ValueError, match=r"a vector for each token, \[N, T, P\].*got \[4, 4\]"):
+        embed(task(), network, **OPTIONS)
+
+
+def test_other_texts_to_test_with_are_refused() -> None:
+    with pytest.raises(ValueError, match="by their labels, which likelihood='next_token' has none of"):
+        embed(task(), probe(), test=task(), **OPTIONS)
