@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from t2v_lightning.functional.distances import cdist
 from t2v_lightning.library.evidence import Evidence, Matrix, Prediction, Query, Vector
-from t2v_lightning.library.leave_one_out import Method, Residuals, residuals
+from t2v_lightning.library.leave_one_out import Method, Residuals, left_out, residuals
 from t2v_lightning.library.methods.additive import additive_fit
 from t2v_lightning.library.methods.expert_embedding import expert_embedding
 from t2v_lightning.library.methods.kernel_average import kernel_average
@@ -89,7 +89,7 @@ class Adviser:
             self.second_unit = typical(second, self.rows)
             self.second = second / self.second_unit
         self._tuned: dict[tuple[bool, bool], Tuned] = {}
-        self._residuals: dict[tuple[str, bool, bool], Residuals] = {}
+        self._residuals: dict[tuple[str, bool, bool], tuple[Residuals, Vector]] = {}
 
     def tuned(self, by_family: bool, features: bool) -> Tuned:
         """Settings of the kernel average for tasks like those of the library, or for a new family.
@@ -142,18 +142,15 @@ class Adviser:
             samples = effects_under_resampling(
                 rng, draws, errors - levels[:, None], self.stderrs, effects, distances, noise, settings.kernel
             )
-        left = self._left_out(name, new_family, features)
+        level = settings.kernel.mean(levels, weights)
+        left, levels_left = self._left_out(name, new_family, features)
         if len(left.rows):
             picked = rng.integers(len(left.rows), size=draws)
-            samples = samples + filled(left.effects, rng)[picked]
-        chances = weights + settings.kernel.prior / len(weights)
-        chances = chances / chances.sum()
-        drawn = levels[rng.choice(len(levels), size=draws, p=chances)]
-        level = float(chances @ levels)
+            samples = samples + (filled(left.effects, rng) + levels_left[:, None])[picked]
         return Advice(
             prediction.effects,
             level,
-            (samples + drawn[:, None]).clip(0, 100),
+            (samples + level).clip(0, 100),
             prediction.weights if name == "library" else np.zeros(len(levels)),
             far,
         )
@@ -178,8 +175,8 @@ class Adviser:
         }
         return methods[name]
 
-    def _left_out(self, name: MethodName, by_family: bool, features: bool) -> Residuals:
-        """How wrong the method is about the library's own tasks."""
+    def _left_out(self, name: MethodName, by_family: bool, features: bool) -> tuple[Residuals, Vector]:
+        """How wrong the method is about the library's own tasks, and about the level [R] of each of them."""
         key = name, by_family, features
         if key not in self._residuals:
             settings = self.tuned(by_family, features)
@@ -196,9 +193,14 @@ class Adviser:
             rows = self.rows
             if name == "expert_embedding":  # each is trained anew
                 rows = rows[:: max(len(rows) // 16, 1)]
-            self._residuals[key] = residuals(
-                self._method(name, settings), self.evidence, query, rows, by_family
-            )
+            found = residuals(self._method(name, settings), self.evidence, query, rows, by_family)
+            levels = additive_fit(self.evidence.others)[0]
+            wrong = [
+                levels[row]
+                - settings.kernel.mean(levels[kept], settings.kernel.weights(distances[place[row], kept]))
+                for row, kept, _ in left_out(self.evidence, found.rows, by_family)
+            ]
+            self._residuals[key] = found, np.array(wrong)
         return self._residuals[key]
 
     def _to_experts(self, fisher: NDArray[np.float32], method: str) -> Matrix:

@@ -45,6 +45,15 @@ class Kernel:
         """
         return np.asarray(np.exp(np.minimum((self.near - distances) / self.bandwidth, STEEPEST)))
 
+    def mean(self, values: Vector, weights: Vector) -> float:
+        """Their weighted mean, drawn towards the plain one by the prior weight.
+
+        >>> Kernel(bandwidth=0.5, prior=1.0).mean(np.array([10.0, 30.0]), np.array([3.0, 0.0]))
+        12.5
+        """
+        chances = weights + self.prior / len(values)
+        return float(chances @ values / chances.sum()) if chances.any() else float(values.mean())
+
 
 def kernel_average(evidence: Evidence, query: Query, kernel: Kernel) -> Prediction:
     """The average, for one task.
