@@ -148,7 +148,7 @@ def test_natural_steps_are_those_of_squared_gradients_at_every_position() -> Non
         for number, (layer, g, s) in enumerate(zip(layers, gradients, statistics, strict=True)):
             fisher = (g**2 * s).sum((0, 2, 3)).detach() / len(chosen) / layer.weight[0].numel()
             target = fisher / (2 * beta) + 1 / lambda2[number]
-            precisions[number] = (1 - rate) * precisions[number] + rate * target
+            precisions[number] = precisions[number] ** (1 - rate) * target**rate
             lambda2[number] = (layer.weight**2).mean() + (1 / precisions[number]).mean()
     run(phase, images)
     noise = phase.network.noise

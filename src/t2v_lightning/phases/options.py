@@ -115,8 +115,8 @@ class VariationalOptions:
 
     Attributes:
         init: "fisher": the noise starts at 1/v = F / (2 beta) + 1 / lambda^2 of the first batch, and natural-gradient
-            steps keep it at the mean over batches. "reference": it starts at a share of the variance of the weights and
-            Adam learns it, as in the reference implementation.
+            steps keep it at the geometric mean over batches. "reference": it starts at a share of the variance of the
+            weights and Adam learns it, as in the reference implementation.
         epochs: of `num_samples` draws each.
         beta: weight of the KL divergence against the cross-entropy.
         noise_lr: learning rate (Adam) of log-variances and log lambda^2, for "reference".

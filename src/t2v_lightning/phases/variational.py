@@ -48,8 +48,9 @@ class VariationalPhase(MethodPhase):
 
     The head takes steps of Adam, the noise natural-gradient steps down the Fisher information of the batch under its
     noise, with signs at random (see `functional.likelihood.cotangents` and `NoiseParameters.natural_step`). The step
-    that brings the draws to n has the rate 2 b / (n + b) for a batch of b, so that all F so far are averaged with the
-    numbers of their draws for weights. With `init="reference"` the noise takes steps of Adam down the gradient.
+    that brings the draws to n has the rate 2 b / (n + b) for a batch of b, so that the precision is the geometric mean
+    over all batches so far, with the numbers of their draws for weights. With `init="reference"` the noise takes steps
+    of Adam down the gradient.
 
     A position stands for a draw as well as for an image, draw * N + image, where the draws of all epochs are
     numbered consecutively. So the noise of a draw is a function of seed, epoch, place in the epoch and layer only.

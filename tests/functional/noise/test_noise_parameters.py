@@ -29,15 +29,16 @@ def test_kl_is_twice_the_divergence_of_gaussians() -> None:
     assert noise.kl().item() == pytest.approx(expected, rel=1e-12)
 
 
-def test_natural_steps_average_the_targets_and_leave_lambda_at_its_optimum() -> None:
+def test_natural_steps_take_the_geometric_mean_of_the_targets_and_leave_lambda_at_its_optimum() -> None:
     noise = NoiseParameters({"a": torch.randn(3, 2, 2, 2).double(), "b": torch.randn(4, 5).double()})
     sizes, beta = torch.tensor([8.0] * 3 + [5.0] * 4), 0.1
     fishers, targets = torch.rand(3, 7, dtype=torch.float64), []
     for number, fisher in enumerate(fishers, 1):
-        targets.append(number * (fisher / (2 * beta) + noise.scale()))
+        targets.append(number * (fisher / (2 * beta) + noise.scale()).log())
         gradient = 0.5 * fisher * sizes / noise.fisher()
         noise.natural_step(gradient, beta, rate=2 / (number + 1))
-        torch.testing.assert_close(noise.fisher(), sum(targets) / (number * (number + 1) / 2))
+        mean = torch.stack(targets).sum(0) / (number * (number + 1) / 2)
+        torch.testing.assert_close(noise.fisher(), mean.exp())
         slope = torch.autograd.grad(noise.kl(), noise.log_lambda2)[0]
         assert slope.abs().max() < 1e-12
 

@@ -102,16 +102,18 @@ class NoiseParameters(nn.Module):
 
     @torch.no_grad()
     def natural_step(self, gradient: Tensor, beta: float, rate: float) -> None:
-        r"""A natural-gradient step of the variances, then lambda^2 at its optimum for them.
+        r"""A natural-gradient step of the log-variances, then lambda^2 at its optimum for them.
 
-        The variances of a Gaussian have the natural gradient step
+        The natural gradient of log v is v h - 1, with h = F / (2 beta) + 1 / lambda^2 the precision at the optimum.
+        As F is that of a batch, and squared gradients have heavy tails, the step takes log(v h) instead: to first
+        order the same near the optimum, and no single batch can dominate it,
 
-        .. math:: \frac1v \leftarrow (1 - \rho) \frac1v
-            + \rho \left( \frac{F}{2 \beta} + \frac{1}{\lambda^2} \right) ,
+        .. math:: \log \frac1v \leftarrow (1 - \rho) \log \frac1v
+            + \rho \log \left( \frac{F}{2 \beta} + \frac{1}{\lambda^2} \right) .
 
-        whose fixed point is the optimum. Steps of rates 1, 2/3, 2/4, 2/5, ... average what stands in brackets over
-        all steps so far, with their numbers 1, 2, 3, ... for weights, so that the first, at noise far from the
-        optimum, count little in the end.
+        Steps of rates 1, 2/3, 2/4, 2/5, ... make 1/v the geometric mean of what stands in brackets over all steps so
+        far, with their numbers 1, 2, 3, ... for weights, so that the first, at noise far from the optimum, count
+        little in the end. It is below the arithmetic mean by about half of the squared relative spread of batches.
 
         Args:
             gradient: [D], of the mean loss with respect to `log_variance`: half of the sum of v F over a filter's
@@ -121,7 +123,7 @@ class NoiseParameters(nn.Module):
         """
         variance = self.log_variance.double().exp()
         target = gradient / (self.filter_sizes * variance * beta) + self.scale()
-        self.log_variance.copy_(-torch.lerp(1 / variance, target, rate).log())
+        self.log_variance.copy_(torch.lerp(self.log_variance.double(), -target.log(), rate))
         squares = self.squared_norms.double() + self._per_layer(
             self.filter_sizes * self.log_variance.double().exp()
         )
