@@ -22,7 +22,8 @@ class IndexedDataset(Dataset[tuple[Inputs, Any, int]]):
 
     Args:
         dataset: map-style, of (input, target). An input is a float tensor, or a dict or tuple of tensors such as
-            token ids and their mask, or anything else that the transform takes, such as a PIL image.
+            token ids and their mask, or anything else that the transform takes, such as a PIL image, a text or a
+            pair of texts.
         chosen: int64 [N], items of `dataset`.
         transform: makes tensors of inputs that are not tensors yet; None when all are.
         labels: [N] or [N, K], the target that each chosen item must carry when it is read; None for no check.
@@ -69,6 +70,8 @@ class IndexedDataset(Dataset[tuple[Inputs, Any, int]]):
                     f"item {item} is a {type(inputs).__name__}; pass a transform that makes it a tensor"
                 )
             inputs = self.transform(inputs)
+        elif self.transform is not None and not _of_tensors(inputs):
+            inputs = self.transform(inputs)
         if isinstance(inputs, (Mapping, tuple, list)):
             return _checked_tree(inputs, item), target, position
         if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
@@ -82,6 +85,13 @@ class IndexedDataset(Dataset[tuple[Inputs, Any, int]]):
                 f"image {item} of the dataset holds NaN or infinite values; repair or leave it out"
             )
         return inputs, target, position
+
+
+def _of_tensors(inputs: Any) -> bool:
+    """Whether nested lists, tuples and dicts hold tensors alone, unlike a pair of texts or lists of token ids."""
+    if isinstance(inputs, Mapping):
+        inputs = list(inputs.values())
+    return all(map(_of_tensors, inputs)) if isinstance(inputs, (list, tuple)) else isinstance(inputs, Tensor)
 
 
 def _checked_tree(inputs: Inputs, item: int) -> Inputs:
