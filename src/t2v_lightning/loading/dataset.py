@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from t2v_lightning.functional.inputs import Inputs, describe, tensors_in, transform
 from t2v_lightning.loading.fingerprint import fingerprint
+from t2v_lightning.probes.text_transform import TextTransform
 
 Batch = tuple[Inputs, Tensor]
 """(inputs of the probe, such as images [B, C, H, W], and positions int64 [B]); a position at or beyond the
@@ -64,7 +65,9 @@ class IndexedDataset(Dataset[tuple[Inputs, Any, int]]):
                 "or give a dataset without that list, so that all items are read for their labels; they must not "
                 "change from one reading to the next"
             )
-        if not isinstance(inputs, (Tensor, Mapping, tuple, list)):
+        if isinstance(self.transform, TextTransform):
+            inputs = self._tokens(inputs, item)
+        elif not isinstance(inputs, (Tensor, Mapping, tuple, list)):
             if self.transform is None:
                 raise TypeError(
                     f"item {item} is a {type(inputs).__name__}; pass a transform that makes it a tensor"
@@ -85,6 +88,13 @@ class IndexedDataset(Dataset[tuple[Inputs, Any, int]]):
                 f"image {item} of the dataset holds NaN or infinite values; repair or leave it out"
             )
         return inputs, target, position
+
+    def _tokens(self, text: Any, item: int) -> Inputs:
+        assert self.transform is not None
+        try:
+            return self.transform(text)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"text {item} of the dataset: {error}") from error
 
 
 def _of_tensors(inputs: Any) -> bool:

@@ -17,7 +17,8 @@ from t2v_lightning.probes.heads import new_head, split_head
 from t2v_lightning.probes.image_inputs import default_transform, input_size_of, trial_input
 from t2v_lightning.probes.network_copy import copy_network
 from t2v_lightning.probes.stages import find_stages, stage_of
-from t2v_lightning.probes.text_network import Pooling, text_backbone
+from t2v_lightning.probes.text_network import Pooling, TextBackbone, text_backbone
+from t2v_lightning.probes.text_transform import SAMPLE
 
 Transform = Callable[[Any], Any]
 """Turns an item of a dataset (such as a PIL image) into what the backbone takes for it, without batch dimension."""
@@ -140,7 +141,7 @@ class ProbeNetwork(nn.Module):
             module, transform, features = text_backbone(module, tokenizer, pooling, max_length)
             if features is not None:
                 return cls(module, _random_head(features, module), None, transform, name)
-            example = transform("A few words.")
+            example = transform(SAMPLE)
         elif pooling is not None or max_length is not None:
             raise ValueError(
                 "pooling and max_length are for networks that take texts; pass their tokenizer too"
@@ -259,11 +260,13 @@ class ProbeNetwork(nn.Module):
 
     @property
     def digest(self) -> str:
-        """sha256 (hex) of names, types, shapes and bytes of the backbone's parameters and buffers.
+        """sha256 (hex) of names, types, shapes and bytes of the backbone's parameters and buffers, and of its pooling.
 
         The same on every device and in every memory format. Each access computes it again.
         """
         result = hashlib.sha256()
+        if isinstance(self.backbone, TextBackbone):
+            result.update(self.backbone.pooling.encode())
         for name, tensor in [*self.backbone.named_parameters(), *self.backbone.named_buffers()]:
             values = tensor.detach().cpu().contiguous()
             result.update(f"{name} {values.dtype} {tuple(values.shape)};".encode())

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from t2v_lightning.functional import inputs
 from t2v_lightning.functional.inputs import MASK
 from t2v_lightning.probes.outputs import tensor_of
-from t2v_lightning.probes.text_transform import TextTransform
+from t2v_lightning.probes.text_transform import SAMPLE, TextTransform
 
 Pooling = Literal["mean", "cls", "last"]
 
@@ -62,7 +62,7 @@ def text_backbone(
     """
     transform = TextTransform.of(tokenizer, network, max_length)
     pooling = pooling or default_pooling(network)
-    sample = {name: torch.stack([ids, ids]) for name, ids in transform("A few words.").items()}
+    sample = {name: torch.stack([ids, ids]) for name, ids in transform(SAMPLE).items()}
     batch = inputs.to(sample, next(network.parameters(), torch.empty(0)).device)
     with torch.no_grad():
         output = network.eval()(**batch)

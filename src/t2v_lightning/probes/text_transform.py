@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from t2v_lightning.functional.inputs import MASK, describe
 
+SAMPLE = "A few words."
+"""A text to try a network with."""
+
 _NO_LIMIT = 10**6
 """Tokens; tokenizers without a limit of their own say 10**30."""
 
@@ -28,13 +31,14 @@ class TextTransform:
         tokenizer: called with one or two strings, it gives `input_ids` and `attention_mask`.
         max_length: most tokens of a text, special tokens counted.
         names: of the tensors that the network takes, such as `input_ids`, `attention_mask`, `token_type_ids`.
+        rows: of the network's table of tokens, beyond which there are no token ids; None for any.
 
-    Calling it takes a string, a tuple or list of two strings, or a mapping of lists that are token ids and their mask
-    already. It gives {name: int64 [L]}.
+    Calling it takes a string, a tuple or list of two strings, or a mapping of lists or tensors that are token ids and
+    their mask already. It gives {name: int64 [L]}.
 
     Raises:
         TypeError: (when called) anything else, such as an image.
-        ValueError: (when called) a text without a token, or lists that are longer than `max_length`.
+        ValueError: (when called) a text without a token; token ids that are more than `max_length` or out of range.
 
     >>> def letters(text, *more, **options):
     ...     ids = [ord(letter) - 96 for letter in text][: options.get("max_length")]
@@ -46,6 +50,7 @@ class TextTransform:
     tokenizer: Any
     max_length: int
     names: tuple[str, ...] = ("input_ids", MASK)
+    rows: int | None = None
 
     def __call__(self, text: Any) -> dict[str, Tensor]:
         if isinstance(text, Mapping) and "input_ids" in text:
@@ -54,14 +59,21 @@ class TextTransform:
             found = self.tokenizer(*texts_of(text), truncation=True, max_length=self.max_length)
         tokens = {name: torch.as_tensor(found[name]) for name in self.names if name in found}
         tokens.setdefault(MASK, torch.ones_like(tokens["input_ids"]))
-        length = tokens["input_ids"].numel()
-        if not length:
-            raise ValueError("got a text without a token; leave empty texts out")
-        if length > self.max_length:
-            raise ValueError(
-                f"got {length} token ids; the probe takes {self.max_length}: cut them off, or give the text itself"
-            )
+        self._check(tokens["input_ids"])
         return tokens
+
+    def _check(self, ids: Tensor) -> None:
+        if not ids.numel():
+            raise ValueError("got a text without a token; leave empty texts out")
+        if len(ids) > self.max_length:
+            raise ValueError(
+                f"got {len(ids)} token ids; the probe takes {self.max_length}: cut them off, or give the text itself"
+            )
+        if self.rows is not None and not 0 <= int(ids.min()) <= int(ids.max()) < self.rows:
+            raise ValueError(
+                f"got token ids from {int(ids.min())} to {int(ids.max())}; the probe has those from 0 to "
+                f"{self.rows - 1}: make them with its own tokenizer, or give the text itself"
+            )
 
     def surplus(self, text: Any) -> int:
         """Number of tokens by which a text is longer than `max_length`; 0 for one that is not cut off.
@@ -104,9 +116,8 @@ class TextTransform:
                 "it from a folder, PreTrainedTokenizerFast(tokenizer_object=...) makes it from one of tokenizers"
             )
         _check_vocabulary(tokenizer, network)
-        return cls(
-            tokenizer, _longest(tokenizer, network, max_length), _names_taken_by(network.forward, tokenizer)
-        )
+        names = _names_taken_by(network.forward, tokenizer)
+        return cls(tokenizer, _longest(tokenizer, network, max_length), names, _rows(network))
 
 
 def texts_of(text: Any) -> tuple[str, ...]:
@@ -175,8 +186,7 @@ def _check_vocabulary(tokenizer: Any, network: nn.Module) -> None:
     Tables may be a little longer than the vocabulary, as they are rounded up, and the special tokens of a model that
     was trained further may differ from those in its configuration; both together are another vocabulary.
     """
-    find = getattr(network, "get_input_embeddings", None)
-    rows = getattr(find() if find else None, "num_embeddings", None)
+    rows = _rows(network)
     words = len(tokenizer) if hasattr(tokenizer, "__len__") else None
     if rows is None or words is None or words == rows:
         return
@@ -198,6 +208,13 @@ def _check_vocabulary(tokenizer: Any, network: nn.Module) -> None:
             f"({type(network).__name__}): it has {words} tokens, the network's table {rows} rows{more}; load both from "
             "one folder"
         )
+
+
+def _rows(network: nn.Module) -> int | None:
+    """Rows of the table of tokens of a model of transformers."""
+    find: Any = getattr(network, "get_input_embeddings", None)
+    rows: int | None = getattr(find() if find else None, "num_embeddings", None)
+    return rows
 
 
 def _ids(value: Any) -> Sequence[int]:

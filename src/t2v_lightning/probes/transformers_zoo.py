@@ -72,7 +72,7 @@ def transformers_probe(
             _check_complete(info, name if weights == "DEFAULT" else weights, kind)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
     return ProbeNetwork.from_owned(
-        cast(nn.Module, model), name=name, tokenizer=tokenizer, pooling=pooling, max_length=max_length
+        cast(nn.Module, model), name=_short(name), tokenizer=tokenizer, pooling=pooling, max_length=max_length
     )
 
 
@@ -101,6 +101,12 @@ def find_model(name: str) -> tuple[str, str | None]:
             f"does not hold a model of that name. With network access, `hf download {source}` puts it there, or "
             f"`hf download {source} --local-dir FOLDER` into a folder to copy here, for get_probe('hf/FOLDER')"
         ) from error
+
+
+def _short(name: str) -> str:
+    """The name of a model in figures: of a folder or file without the way to it."""
+    path = Path(name.removeprefix(PREFIX)).expanduser()
+    return f"{PREFIX}{path.stem if path.is_file() else path.resolve().name}" if path.exists() else name
 
 
 def _check_config(name: str, folder: str, transformers: ModuleType) -> None:

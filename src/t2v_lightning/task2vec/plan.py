@@ -19,6 +19,7 @@ from t2v_lightning.loading.dataset import IndexedDataset
 from t2v_lightning.loading.fingerprint import fingerprint
 from t2v_lightning.loading.hooks import BatchHooks
 from t2v_lightning.loading.loader import LoaderOptions, PhaseLoader, Reader
+from t2v_lightning.loading.long_texts import count_long_texts
 from t2v_lightning.loading.sampler import ShardedSampler
 from t2v_lightning.loading.selection import Selection
 from t2v_lightning.phases import METHODS, FeaturesPhase, MethodPhase, Phase, State
@@ -85,6 +86,9 @@ class Plan:
         self.dev_batches = dev_batches
         self.hooks, self.random_hooks = BatchHooks(hooked, selection.labels), False
         example = self._first_input()
+        cut_off = count_long_texts(self.dataset)
+        if cut_off is not None:
+            self.prepared["texts_cut_off"] = cut_off
         all_reduce = _add_over_processes if processes > 1 else one_process
         last: MethodPhase = METHODS[options.method].phase.of(
             probe,
