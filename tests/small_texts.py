@@ -9,7 +9,28 @@ from torch import Tensor, nn
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here may ask the network
 
-WORDS = "ant bee cat dog eel fox gnu hen ibis jay kid lamb mole newt owl pig quail ram seal toad".split()
+WORDS = [
+    "ant",
+    "bee",
+    "cat",
+    "dog",
+    "eel",
+    "fox",
+    "gnu",
+    "hen",
+    "ibis",
+    "jay",
+    "kid",
+    "lamb",
+    "mole",
+    "newt",
+    "owl",
+    "pig",
+    "quail",
+    "ram",
+    "seal",
+    "toad",
+]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 LENGTH = 24
 """Most tokens of a text."""
@@ -28,7 +49,13 @@ _FEW_KEYS = {"num_key_value_heads": 1}
 
 ENCODERS: dict[str, dict[str, Any]] = {
     "bert": _SHAPE,
-    "distilbert": {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 24, "max_position_embeddings": LENGTH},
+    "distilbert": {
+        "dim": 16,
+        "n_layers": 2,
+        "n_heads": 2,
+        "hidden_dim": 24,
+        "max_position_embeddings": LENGTH,
+    },
     "roberta": _SHAPE | _ROBERTA,
     "albert": _SHAPE | {"embedding_size": 8},
     "deberta": _SHAPE | _DISENTANGLED,
@@ -36,7 +63,14 @@ ENCODERS: dict[str, dict[str, Any]] = {
     "modernbert": _SHAPE | _MODERN,
 }
 DECODERS: dict[str, dict[str, Any]] = {
-    "gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": LENGTH, "bos_token_id": 2, "eos_token_id": 3},
+    "gpt2": {
+        "n_embd": 16,
+        "n_layer": 2,
+        "n_head": 2,
+        "n_positions": LENGTH,
+        "bos_token_id": 2,
+        "eos_token_id": 3,
+    },
     "llama": _SHAPE | _FEW_KEYS,
     "qwen2": _SHAPE | _FEW_KEYS,
     "qwen3": _SHAPE | _FEW_KEYS | {"head_dim": 8},

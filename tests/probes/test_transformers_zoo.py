@@ -15,7 +15,9 @@ from t2v_lightning import get_probe
 transformers = pytest.importorskip("transformers")
 
 FAST = ["bert", "llama"]
-KINDS = [pytest.param(kind, marks=() if kind in FAST else pytest.mark.slow) for kind in (*ENCODERS, *DECODERS)]
+KINDS = [
+    pytest.param(kind, marks=() if kind in FAST else pytest.mark.slow) for kind in (*ENCODERS, *DECODERS)
+]
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +86,9 @@ def test_arguments_of_the_other_kind_of_probe(bert: Path) -> None:
 
 
 def test_names_that_stand_for_nothing(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="neither a folder nor a .gguf file, and the cache of the Hugging"):
+    with pytest.raises(
+        FileNotFoundError, match=r"neither a folder nor a \.gguf file, and the cache of the Hugging"
+    ):
         get_probe("hf/someone/something")
     with pytest.raises(FileNotFoundError, match="hf download nothing"):
         get_probe("hf/nothing")
@@ -124,7 +128,9 @@ def test_code_of_a_models_own_is_never_run(bert: Path, tmp_path: Path) -> None:
     auto = {"AutoConfig": "own.Config", "AutoModel": "own.Model"}
     unknown = changed(bert, tmp_path / "unknown", model_type="own", auto_map=auto)
     (unknown / "own.py").write_text(trap)
-    with pytest.raises(ValueError, match=r"model_type 'own'.*code of its own \(auto_map\), which is never run"):
+    with pytest.raises(
+        ValueError, match=r"model_type 'own'.*code of its own \(auto_map\), which is never run"
+    ):
         get_probe(f"hf/{unknown}")
     known = changed(bert, tmp_path / "known", auto_map=auto)  # transformers has the code for it
     (known / "own.py").write_text(trap)
@@ -168,8 +174,12 @@ def test_models_that_are_not_from_texts_to_hidden_states(bert: Path, tmp_path: P
     transformers.ViTConfig(**shape).save_pretrained(tmp_path / "vit")
     with pytest.raises(ValueError, match=r"ViTModel\) takes pixel_values, not texts.*from_backbone"):
         get_probe(f"hf/{tmp_path / 'vit'}")
-    transformers.T5Config(d_model=16, d_kv=8, d_ff=8, num_layers=1, num_heads=2).save_pretrained(tmp_path / "t5")
-    with pytest.raises(ValueError, match="is not one network from a text to its hidden states; load the part"):
+    transformers.T5Config(d_model=16, d_kv=8, d_ff=8, num_layers=1, num_heads=2).save_pretrained(
+        tmp_path / "t5"
+    )
+    with pytest.raises(
+        ValueError, match="is not one network from a text to its hidden states; load the part"
+    ):
         get_probe(f"hf/{tmp_path / 't5'}")
     quantised = changed(bert, tmp_path / "quantised", quantization_config={"quant_method": "gptq", "bits": 4})
     with pytest.raises(ValueError, match="quantised, so that they have no gradients"):
@@ -180,13 +190,15 @@ def test_a_folder_without_a_tokenizer_or_with_another(bert: Path, tmp_path: Path
     network = model("bert")
     transformers.utils.logging.disable_progress_bar()
     network.save_pretrained(tmp_path / "bare")
-    with pytest.raises((FileNotFoundError, ValueError), match="cannot"):
+    with pytest.raises(FileNotFoundError, match="holds no tokenizer; save it beside the model"):
         get_probe(f"hf/{tmp_path / 'bare'}")
     other = save(network, tmp_path / "other", tokenizer(words=[*WORDS, "unicorn"]))
     with pytest.raises(ValueError, match=r"of another vocabulary.* 26 tokens, the network's table 25 rows"):
         get_probe(f"hf/{other}")
     moved = save(network, tmp_path / "moved", tokenizer([*SPECIAL[1:], SPECIAL[0]], WORDS[:7]))
-    with pytest.raises(ValueError, match="12 tokens, the network's table 25 rows, and pad_token_id 4 instead of 0"):
+    with pytest.raises(
+        ValueError, match="12 tokens, the network's table 25 rows, and pad_token_id 4 instead of 0"
+    ):
         get_probe(f"hf/{moved}")
 
 
@@ -219,7 +231,9 @@ def test_minilm() -> None:
     probe = get_probe(f"hf/{folder}", pooling="mean")
     assert probe.feature_size == 384
     sentences = ["A cat sits on the mat.", "A kitten is lying on a rug.", "Shares fell sharply on Monday."]
-    features = torch.cat([probe.features({k: x[None] for k, x in probe.transform(s).items()}) for s in sentences])
+    features = torch.cat(
+        [probe.features({k: x[None] for k, x in probe.transform(s).items()}) for s in sentences]
+    )
     similar = torch.nn.functional.cosine_similarity(features[:1], features[1:])
     assert similar[0] > 0.5 > 0.2 > similar[1]
 
@@ -245,4 +259,3 @@ def test_smollm2_in_gguf() -> None:
 
     prose = "The sun rises in the east and sets in the west, and the days grow longer in the spring."
     assert loss(prose) < 3.5 < 5 < loss(" ".join(sorted(prose.split())))
-

@@ -69,7 +69,10 @@ def text_backbone(
         hidden = tensor_of(output, _TENSORS, network)
         if isinstance(output, Mapping) and "logits" in output and hidden.dim() == 3:
             network = cast(nn.Module, getattr(network, "base_model", network))
-            hidden = tensor_of(network(**batch), _TENSORS, network)
+            output = network(**batch)
+            hidden = tensor_of(output, _TENSORS, network)
+    if isinstance(output, Mapping) and isinstance(output.get("pooler_output"), Tensor) and hidden.dim() == 3:
+        network.pooler = None  # a layer behind the hidden states, which models of transformers run without
     if hidden.dim() not in (2, 3) or len(hidden) != 2:
         raise ValueError(
             f"{type(network).__name__} returns {list(hidden.shape)} for 2 texts of {batch[MASK].shape[1]} tokens; "

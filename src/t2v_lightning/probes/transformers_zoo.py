@@ -71,6 +71,10 @@ def transformers_probe(
             model, info = kind.from_pretrained(**source, **loading)
             _check_complete(info, name if weights == "DEFAULT" else weights, kind)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes where it finds none
+        raise FileNotFoundError(
+            f"{folder} holds no tokenizer; save it beside the model, by tokenizer.save_pretrained({folder!r})"
+        )
     return ProbeNetwork.from_owned(
         cast(nn.Module, model), name=_short(name), tokenizer=tokenizer, pooling=pooling, max_length=max_length
     )

@@ -25,6 +25,7 @@ from t2v_lightning.loading.selection import Selection
 from t2v_lightning.phases import METHODS, FeaturesPhase, MethodPhase, Phase, State
 from t2v_lightning.phases.base import one_process
 from t2v_lightning.probes import ProbeNetwork
+from t2v_lightning.probes.text_transform import TextTransform
 from t2v_lightning.probes.transforms import ImageTransform
 from t2v_lightning.task2vec.options import EmbeddingOptions
 
@@ -206,7 +207,9 @@ class Plan:
             applied.append(_describe_transform(of_probe))
             return of_probe(image)
 
-        known = None if of_probe is None else transform
+        known: Any = None if of_probe is None else transform
+        if isinstance(of_probe, TextTransform):  # which is applied to token ids too
+            known, applied = of_probe, [_describe_transform(of_probe)]
         first: Inputs = IndexedDataset(self.dataset.dataset, self.selection.chosen, known)[0][0]
         if self.hooks:
             few = self.reader.batch_of(range(min(8, len(self.dataset), self.reader.options.batch_size)))
