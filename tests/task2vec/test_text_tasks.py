@@ -57,10 +57,10 @@ def test_the_embedding_is_that_of_brute_force_without_padding(kind: str, pooling
     expected = network_fisher(
         network, torch.arange(6), names, weights=torch.full((6,), 1 / 6, dtype=torch.float64)
     )
+    rounding = 1e-6 if kind in ("llama", "modernbert") else 1e-9  # these go through float32 in places
     for layer, name in zip(layers, names, strict=True):
-        np.testing.assert_allclose(
-            embedding.fisher[embedding.layers[layer]], expected[name], rtol=1e-8, atol=1e-14
-        )
+        found = embedding.fisher[embedding.layers[layer]]
+        np.testing.assert_allclose(found, expected[name], rtol=rounding, atol=1e-14)
 
 
 def padded(left: int, right: int, value: int) -> Callable[[list[Any]], Any]:
