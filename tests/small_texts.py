@@ -80,17 +80,18 @@ DECODERS: dict[str, dict[str, Any]] = {
 def tokenizer(special: list[str] = SPECIAL, words: list[str] = WORDS) -> Any:
     """One token a word, between [CLS] and [SEP]."""
     import tokenizers
-    from transformers import PreTrainedTokenizerFast
+    import transformers
 
     ids = {word: number for number, word in enumerate([*special, *words])}
     backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(ids, unk_token="[UNK]"))
-    backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()  # type: ignore[assignment]
-    backend.post_processor = tokenizers.processors.TemplateProcessing(  # type: ignore[assignment]
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    backend.post_processor = tokenizers.processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[(token, ids[token]) for token in ("[CLS]", "[SEP]")],
     )
-    return PreTrainedTokenizerFast(
+    made: Any = transformers.PreTrainedTokenizerFast
+    return made(
         tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
     )
 
@@ -119,8 +120,9 @@ def model(kind: str, head: str = "AutoModel") -> Any:
 
 def save(network: Any, folder: Path, tokens: Any = None) -> Path:
     """As a user of transformers does."""
-    from transformers.utils import logging
+    import transformers
 
+    logging: Any = transformers.utils.logging
     logging.disable_progress_bar()
     network.save_pretrained(folder)
     (tokens or tokenizer()).save_pretrained(folder)

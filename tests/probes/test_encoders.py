@@ -41,7 +41,7 @@ def test_tasks_are_embedded_with_an_encoder() -> None:
     assert (found > 0).all()
 
 
-def dinov2() -> nn.Module:
+def dinov2() -> Any:
     transformers = pytest.importorskip("transformers")
     shape = {
         "hidden_size": 16,
@@ -53,14 +53,14 @@ def dinov2() -> nn.Module:
     return transformers.Dinov2Model(transformers.Dinov2Config(**shape))
 
 
-def clip() -> nn.Module:
+def clip() -> Any:
     transformers = pytest.importorskip("transformers")
     shape = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = transformers.CLIPVisionConfig(**shape, patch_size=8, image_size=32, projection_dim=6)
     return transformers.CLIPVisionModelWithProjection(config)
 
 
-def headless_timm() -> nn.Module:
+def headless_timm() -> Any:
     timm = pytest.importorskip("timm")
     return timm.create_model("deit_tiny_patch16_224", num_classes=0, img_size=32, depth=2)
 
@@ -69,7 +69,7 @@ def headless_timm() -> nn.Module:
     ("make", "output", "features"),
     [(dinov2, "pooler_output", 16), (clip, "image_embeds", 6), (headless_timm, None, 192)],
 )
-def test_encoders_of_other_packages(make: Callable[[], nn.Module], output: str | None, features: int) -> None:
+def test_encoders_of_other_packages(make: Callable[[], Any], output: str | None, features: int) -> None:
     module: Any = make().eval()
     size = None if output else 32
     probe = ProbeNetwork.from_backbone(module, input_size=size)
