@@ -28,8 +28,8 @@ class ProbeNetwork(nn.Module):
     """A network split into `backbone` (images [N, C, H, W] to features [N, P]) and `head` (nn.Linear).
 
     `get_probe`, `from_module` and `from_backbone` make probes of networks for images and for texts. A backbone may also
-    take a tuple of tensors (positional arguments) or a dict (keyword arguments). `train()` leaves the probe in eval mode, so BatchNorm
-    statistics never change and a sample's Fisher information does not depend on its batch.
+    take a tuple of tensors (positional arguments) or a dict (keyword arguments). `train()` leaves the probe in eval
+    mode, so BatchNorm statistics never change and a sample's Fisher information does not depend on its batch.
 
     Args:
         backbone: module mapping [N, C, H, W], or other inputs [N, ...], to [N, P].

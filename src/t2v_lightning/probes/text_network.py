@@ -72,9 +72,7 @@ def text_backbone(
             output = network(**batch)
             hidden = tensor_of(output, _TENSORS, network)
     if isinstance(output, Mapping) and isinstance(output.get("pooler_output"), Tensor) and hidden.dim() == 3:
-        network.register_module(
-            "pooler", None
-        )  # a layer behind the hidden states, which models of transformers run without
+        network.register_module("pooler", None)  # behind the hidden states, which do not need it
     if hidden.dim() not in (2, 3) or len(hidden) != 2:
         raise ValueError(
             f"{type(network).__name__} returns {list(hidden.shape)} for 2 texts of {batch[MASK].shape[1]} tokens; "
