@@ -8,8 +8,10 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -23,11 +25,14 @@ Kind = Literal["docstring", "code"]
 _SHORTEST, _LONGEST = 120, 800
 """Characters of a text; longer ones are cut off, shorter ones say little."""
 
-_A_FILE = 4
+_A_FILE = 8
 """Most texts from one file."""
 
-_TRAIN, _TEST = 240, 100
+_SIZES = {"train": 240, "test": 100}
 """Texts of a split, which its classes share equally."""
+
+_SPARE = 30
+"""Texts that may turn out to be in two classes, or in both splits."""
 
 
 def package_task(kind: Kind, packages: Sequence[str], split: str) -> Task[str]:
@@ -37,37 +42,56 @@ def package_task(kind: Kind, packages: Sequence[str], split: str) -> Task[str]:
     >>> task.names, task.labels.shape
     (('numpy', 'scipy'), (100,))
     """
-    return _task({package: _texts(package, kind, split) for package in packages}, split)
+
+    def texts(split: str) -> dict[str, list[str]]:
+        return {package: _texts(package, kind, split) for package in packages}
+
+    return _task(texts, split)
 
 
 def kind_task(packages: Sequence[str], split: str) -> Task[str]:
     """Tells docstrings from source code, whichever package they are from."""
-    texts: dict[str, list[str]] = {}
-    for kind in ("docstring", "code"):
-        columns = zip(*(_texts(package, kind, split) for package in packages), strict=False)
-        texts[kind] = [text for column in columns for text in column]
+
+    def texts(split: str) -> dict[str, list[str]]:
+        kinds: tuple[Kind, ...] = ("docstring", "code")
+        return {
+            kind: [text for column in _columns(packages, kind, split) for text in column] for kind in kinds
+        }
+
     return _task(texts, split)
 
 
-def _task(texts: dict[str, list[str]], split: str) -> Task[str]:
-    count = (_TRAIN if split == "train" else _TEST) // len(texts)
-    for name, found in texts.items():
-        if len(found) < count:
+def _columns(packages: Sequence[str], kind: Kind, split: str) -> Iterator[tuple[str, ...]]:
+    """A text of each package in turn."""
+    return zip(*(_texts(package, kind, split) for package in packages), strict=False)
+
+
+def _task(texts: Callable[[str], dict[str, list[str]]], split: str) -> Task[str]:
+    """Equally many texts of each class, none of which is in two classes, or in the train split too."""
+    found, count = texts(split), _SIZES[split] // len(texts(split))
+    times = Counter(text for own in found.values() for text in own)
+    shared = {text for text, occurs in times.items() if occurs > 1}
+    if split == "test":
+        shared.update(text for own in texts("train").values() for text in own)
+    samples: list[str] = []
+    for name, own in found.items():
+        kept = [text for text in own if text not in shared][:count]
+        if len(kept) < count:
             raise MissingDataError(
-                f"found {len(found)} texts of {name}, and {count} are needed: install it again"
+                f"found {len(kept)} texts of {name}, and {count} are needed: install it again"
             )
-    labels = np.repeat(np.arange(len(texts)), count)
-    return Task([text for found in texts.values() for text in found[:count]], labels, tuple(texts))
+        samples += kept
+    return Task(samples, np.repeat(np.arange(len(found)), count), tuple(found))
 
 
 @cache
 def _texts(package: str, kind: Kind, split: str) -> list[str]:
-    """As many texts as a task of two classes needs; every third file is of the test split."""
-    count = (_TRAIN if split == "train" else _TEST) // 2
+    """As many texts as a task of two classes needs, and some more; every third file is of the test split."""
+    count = _SIZES[split] // 2 + _SPARE
     found: dict[str, None] = {}  # in order, each once
     for number, file in enumerate(_files(package)):
         if (number % 3 == 2) == (split == "test"):
-            found.update(dict.fromkeys(list(_of_file(file, kind))[:_A_FILE]))
+            found.update(dict.fromkeys(islice(_of_file(file, kind), _A_FILE)))
         if len(found) >= count:
             break
     return list(found)[:count]
