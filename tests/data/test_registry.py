@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from t2v_lightning.data import BUILTIN_TASKS, get_datamodule, list_datamodules
+from t2v_lightning.data import BUILTIN_TASKS, TEXT_TASKS, get_datamodule, list_datamodules
 from t2v_lightning.data.errors import UnknownDataModuleError
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "dataset"
@@ -12,15 +12,15 @@ CONFIGS = Path(__file__).parents[2] / "configs" / "dataset"
 def test_every_builtin_task_is_listed_once() -> None:
     names = list_datamodules()
     assert len(set(names)) == len(names)
-    assert set(BUILTIN_TASKS) <= set(names)
+    assert set(BUILTIN_TASKS | TEXT_TASKS) <= set(names)
 
 
 def test_every_benchmark_is_listed() -> None:
     benchmarks = (
         "mnist fashion_mnist kmnist emnist_letters cifar10 cifar100 stl10 svhn split_mnist split_cifar "
-        "cifar10_mnist cub200 inat2018 cub_inat2018 imat2018_fashion image_folder hf"
+        "cifar10_mnist cub200 inat2018 cub_inat2018 imat2018_fashion image_folder hf text"
     )
-    assert set(benchmarks.split()) == set(list_datamodules()) - set(BUILTIN_TASKS)
+    assert set(benchmarks.split()) == set(list_datamodules()) - set(BUILTIN_TASKS | TEXT_TASKS)
 
 
 @pytest.mark.parametrize(

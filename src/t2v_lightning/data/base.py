@@ -76,6 +76,8 @@ class TaskDataModule(LightningDataModule):
     """The output distribution for these labels: `softmax`, `bernoulli` or `gaussian`."""
     remedy: str = "pass root=<the folder that holds it>"
     """How a user gets the data, for the error that says that they are missing."""
+    collate: Callable[[Any], Any] = staticmethod(collate_images)
+    """Items of a dataset -> a batch of its loaders; a plain function, as `open_image` is."""
     mean: ClassVar[tuple[float, float, float]] = (0.485, 0.456, 0.406)
     """Mean of the red, green and blue channels in 0..1, for models that normalise by the data; ImageNet's where a
     benchmark publishes none. Task2Vec does not use it and normalises as the probe expects."""
@@ -217,7 +219,7 @@ class TaskDataModule(LightningDataModule):
             persistent_workers=self.persistent_workers and workers > 0,
             prefetch_factor=self.prefetch_factor if workers else None,
             pin_memory=to_cuda if self.pin_memory is None else self.pin_memory,
-            collate_fn=collate_images,
+            collate_fn=self.collate,
         )
 
 

@@ -63,6 +63,11 @@ class TaskDataset(Dataset[tuple[Any, Any]], Generic[Sample]):
         return (image if self.transform is None else self.transform(image)), target
 
 
+def as_it_is(sample: Any) -> Any:
+    """What opens a sample that is ready, such as a text."""
+    return sample
+
+
 def collate_images(batch: Sequence[tuple[Image.Image | Tensor, int | Tensor]]) -> list[Tensor]:
     """A batch [images, targets]: images float [N, C, H, W], PIL images scaled to float32 in 0..1.
 

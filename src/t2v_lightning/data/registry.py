@@ -24,10 +24,11 @@ from t2v_lightning.data.benchmarks.small_images import (
     EMNISTLetters,
     FashionMNIST,
 )
-from t2v_lightning.data.builtin.datamodule import BUILTIN_TASKS, BuiltinDataModule
+from t2v_lightning.data.builtin.datamodule import BUILTIN_TASKS, TEXT_TASKS, BuiltinDataModule
 from t2v_lightning.data.errors import UnknownDataModuleError
 from t2v_lightning.data.own.hf import HuggingFace
 from t2v_lightning.data.own.image_folder import ImageFolder
+from t2v_lightning.data.own.text import TextTable
 
 _CLASSES: tuple[type[TaskDataModule], ...] = (
     MNIST,
@@ -47,10 +48,11 @@ _CLASSES: tuple[type[TaskDataModule], ...] = (
     IMat2018Fashion,
     ImageFolder,
     HuggingFace,
+    TextTable,
 )
 
 _DATAMODULES: dict[str, Callable[..., TaskDataModule]] = {
-    **{name: partial(BuiltinDataModule, name) for name in BUILTIN_TASKS},
+    **{name: partial(BuiltinDataModule, name) for name in BUILTIN_TASKS | TEXT_TASKS},
     **{datamodule.name: datamodule for datamodule in _CLASSES},
 }
 

@@ -14,6 +14,9 @@ from torch import Tensor
 Inputs: TypeAlias = Any
 """A tensor [N, ...], or a tuple, list or dict of inputs, nested to any depth."""
 
+MASK = "attention_mask"
+"""Key of a dict of tokens under which 1 stands for a token that counts and 0 for padding."""
+
 
 def tensors_in(inputs: Inputs) -> Iterator[Tensor]:
     """All tensors of nested lists, tuples and dicts, in order; anything else is skipped.
@@ -88,6 +91,65 @@ def concatenate(parts: Sequence[Inputs]) -> Inputs:
     if isinstance(first, Mapping):
         return {name: concatenate([part[name] for part in parts]) for name in first}
     return tuple(concatenate(column) for column in zip(*parts, strict=True))
+
+
+def without_padding(sample: Inputs) -> Inputs:
+    """One sample without the padding before its first and after its last token; tensors are views.
+
+    Args:
+        sample: without batch dimension. A dict with an `attention_mask` [L] holds tokens: of its tensors those whose
+            first dimension is L are cut. Anything else, and a mask without a token, stays as it is.
+
+    >>> without_padding({"input_ids": torch.tensor([0, 7, 8, 0]), "attention_mask": torch.tensor([0, 1, 1, 0])})
+    {'input_ids': tensor([7, 8]), 'attention_mask': tensor([1, 1])}
+    """
+    mask = _mask_of(sample)
+    if mask is None or not bool(mask.any()):
+        return sample
+    real = mask.nonzero()
+    first, end = int(real[0]), int(real[-1]) + 1
+    if end - first == len(mask):
+        return sample
+    return transform(lambda x: x[first:end] if x.dim() and len(x) == len(mask) else x, sample)
+
+
+def pad(samples: Sequence[Inputs]) -> list[Inputs]:
+    """Samples of tokens brought to the length of the longest by zeros after their last token.
+
+    Args:
+        samples: without batch dimension, each a dict with an `attention_mask` [L]. Tensors whose first dimension is L
+            in each sample are lengthened; a zero in the mask says that what is there does not count.
+
+    Returns:
+        The samples themselves where they have one length, or where some have no mask.
+
+    >>> short, long = ({"input_ids": torch.arange(n), "attention_mask": torch.ones(n)} for n in (1, 3))
+    >>> pad([short, long])[0]["attention_mask"]
+    tensor([1., 0., 0.])
+    """
+    masks = [_mask_of(sample) for sample in samples]
+    lengths = [len(mask) for mask in masks if mask is not None]
+    if len(lengths) < len(samples) or len(set(lengths)) < 2:
+        return list(samples)
+    longest = max(lengths)
+    tokens = {
+        key
+        for key in samples[0]
+        if all(
+            isinstance(x := sample.get(key), Tensor) and x.dim() and len(x) == n
+            for sample, n in zip(samples, lengths, strict=True)
+        )
+    }
+
+    def lengthened(x: Tensor) -> Tensor:
+        return torch.cat([x, x.new_zeros(longest - len(x), *x.shape[1:])])
+
+    return [{key: lengthened(x) if key in tokens else x for key, x in sample.items()} for sample in samples]
+
+
+def _mask_of(sample: Inputs) -> Tensor | None:
+    mask = sample.get(MASK) if isinstance(sample, Mapping) else None
+    return mask if isinstance(mask, Tensor) and mask.dim() == 1 else None
 
 
 def to(inputs: Inputs, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Inputs:

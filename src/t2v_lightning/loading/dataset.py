@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from t2v_lightning.functional.inputs import Inputs, describe, tensors_in, transform
 from t2v_lightning.loading.fingerprint import fingerprint
+from t2v_lightning.probes.text_transform import TextTransform
 
 Batch = tuple[Inputs, Tensor]
 """(inputs of the probe, such as images [B, C, H, W], and positions int64 [B]); a position at or beyond the
@@ -22,7 +23,8 @@ class IndexedDataset(Dataset[tuple[Inputs, Any, int]]):
 
     Args:
         dataset: map-style, of (input, target). An input is a float tensor, or a dict or tuple of tensors such as
-            token ids and their mask, or anything else that the transform takes, such as a PIL image.
+            token ids and their mask, or anything else that the transform takes, such as a PIL image, a text or a
+            pair of texts.
         chosen: int64 [N], items of `dataset`.
         transform: makes tensors of inputs that are not tensors yet; None when all are.
         labels: [N] or [N, K], the target that each chosen item must carry when it is read; None for no check.
@@ -63,11 +65,15 @@ class IndexedDataset(Dataset[tuple[Inputs, Any, int]]):
                 "or give a dataset without that list, so that all items are read for their labels; they must not "
                 "change from one reading to the next"
             )
-        if not isinstance(inputs, (Tensor, Mapping, tuple, list)):
+        if isinstance(self.transform, TextTransform):
+            inputs = self._tokens(inputs, item)
+        elif not isinstance(inputs, (Tensor, Mapping, tuple, list)):
             if self.transform is None:
                 raise TypeError(
                     f"item {item} is a {type(inputs).__name__}; pass a transform that makes it a tensor"
                 )
+            inputs = self.transform(inputs)
+        elif self.transform is not None and not _of_tensors(inputs):
             inputs = self.transform(inputs)
         if isinstance(inputs, (Mapping, tuple, list)):
             return _checked_tree(inputs, item), target, position
@@ -82,6 +88,20 @@ class IndexedDataset(Dataset[tuple[Inputs, Any, int]]):
                 f"image {item} of the dataset holds NaN or infinite values; repair or leave it out"
             )
         return inputs, target, position
+
+    def _tokens(self, text: Any, item: int) -> Inputs:
+        assert self.transform is not None
+        try:
+            return self.transform(text)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"text {item} of the dataset: {error}") from error
+
+
+def _of_tensors(inputs: Any) -> bool:
+    """Whether nested lists, tuples and dicts hold tensors alone, unlike a pair of texts or lists of token ids."""
+    if isinstance(inputs, Mapping):
+        inputs = list(inputs.values())
+    return all(map(_of_tensors, inputs)) if isinstance(inputs, (list, tuple)) else isinstance(inputs, Tensor)
 
 
 def _checked_tree(inputs: Inputs, item: int) -> Inputs:

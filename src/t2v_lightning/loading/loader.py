@@ -1,7 +1,7 @@
 """The loader that feeds a phase: sized, with its own workers, resumable at any batch."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -10,7 +10,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from t2v_lightning.functional.inputs import Inputs, describe, length, transform
+from t2v_lightning.functional.inputs import (
+    MASK,
+    Inputs,
+    describe,
+    length,
+    pad,
+    take,
+    transform,
+    without_padding,
+)
 from t2v_lightning.internals import end_workers
 from t2v_lightning.loading.dataset import Batch
 from t2v_lightning.loading.forkserver import CannotSend, Parcel, as_it_is, begin_worker, forking_may_hang
@@ -153,7 +162,11 @@ class PhaseLoader:
 
 
 class _Collate:
-    """Makes batches with the user's own collate function, keeping the positions with the inputs."""
+    """Makes batches with the user's own collate function, keeping the positions with the inputs.
+
+    Tokens are brought to the length of the longest text of a batch, with the padding after them. A batch that the
+    user's function has padded otherwise is padded anew, as positions of tokens are counted from the left.
+    """
 
     def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
         self.collate = collate
@@ -161,8 +174,8 @@ class _Collate:
     def __call__(self, items: list[tuple[Any, Any, int]]) -> Batch:
         positions = torch.tensor([position for _, _, position in items])
         if self.collate is not default_collate:
-            return self._by_user(items), positions
-        singles = [inputs for inputs, _, _ in items]
+            return _padded_right(self._by_user(items)), positions
+        singles = pad([without_padding(inputs) for inputs, _, _ in items])
         if all(isinstance(image, Tensor) for image in singles):
             shapes = sorted({tuple(image.shape) for image in singles})
             if len(shapes) > 1:
@@ -173,8 +186,8 @@ class _Collate:
         forms = sorted({describe(inputs) for inputs in singles})
         if len(forms) > 1:
             raise ValueError(
-                f"inputs of a batch differ in form, ({forms[0]}) and ({forms[1]}); pad them to one length, or give the "
-                "DataLoader a collate function that does"
+                f"inputs of a batch differ in form, ({forms[0]}) and ({forms[1]}); pad them to one length, give the "
+                "DataLoader a collate function that does, or give each an attention_mask of ones to be padded by"
             )
         return transform(lambda tensor: tensor, default_collate(singles)), positions
 
@@ -195,3 +208,12 @@ class _Collate:
         if len(batch) == 2:
             check_relabelling("the loader's collate function", own, batch[1])
         return inputs
+
+
+def _padded_right(batch: Inputs) -> Inputs:
+    """A batch of tokens with the padding after them, no longer than needed; any other batch as it is."""
+    mask = batch.get(MASK) if isinstance(batch, Mapping) else None
+    if not isinstance(mask, Tensor) or mask.dim() != 2 or bool(mask.all()):
+        return batch
+    samples = pad([without_padding(take(batch, n)) for n in range(len(mask))])
+    return transform(lambda tensor: tensor, default_collate(samples))

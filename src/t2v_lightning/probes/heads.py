@@ -1,7 +1,8 @@
-"""Finding the final Linear layer of any network, by the hooks of one forward pass."""
+"""The heads of probes: a new one, or the final Linear layer of any network, found by the hooks of one forward pass."""
 
 from __future__ import annotations
 
+import math
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,11 +32,37 @@ class _Call:
         return f"{self.name or '(itself)'} ({type(self.layer).__name__}, {list(self.output_shape)})"
 
 
-def trial_input(module: nn.Module, input_size: tuple[int, int, int]) -> Tensor:
-    """Two fixed random images [2, C, H, W] on the module's device, in its dtype."""
-    like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
-    images = torch.randn((2, *input_size), generator=torch.Generator().manual_seed(0))
-    return images.to(like.device, like.dtype)
+def new_head(
+    features: int, like: nn.Module, num_classes: int = 2, generator: torch.Generator | None = None
+) -> nn.Linear:
+    """A Linear layer with entries uniform in +-1/sqrt(P), PyTorch's default.
+
+    Args:
+        features: P inputs.
+        like: has the dtype and the device that the layer gets.
+        num_classes: K >= 1 outputs.
+        generator: source of the numbers; None for PyTorch's global one. With a CPU generator the head is the same on
+            every device.
+
+    Raises:
+        ValueError: `num_classes` is not a positive integer.
+    """
+    check_num_classes(num_classes)
+    old, bound = next(p for p in like.parameters() if p.is_floating_point()), 1 / math.sqrt(features)
+    head = nn.Linear(features, num_classes, device="meta", dtype=old.dtype)
+    head.to_empty(device=old.device)
+    source = torch.device("cpu") if generator is None else generator.device
+    with torch.no_grad():
+        for parameter in head.parameters():
+            numbers = torch.empty(parameter.shape, device=source)
+            parameter.copy_(numbers.uniform_(-bound, bound, generator=generator))
+    return head.eval()
+
+
+def check_num_classes(num_classes: int) -> None:
+    """Raises ValueError unless `num_classes` is a positive integer."""
+    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
+        raise ValueError(f"num_classes must be a positive integer, got {num_classes!r}")
 
 
 def split_head(module: nn.Module, batch: Inputs) -> tuple[nn.Module, nn.Linear, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -13,10 +12,13 @@ from torch import Tensor, nn
 from t2v_lightning.functional import inputs
 from t2v_lightning.functional.inputs import Inputs
 from t2v_lightning.internals import inner_module
-from t2v_lightning.probes.heads import split_head, trial_input
+from t2v_lightning.probes.encoders import BeforeHead, as_backbone, has_parts_of_timm
+from t2v_lightning.probes.heads import new_head, split_head
+from t2v_lightning.probes.image_inputs import default_transform, input_size_of, trial_input
 from t2v_lightning.probes.network_copy import copy_network
 from t2v_lightning.probes.stages import find_stages, stage_of
-from t2v_lightning.probes.transforms import ImageTransform
+from t2v_lightning.probes.text_network import Pooling, TextBackbone, text_backbone
+from t2v_lightning.probes.text_transform import SAMPLE
 
 Transform = Callable[[Any], Any]
 """Turns an item of a dataset (such as a PIL image) into what the backbone takes for it, without batch dimension."""
@@ -25,9 +27,9 @@ Transform = Callable[[Any], Any]
 class ProbeNetwork(nn.Module):
     """A network split into `backbone` (images [N, C, H, W] to features [N, P]) and `head` (nn.Linear).
 
-    `get_probe` and `from_module` make probes of image classifiers. A backbone may also take a tuple of tensors
-    (positional arguments) or a dict (keyword arguments). `train()` leaves the probe in eval mode, so BatchNorm
-    statistics never change and a sample's Fisher information does not depend on its batch.
+    `get_probe`, `from_module` and `from_backbone` make probes of networks for images and for texts. A backbone may also
+    take a tuple of tensors (positional arguments) or a dict (keyword arguments). `train()` leaves the probe in eval
+    mode, so BatchNorm statistics never change and a sample's Fisher information does not depend on its batch.
 
     Args:
         backbone: module mapping [N, C, H, W], or other inputs [N, ...], to [N, P].
@@ -76,13 +78,20 @@ class ProbeNetwork(nn.Module):
         transform: Transform | None = None,
         name: str | None = None,
         example: Inputs | None = None,
+        *,
+        tokenizer: Any = None,
+        pooling: Pooling | None = None,
+        max_length: int | None = None,
     ) -> ProbeNetwork:
-        """A probe from any image classifier whose output comes straight from a final Linear layer.
+        """A probe from any classifier whose output comes straight from a final Linear layer, or from a language model.
 
-        The module is copied and not changed. The copy keeps the weights of its head; `reset_head` replaces them.
+        The module is copied and not changed. The copy keeps the weights of its head; `reset_head` replaces them. A
+        language model that gives hidden states, and a model of timm whose head is something else than one Linear
+        layer (two heads, or a convolution), get a new head of random weights.
 
         Args:
-            module: classifier [N, C, H, W] -> [N, K].
+            module: classifier [N, C, H, W] -> [N, K]; or, with a tokenizer, a network that takes `input_ids` and
+                `attention_mask` as keyword arguments and gives hidden states [N, L, P] or logits.
             input_size: (channels, height, width), or n for (3, n, n); None for the module's own (timm's
                 configuration, an `image_size` attribute) or, without one, (3, 224, 224).
             transform: PIL image to float tensor; None for timm's if the module has timm's configuration,
@@ -90,22 +99,28 @@ class ProbeNetwork(nn.Module):
             name: None for the name of the class.
             example: one input, without batch dimension, of a network that takes something else than images: a tensor,
                 or a tuple or dict of tensors. Then `input_size` of the probe is None.
+            tokenizer: of `transformers`, for a network that takes texts; also without example.
+            pooling: how hidden states of tokens become features of a text: "mean", "cls" (the first token) or "last";
+                None for the last of a network that looks back only, and for the mean of any other.
+            max_length: most tokens of a text, of which the rest is cut off; None for as many as the network takes.
 
         Raises:
             TypeError: `module` is not an `nn.Module`, is a probe already, or cannot be copied.
             ValueError: no final Linear head, or the module fails on images of `input_size`; the message says
-                what was found.
+                what was found. Or the tokenizer is of another vocabulary.
         """
-        if isinstance(module, str):
-            raise TypeError(
-                f"from_module takes a network, got the name {module!r}; get_probe({module!r}) builds a probe by name"
-            )
-        if not isinstance(module, nn.Module) or isinstance(module, ProbeNetwork):
-            raise TypeError(
-                f"from_module takes an nn.Module that is not a probe yet, got {type(module).__name__}"
-            )
+        _check_module(module, "from_module")
         owned = copy_network(_unwrapped(module), keep_hooks=True)
-        return cls.from_owned(owned, input_size, transform, name, example)
+        return cls.from_owned(
+            owned,
+            input_size,
+            transform,
+            name,
+            example,
+            tokenizer=tokenizer,
+            pooling=pooling,
+            max_length=max_length,
+        )
 
     @classmethod
     def from_owned(
@@ -115,22 +130,75 @@ class ProbeNetwork(nn.Module):
         transform: Transform | None = None,
         name: str | None = None,
         example: Inputs | None = None,
+        *,
+        tokenizer: Any = None,
+        pooling: Pooling | None = None,
+        max_length: int | None = None,
     ) -> ProbeNetwork:
         """`from_module` without the copy: the module is taken apart in place."""
+        name = name or type(module).__name__
+        if tokenizer is not None:
+            module, transform, features = text_backbone(module, tokenizer, pooling, max_length)
+            if features is not None:
+                return cls(module, _random_head(features, module), None, transform, name)
+            example = transform(SAMPLE)
+        elif pooling is not None or max_length is not None:
+            raise ValueError(
+                "pooling and max_length are for networks that take texts; pass their tokenizer too"
+            )
         if example is not None:
             two = inputs.transform(lambda tensor: torch.stack([tensor, tensor]), example)
             like = next(module.parameters())
             backbone, head, head_name = split_head(module, inputs.to(two, like.device, like.dtype))
-            stages = find_stages(backbone, head_name)
-            return cls(backbone, head, None, transform, name or type(module).__name__, stages)
-        size = _input_size(module, input_size)
-        backbone, head, head_name = split_head(module, trial_input(module, size))
-        stages = find_stages(backbone, head_name)
-        if transform is None:
-            config = _timm_config(module)
-            default = ImageTransform.from_timm(config, size[1:]) if config else ImageTransform.default(size)
-            transform = default
-        return cls(backbone, head, size, transform, name or type(module).__name__, stages)
+            return cls(backbone, head, None, transform, name, find_stages(backbone, head_name))
+        size = input_size_of(module, input_size)
+        transform = transform or default_transform(module, size)
+        images = trial_input(module, size)
+        try:
+            backbone, head, head_name = split_head(module, images)
+        except ValueError:
+            if not has_parts_of_timm(module):
+                raise
+            backbone, features = as_backbone(BeforeHead(module).eval(), images)
+            return cls(backbone, _random_head(features, module), size, transform, name)
+        return cls(backbone, head, size, transform, name, find_stages(backbone, head_name))
+
+    @classmethod
+    def from_backbone(
+        cls,
+        encoder: nn.Module,
+        feature_size: int | None = None,
+        input_size: int | Sequence[int] | None = None,
+        transform: Transform | None = None,
+        name: str | None = None,
+    ) -> ProbeNetwork:
+        """A probe from an image encoder without a head, with a new head of random weights.
+
+        Such are models of timm with `num_classes=0`, DINOv2, and the image encoders of CLIP, as modules that give
+        features or as models of transformers. The encoder is copied and not changed.
+
+        Args:
+            encoder: images [N, C, H, W] -> features [N, P], or a dict that holds them as `image_embeds` or
+                `pooler_output`.
+            feature_size: P; None finds it out.
+            input_size, transform, name: as for `from_module`. Encoders are normalised in ways of their own, which only
+                timm's models know by themselves.
+
+        Raises:
+            TypeError: `encoder` is not an `nn.Module`, is a probe already, or cannot be copied.
+            ValueError: it fails on images of `input_size`, or does not give [N, P].
+
+        >>> encoder = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> probe = ProbeNetwork.from_backbone(encoder, input_size=32)
+        >>> probe.feature_size, probe(torch.zeros(2, 3, 32, 32)).shape
+        (8, torch.Size([2, 2]))
+        """
+        _check_module(encoder, "from_backbone")
+        owned = copy_network(_unwrapped(encoder), keep_hooks=True).eval()
+        size = input_size_of(owned, input_size)
+        transform = transform or default_transform(owned, size)
+        backbone, features = as_backbone(owned, trial_input(owned, size), feature_size)
+        return cls(backbone, _random_head(features, owned), size, transform, name or type(encoder).__name__)
 
     @property
     def feature_size(self) -> int:
@@ -166,16 +234,8 @@ class ProbeNetwork(nn.Module):
         Raises:
             ValueError: `num_classes` is not a positive integer.
         """
-        check_num_classes(num_classes)
-        old, bound = self.head.weight, 1 / math.sqrt(self.feature_size)
-        head = nn.Linear(self.feature_size, num_classes, device="meta", dtype=old.dtype)
-        head.to_empty(device=old.device)
-        source = torch.device("cpu") if generator is None else generator.device
-        with torch.no_grad():
-            for parameter in head.parameters():
-                numbers = torch.empty(parameter.shape, device=source)
-                parameter.copy_(numbers.uniform_(-bound, bound, generator=generator))
-        self.head, self.sharpness = head.eval(), 1.0
+        self.head = new_head(self.feature_size, self.head, num_classes, generator)
+        self.sharpness = 1.0
 
     def stage_parameters(self, skip_layers: int = 0) -> list[str]:
         """Names of the backbone's parameters from stage `skip_layers` on, in the backbone's order.
@@ -200,22 +260,18 @@ class ProbeNetwork(nn.Module):
 
     @property
     def digest(self) -> str:
-        """sha256 (hex) of names, types, shapes and bytes of the backbone's parameters and buffers.
+        """sha256 (hex) of names, types, shapes and bytes of the backbone's parameters and buffers, and of its pooling.
 
         The same on every device and in every memory format. Each access computes it again.
         """
         result = hashlib.sha256()
+        if isinstance(self.backbone, TextBackbone):
+            result.update(self.backbone.pooling.encode())
         for name, tensor in [*self.backbone.named_parameters(), *self.backbone.named_buffers()]:
             values = tensor.detach().cpu().contiguous()
             result.update(f"{name} {values.dtype} {tuple(values.shape)};".encode())
             result.update(values.reshape(-1).view(torch.uint8).numpy().tobytes())
         return result.hexdigest()
-
-
-def check_num_classes(num_classes: int) -> None:
-    """Raises ValueError unless `num_classes` is a positive integer."""
-    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
-        raise ValueError(f"num_classes must be a positive integer, got {num_classes!r}")
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:
@@ -227,22 +283,16 @@ def _unwrapped(module: nn.Module) -> nn.Module:
     return module
 
 
-def _timm_config(module: nn.Module) -> dict[str, object] | None:
-    config = getattr(module, "pretrained_cfg", None)
-    return config if isinstance(config, dict) and {"input_size", "mean", "std"} <= set(config) else None
-
-
-def _input_size(module: nn.Module, given: int | Sequence[int] | None) -> tuple[int, int, int]:
-    if given is None:
-        config, side = _timm_config(module), getattr(module, "image_size", None)
-        if config is not None:
-            given = cast("Sequence[int]", config["input_size"])
-        else:
-            given = (3, side, side) if isinstance(side, int) else (3, 224, 224)
-    size = (3, given, given) if isinstance(given, int) else tuple(given)
-    if len(size) != 3 or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in size):
-        raise ValueError(
-            "input_size must be three positive integers (channels, height, width), or one for square images of three "
-            f"channels; got {given!r}"
+def _check_module(module: Any, taker: str) -> None:
+    if isinstance(module, str):
+        raise TypeError(
+            f"{taker} takes a network, got the name {module!r}; get_probe({module!r}) builds a probe by name"
         )
-    return size[0], size[1], size[2]
+    if not isinstance(module, nn.Module) or isinstance(module, ProbeNetwork):
+        raise TypeError(f"{taker} takes an nn.Module that is not a probe yet, got {type(module).__name__}")
+
+
+def _random_head(features: int, like: nn.Module) -> nn.Linear:
+    """A head of random weights; the numbers that others draw stay as they are."""
+    with torch.random.fork_rng(devices=[]):
+        return new_head(features, like)

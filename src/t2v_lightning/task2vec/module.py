@@ -212,9 +212,9 @@ class Task2Vec(LightningFit):
         """Embeds a dataset on one device, without a Trainer.
 
         Args:
-            dataset: map-style, of (image, target): PIL images, or float tensors [C, H, W] that the probe takes;
-                or a LightningDataModule or DataLoader over such a dataset, a `datasets.Dataset`, a folder or table of
-                images, or the name of a datamodule.
+            dataset: map-style, of (image, target): PIL images, or float tensors [C, H, W] that the probe takes; of
+                (text, target) for a language model; or a LightningDataModule or DataLoader over such a dataset, a
+                `datasets.Dataset`, a folder or table of images, or the name of a datamodule.
             device: "auto" takes a GPU if there is one.
             batch_size: images per batch; changes speed and memory only. None takes that of the DataLoader, 64 for a
                 dataset.

@@ -19,11 +19,13 @@ from t2v_lightning.loading.dataset import IndexedDataset
 from t2v_lightning.loading.fingerprint import fingerprint
 from t2v_lightning.loading.hooks import BatchHooks
 from t2v_lightning.loading.loader import LoaderOptions, PhaseLoader, Reader
+from t2v_lightning.loading.long_texts import count_long_texts
 from t2v_lightning.loading.sampler import ShardedSampler
 from t2v_lightning.loading.selection import Selection
 from t2v_lightning.phases import METHODS, FeaturesPhase, KeptHeadPhase, MethodPhase, Phase, State
 from t2v_lightning.phases.base import one_process
 from t2v_lightning.probes import ProbeNetwork
+from t2v_lightning.probes.text_transform import TextTransform
 from t2v_lightning.probes.transforms import ImageTransform
 from t2v_lightning.task2vec.options import EmbeddingOptions
 
@@ -87,6 +89,9 @@ class Plan:
         self.dev_batches = dev_batches
         self.hooks, self.random_hooks = BatchHooks(hooked, selection.labels), False
         example = self._first_input()
+        cut_off = count_long_texts(self.dataset)
+        if cut_off is not None:
+            self.prepared["texts_cut_off"] = cut_off
         all_reduce = _add_over_processes if processes > 1 else one_process
         last: MethodPhase = METHODS[options.method].phase.of(
             probe,
@@ -207,7 +212,9 @@ class Plan:
             applied.append(_describe_transform(of_probe))
             return of_probe(image)
 
-        known = None if of_probe is None else transform
+        known: Any = None if of_probe is None else transform
+        if isinstance(of_probe, TextTransform):  # which is applied to token ids too
+            known, applied = of_probe, [_describe_transform(of_probe)]
         first: Inputs = IndexedDataset(self.dataset.dataset, self.selection.chosen, known)[0][0]
         if self.hooks:
             few = self.reader.batch_of(range(min(8, len(self.dataset), self.reader.options.batch_size)))

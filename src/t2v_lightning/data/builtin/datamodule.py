@@ -1,6 +1,6 @@
-"""The built-in tasks: real images that come with the installation, so that everything runs offline.
+"""The built-in tasks: real images and texts that come with the installation, so that everything runs offline.
 
-The tasks of a family ask similar questions of similar images.
+The tasks of a family ask similar questions of similar samples.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from PIL import Image
+from torch.utils.data import default_collate
 
 from t2v_lightning.data.base import Split, TaskDataModule
 from t2v_lightning.data.builtin.arrays import (
@@ -20,6 +20,8 @@ from t2v_lightning.data.builtin.arrays import (
     face_turn_task,
 )
 from t2v_lightning.data.builtin.crop_tasks import crop_task, open_crop
+from t2v_lightning.data.builtin.texts import kind_task, package_task
+from t2v_lightning.data.dataset import as_it_is, collate_images
 from t2v_lightning.data.errors import UnknownDataModuleError
 from t2v_lightning.data.images import open_array
 from t2v_lightning.data.task import Task
@@ -28,12 +30,14 @@ from t2v_lightning.data.task import Task
 class BuiltinTask(NamedTuple):
     """The definition of a built-in task.
 
-    `load` takes a split and returns its samples, labels and class names; `open_image` opens one sample.
+    `load` takes a split and returns its samples, labels and class names; `open_image` opens one sample; `collate` makes
+    a batch.
     """
 
     family: str
     load: Callable[[Split], Task[Any]]
-    open_image: Callable[[Any], Image.Image]
+    open_image: Callable[[Any], Any]
+    collate: Callable[[Any], Any] = collate_images
 
 
 def _digits(groups: dict[str, list[int]]) -> BuiltinTask:
@@ -46,6 +50,10 @@ def _faces(load: Callable[[Split], Task[Any]]) -> BuiltinTask:
 
 def _crops(family: str, *classes: str) -> BuiltinTask:
     return BuiltinTask(family, partial(crop_task, classes), open_crop)
+
+
+def _texts(family: str, load: Callable[[Split], Task[str]]) -> BuiltinTask:
+    return BuiltinTask(family, load, as_it_is, default_collate)
 
 
 _CLOSEUPS = ("cat", "coffee", "flower", "astronaut")
@@ -70,15 +78,29 @@ BUILTIN_TASKS: dict[str, BuiltinTask] = {
     "medical_tissue": _crops("medical", "epithelium", "stroma"),
     "medical_retina": _crops("medical", "vessels", "background"),
 }
-"""Every built-in task by its name, grouped by family."""
+"""Every built-in task of images by its name, grouped by family."""
+
+_NUMERICS, _LEARNING = ["numpy", "scipy"], ["sklearn", "torch"]
+
+TEXT_TASKS: dict[str, BuiltinTask] = {
+    "docstrings": _texts("docstrings", partial(package_task, "docstring", [*_NUMERICS, *_LEARNING])),
+    "docstrings_numerics": _texts("docstrings", partial(package_task, "docstring", _NUMERICS)),
+    "docstrings_learning": _texts("docstrings", partial(package_task, "docstring", _LEARNING)),
+    "code": _texts("code", partial(package_task, "code", [*_NUMERICS, *_LEARNING])),
+    "code_numerics": _texts("code", partial(package_task, "code", _NUMERICS)),
+    "code_learning": _texts("code", partial(package_task, "code", _LEARNING)),
+    "code_or_docstring": _texts("kinds", partial(kind_task, [*_NUMERICS, *_LEARNING])),
+    "code_or_docstring_numerics": _texts("kinds", partial(kind_task, _NUMERICS)),
+}
+"""Every built-in task of texts by its name, for probes that are language models."""
 
 
 class BuiltinDataModule(TaskDataModule):
     """One of the built-in tasks as a datamodule.
 
     Args:
-        name: a key of `BUILTIN_TASKS`.
-        root: not needed; the images come with scikit-image and scikit-learn.
+        name: a key of `BUILTIN_TASKS` or `TEXT_TASKS`.
+        root: not needed; the images come with scikit-image and scikit-learn, the texts with these and other packages.
         task_id: None or 0, because each name is one task.
         options: see `TaskDataModule`.
 
@@ -100,12 +122,11 @@ class BuiltinDataModule(TaskDataModule):
         task_id: int | None = None,
         **options: Any,
     ) -> None:
-        if name not in BUILTIN_TASKS:
-            raise UnknownDataModuleError(
-                f"got built-in task {name!r}; allowed are {', '.join(BUILTIN_TASKS)}"
-            )
-        self.name = name
-        self.open_image = BUILTIN_TASKS[name].open_image
+        tasks = BUILTIN_TASKS | TEXT_TASKS
+        if name not in tasks:
+            raise UnknownDataModuleError(f"got built-in task {name!r}; allowed are {', '.join(tasks)}")
+        self.name, self._builtin = name, tasks[name]
+        self.open_image, self.collate = self._builtin.open_image, self._builtin.collate
         super().__init__(root, task_id, **options)
 
     @property
@@ -114,7 +135,7 @@ class BuiltinDataModule(TaskDataModule):
 
     @property
     def family(self) -> str:
-        return BUILTIN_TASKS[self.name].family
+        return self._builtin.family
 
     def load_task(self, split: Split) -> Task[Any]:
-        return BUILTIN_TASKS[self.name].load(split)
+        return self._builtin.load(split)

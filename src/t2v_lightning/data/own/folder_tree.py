@@ -46,8 +46,8 @@ def find_tasks(root: Path) -> dict[str, dict[Split, Path]]:
     >>> sorted(find_tasks(root))
     ['colours', 'shapes']
     """
-    splits = _split_folders(root)
-    classes = _subfolders(splits["train"])
+    splits = split_folders(root)
+    classes = subfolders(splits["train"])
     if not classes:
         raise MissingDataError(
             f"{splits['train']} holds no folder; allowed are class/image and task/class/image"
@@ -62,7 +62,7 @@ def find_tasks(root: Path) -> dict[str, dict[Split, Path]]:
             }
             for task in classes
         }
-    return {task.name: _split_folders(task) for task in classes}
+    return {task.name: split_folders(task) for task in classes}
 
 
 def folder_task(root: Path, folder: Path) -> Task[np.bytes_]:
@@ -78,7 +78,7 @@ def folder_task(root: Path, folder: Path) -> Task[np.bytes_]:
     left_out: dict[str, list[str]] = {}
     classes = {
         sub.name: [os.path.relpath(file, root) for file in _images(sub, left_out)]
-        for sub in _subfolders(folder)
+        for sub in subfolders(folder)
     }
     if not classes:
         raise MissingDataError(f"{folder} holds no folder: make one for each class, with its images inside")
@@ -97,8 +97,9 @@ def folder_task(root: Path, folder: Path) -> Task[np.bytes_]:
     return Task(pack_names(file for files in classes.values() for file in files), labels, tuple(classes))
 
 
-def _split_folders(folder: Path) -> dict[Split, Path]:
-    found = {sub.name.lower(): sub for sub in _subfolders(folder)}
+def split_folders(folder: Path) -> dict[Split, Path]:
+    """The folder of each split, by `SPLIT_NAMES`; the folder itself as "train" if there is none of that name."""
+    found = {sub.name.lower(): sub for sub in subfolders(folder)}
     splits = {
         split: next(found[name] for name in names if name in found)
         for split, names in SPLIT_NAMES.items()
@@ -107,7 +108,8 @@ def _split_folders(folder: Path) -> dict[Split, Path]:
     return splits if "train" in splits else {"train": folder}
 
 
-def _subfolders(folder: Path) -> list[Path]:
+def subfolders(folder: Path) -> list[Path]:
+    """The folders in a folder, in alphabetical order, without those that systems keep for themselves."""
     return sorted(sub for sub in folder.iterdir() if sub.is_dir() and not _is_hidden(sub.name))
 
 

@@ -10,23 +10,22 @@ from typing import Any
 import numpy as np
 
 from t2v_lightning.data.algebra import align, hold_out
-from t2v_lightning.data.base import SPLIT_NAMES, FileDataModule, Split
+from t2v_lightning.data.base import FileDataModule, Split
 from t2v_lightning.data.errors import AnnotationError, LabelError
 from t2v_lightning.data.images import open_file
 from t2v_lightning.data.own.folder_tree import find_tasks, folder_task
 from t2v_lightning.data.own.label_table import (
     TABLE_SUFFIXES,
     check_columns,
-    filled,
     label_cells,
     read_table,
+    split_of,
     table_images,
     table_task,
+    table_tasks,
 )
 from t2v_lightning.data.own.labels import Unlabelled, check_label_options, check_likelihood, labelled
 from t2v_lightning.data.task import Task
-
-_SPLITS: dict[str, Split] = {name: split for split, names in SPLIT_NAMES.items() for name in names}
 
 
 class ImageFolder(FileDataModule):
@@ -39,7 +38,7 @@ class ImageFolder(FileDataModule):
     Args:
         root: the tree of folders, the folder that a table's file names start from, or the table itself.
         task_id: number of the task, in alphabetical order of their names.
-        table: CSV, TSV or Parquet file; a relative path starts from `root`.
+        table: CSV, TSV, Parquet or JSON Lines file; a relative path starts from `root`.
         image_column: its column of file names.
         label_column: its column of classes, or several columns of 0 and 1 (Bernoulli likelihood). With
             `likelihood="gaussian"` one column of real numbers, or several.
@@ -73,7 +72,7 @@ class ImageFolder(FileDataModule):
     """
 
     name = "image_folder"
-    remedy = "pass root=<a folder with a folder for each class, or a CSV, TSV or Parquet file>"
+    remedy = "pass root=<a folder with a folder for each class, or a CSV, TSV, Parquet or JSON Lines file>"
 
     def __init__(
         self,
@@ -138,9 +137,7 @@ class ImageFolder(FileDataModule):
         if self.table is None:
             return sorted(find_tasks(self.require()))
         columns = self._read_columns()
-        cells = enumerate(columns.get(self.task_column, []))
-        names = sorted({str(filled(self._table_path(), cell, self.task_column, row)) for row, cell in cells})
-        return names or [self._table_path().stem]
+        return table_tasks(self._table_path(), columns, self.task_column)
 
     def _folder_parts(self) -> dict[Split, Task[np.bytes_]]:
         folders = find_tasks(self.require())[self.task_name]
@@ -159,7 +156,8 @@ class ImageFolder(FileDataModule):
         numbers = [row + 2 for row in own_rows]
         rows: dict[Split, list[int]] = {}
         for place in labelled([cells[row] for row in own_rows], title, self.unlabelled, real, numbers):
-            rows.setdefault(self._split_of(columns, own_rows[place]), []).append(own_rows[place])
+            split = split_of(path, columns, self.split_column, own_rows[place])
+            rows.setdefault(split, []).append(own_rows[place])
         if "train" not in rows:
             raise AnnotationError(
                 f"{path} has no train images of task {self.task_name!r}: mark some as train in column "
@@ -174,16 +172,6 @@ class ImageFolder(FileDataModule):
             )
             for split, own in rows.items()
         }
-
-    def _split_of(self, columns: dict[str, list[Any]], row: int) -> Split:
-        if self.split_column not in columns:
-            return "train"
-        split = str(columns[self.split_column][row]).lower()
-        if split not in _SPLITS:
-            raise AnnotationError(
-                f"{self._table_path()}, row {row + 2}: got split {split!r}; allowed are {', '.join(_SPLITS)}"
-            )
-        return _SPLITS[split]
 
     def _read_columns(self) -> dict[str, list[Any]]:
         if self._columns is None:
