@@ -3,12 +3,20 @@
 import copy
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from t2v_lightning.functional.head import Batch, best_sharpness, cross_fitted_outputs, fit_newton, with_ones
+from t2v_lightning.functional.fisher_sums import GROUPS, group_of
+from t2v_lightning.functional.head import (
+    Batch,
+    Refits,
+    fit_newton,
+    in_row_space,
+    refit_without_groups,
+    with_ones,
+)
 from t2v_lightning.functional.likelihood import Likelihood, get_likelihood
 from t2v_lightning.functional.random import random_bits
 from t2v_lightning.loading.selection import Selection
@@ -34,14 +42,11 @@ class HeadFit:
         loss: weighted mean over the images.
         accuracy: the `measure` of the likelihood: accuracy, share of right labels or R^2.
         constant_loss: weighted mean loss of the best output that is the same for all images.
-        sharpness: factor of the outputs, 0 to 1, that makes them as sure as they may be on other images; 1 where
-            nothing was held out.
     """
 
     loss: float
     accuracy: float
     constant_loss: float
-    sharpness: float = 1.0
 
 
 def fit_head(
@@ -58,14 +63,11 @@ def fit_head(
     targets = task.targets.to(features.device)
     weights = task.weights.to(features.device)
     fitted = copy.deepcopy(head).to(features.dtype)
-    sharpness = 1.0
     if options.method == "adam":
         _adam(fitted, features, targets, task, likelihood, options, seed, log)
     elif options.method != "keep":
         batches = _batches(features, targets, weights, fitted.bias is not None)
         _newton(fitted, batches, likelihood, options.weight_decay, constant_loss(task), log)
-        if options.method == "calibrated":
-            sharpness = _sharpness(batches, task, likelihood, options.weight_decay, seed)
     head.load_state_dict(fitted.state_dict())
     fit = evaluate_head(fitted, features, targets, weights, likelihood)
     if not fit.loss < fit.constant_loss:
@@ -76,7 +78,54 @@ def fit_head(
             fit.constant_loss,
             _ADVICE[options.method],
         )
-    return replace(fit, sharpness=sharpness)
+    return fit
+
+
+@torch.no_grad()
+def refit_head(head: nn.Linear, features: Features, task: Selection, options: HeadOptions) -> Refits | None:
+    """What heads without each of the groups of images give, from whose sums the standard error comes.
+
+    A head that Adam fitted has no optimum to begin at: it changes by as much as that of the convex problem does. The
+    last images of a class stay in, as the task would be another one without them.
+
+    Returns:
+        None where no head changes: for a head that is kept, and where no image can be left out.
+    """
+    groups = group_of(task.chosen)
+    spread = torch.zeros(int(task.strata.max()) + 1, GROUPS)
+    spread[task.strata, groups] = 1
+    left_out = spread.sum(1)[task.strata] > 1
+    if options.method == "keep" or not bool(left_out.any()):
+        return None
+    likelihood, weights = get_likelihood(task.likelihood), task.weights.to(features.device)
+    batches, basis = in_row_space(
+        _batches(features, task.targets.to(features.device), weights, head.bias is not None)
+    )
+    if options.method == "adam":
+        theta = fit_newton(batches, len(head.weight), likelihood, options.weight_decay)
+    else:
+        theta = head.weight.double()
+        theta = theta if head.bias is None else torch.cat([theta, head.bias.double()[:, None]], 1)
+        theta = theta if basis is None else theta @ basis
+    bias = None
+    if head.bias is not None:
+        bias = (
+            torch.eye(theta.shape[1], dtype=theta.dtype, device=theta.device)[-1]
+            if basis is None
+            else basis[-1]
+        )
+    refits = refit_without_groups(
+        batches,
+        theta,
+        bias,
+        groups,
+        left_out,
+        likelihood,
+        options.weight_decay,
+        count=GROUPS,
+        crossed=options.method == "calibrated",
+    )
+    return refits if refits.outputs is None else refits._replace(outputs=refits.outputs.to(features.dtype))
 
 
 @torch.no_grad()
@@ -156,24 +205,6 @@ def _newton(
     head.weight.copy_(theta[:, : head.in_features])
     if head.bias is not None:
         head.bias.copy_(theta[:, -1])
-
-
-def _sharpness(
-    batches: Iterable[Batch], task: Selection, likelihood: Likelihood, penalty: float, seed: int
-) -> float:
-    """How sure the head may be, from the images of all classes that have two or more; 1 where there are none.
-
-    A class of one image is unknown to the head of the other half, which says nothing about the head of all images.
-    """
-    known = task.strata.bincount()[task.strata] > 1
-    if not bool(known.any()):
-        return 1.0
-    order = task.visiting_order(seed)
-    order = order[task.strata[order].argsort(stable=True)]
-    halves = torch.empty(len(task), dtype=torch.bool)
-    halves[order] = torch.arange(len(task)) % 2 == 0
-    outputs = cross_fitted_outputs(batches, halves, task.num_classes, likelihood, penalty)
-    return best_sharpness(outputs, batches, likelihood, known)
 
 
 def _batches(features: Features, targets: Tensor, weights: Tensor, bias: bool) -> Iterable[Batch]:

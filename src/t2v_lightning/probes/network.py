@@ -47,8 +47,6 @@ class ProbeNetwork(nn.Module):
     """
 
     layer_prefix = "backbone."
-    sharpness: float = 1.0
-    """Factor of the outputs that gives predictions as sure as they may be on images that the head was not fitted to."""
 
     def __init__(
         self,
@@ -175,7 +173,7 @@ class ProbeNetwork(nn.Module):
             for parameter in head.parameters():
                 numbers = torch.empty(parameter.shape, device=source)
                 parameter.copy_(numbers.uniform_(-bound, bound, generator=generator))
-        self.head, self.sharpness = head.eval(), 1.0
+        self.head = head.eval()
 
     def stage_parameters(self, skip_layers: int = 0) -> list[str]:
         """Names of the backbone's parameters from stage `skip_layers` on, in the backbone's order.

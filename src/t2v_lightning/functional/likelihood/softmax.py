@@ -39,6 +39,10 @@ class Softmax(Likelihood):
         weighted = p * vectors
         return weighted - p * weighted.sum(1, keepdim=True)
 
+    def fisher_trace(self, outputs: Tensor, gram: Tensor) -> Tensor:
+        p = outputs.softmax(1)
+        return p @ gram.diagonal() - ((p @ gram) * p).sum(1)
+
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return F.one_hot(targets, outputs.shape[1]).to(outputs.dtype) - outputs.softmax(1)
 
