@@ -13,7 +13,7 @@ from t2v_lightning.functional.inputs import Inputs, device_of, take
 from t2v_lightning.loading.selection import Selection
 from t2v_lightning.phases.base import AllReduce, LogMetrics, MethodPhase, Metrics, Phase, State, one_process
 from t2v_lightning.phases.feature_store import Features, MappedFeatures, blocks, new_features
-from t2v_lightning.phases.head import HeadFit, fit_head, refit_head
+from t2v_lightning.phases.head import HeadFit, HeadProblem
 from t2v_lightning.phases.options import HeadOptions
 from t2v_lightning.phases.out_of_memory import Halving
 from t2v_lightning.phases.precision import full_precision
@@ -109,10 +109,11 @@ class FeaturesPhase(Phase):
                 f"{int((times == 0).sum())} of {len(self.task)} images were not seen in the features phase, and "
                 f"{int((times > 1).sum())} more than once"
             )
-        self.fit = fit_head(self.probe.head, features, self.task, self.options, self.seed, log)
+        problem = HeadProblem(self.probe.head, features, self.task, self.options)
+        self.fit = problem.fit(self.seed, log)
         refits = None
         if self.then is not None and self.then.uses_refits:
-            refits = refit_head(self.probe.head, features, self.task, self.options)
+            refits = problem.refit()
             self.then.take_refits(refits)
         self._agree([*self.probe.head.parameters(), *(part for part in refits or () if part is not None)])
         self._features = None

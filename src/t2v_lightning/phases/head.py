@@ -4,6 +4,7 @@ import copy
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from t2v_lightning.functional.fisher_sums import GROUPS, group_of
 from t2v_lightning.functional.head import (
     Batch,
+    Progress,
     Refits,
     fit_newton,
     in_row_space,
@@ -59,73 +61,104 @@ def fit_head(
     The arithmetic is in the dtype of the features: in half precision the steps of Adam would round to nothing.
     Warns when the fitted head is no better than a constant guess: its Fisher would say little about the task.
     """
-    likelihood = get_likelihood(task.likelihood)
-    targets = task.targets.to(features.device)
-    weights = task.weights.to(features.device)
-    fitted = copy.deepcopy(head).to(features.dtype)
-    if options.method == "adam":
-        _adam(fitted, features, targets, task, likelihood, options, seed, log)
-    elif options.method != "keep":
-        batches = _batches(features, targets, weights, fitted.bias is not None)
-        _newton(fitted, batches, likelihood, options.weight_decay, constant_loss(task), log)
-    head.load_state_dict(fitted.state_dict())
-    fit = evaluate_head(fitted, features, targets, weights, likelihood)
-    if not fit.loss < fit.constant_loss:
-        logger.warning(
-            "the head is no better than chance: loss %.4f, while a constant guess has %.4f. The embedding of a head "
-            "that has not learned the task says little about it; %s",
-            fit.loss,
-            fit.constant_loss,
-            _ADVICE[options.method],
+    return HeadProblem(head, features, task, options).fit(seed, log)
+
+
+class HeadProblem:
+    """A head to be fitted to a task; `fit_head` says how. What both steps need is computed once."""
+
+    def __init__(self, head: nn.Linear, features: Features, task: Selection, options: HeadOptions) -> None:
+        self.head, self.features, self.task, self.options = head, features, task, options
+        self.likelihood = get_likelihood(task.likelihood)
+        self.targets = task.targets.to(features.device)
+        self.weights = task.weights.to(features.device)
+
+    def fit(self, seed: int, log: LogMetrics) -> HeadFit:
+        """Fits the head in place."""
+        head, features, task, options = self.head, self.features, self.task, self.options
+        fitted = copy.deepcopy(head).to(features.dtype)
+        if options.method == "adam":
+            _adam(fitted, features, self.targets, task, self.likelihood, options, seed, log)
+        elif options.method != "keep":
+            self._newton(fitted, log)
+        head.load_state_dict(fitted.state_dict())
+        fit = evaluate_head(fitted, features, self.targets, self.weights, self.likelihood)
+        if not fit.loss < fit.constant_loss:
+            logger.warning(
+                "the head is no better than chance: loss %.4f, while a constant guess has %.4f. The embedding of a "
+                "head that has not learned the task says little about it; %s",
+                fit.loss,
+                fit.constant_loss,
+                _ADVICE[options.method],
+            )
+        return fit
+
+    @torch.no_grad()
+    def refit(self) -> Refits | None:
+        """What heads without each of the groups of images give, by which the standard error knows of the head's part.
+
+        A head that Adam fits has no optimum to begin at: it changes by as much as that of the convex problem does. The
+        images of a class that are all in one group stay in, as without them the task would be another one.
+
+        Returns:
+            None where no head changes: for a head that is kept, and where no image can be left out.
+        """
+        task, options, groups = self.task, self.options, group_of(self.task.chosen)
+        present = torch.zeros(int(task.strata.max()) + 1, GROUPS)
+        present[task.strata, groups] = 1
+        left_out = present.sum(1)[task.strata] > 1
+        if options.method == "keep" or not bool(left_out.any()):
+            return None
+        batches, _, bias = self._convex
+        refits = refit_without_groups(
+            batches,
+            self._optimum(),
+            bias,
+            groups,
+            left_out,
+            self.likelihood,
+            options.weight_decay,
+            count=GROUPS,
+            crossed=options.method == "calibrated",
         )
-    return fit
+        if refits.outputs is None:
+            return refits
+        return refits._replace(outputs=refits.outputs.to(self.features.dtype))
 
+    @cached_property
+    def _convex(self) -> tuple[Iterable[Batch], Tensor | None, Tensor | None]:
+        """Inputs in the space that they span, its basis, and what a head is multiplied with to give the bias."""
+        bias = self.head.bias is not None
+        batches, basis = in_row_space(_batches(self.features, self.targets, self.weights, bias))
+        if not bias:
+            return batches, basis, None
+        last = torch.zeros(self.head.in_features + 1, dtype=torch.float64, device=self.features.device)
+        last[-1] = 1
+        return batches, basis, last if basis is None else basis[-1]
 
-@torch.no_grad()
-def refit_head(head: nn.Linear, features: Features, task: Selection, options: HeadOptions) -> Refits | None:
-    """What heads without each of the groups of images give, from whose sums the standard error comes.
+    def _optimum(self, progress: Progress | None = None) -> Tensor:
+        """The head of least sum_n w_n loss_n + penalty / 2 (|W|^2 + |b|^2), for the inputs of `_convex`."""
+        if self._found is None:
+            outputs, penalty = len(self.head.weight), self.options.weight_decay
+            self._found = fit_newton(self._convex[0], outputs, self.likelihood, penalty, progress)
+        return self._found
 
-    A head that Adam fitted has no optimum to begin at: it changes by as much as that of the convex problem does. The
-    last images of a class stay in, as the task would be another one without them.
+    _found: Tensor | None = None
 
-    Returns:
-        None where no head changes: for a head that is kept, and where no image can be left out.
-    """
-    groups = group_of(task.chosen)
-    spread = torch.zeros(int(task.strata.max()) + 1, GROUPS)
-    spread[task.strata, groups] = 1
-    left_out = spread.sum(1)[task.strata] > 1
-    if options.method == "keep" or not bool(left_out.any()):
-        return None
-    likelihood, weights = get_likelihood(task.likelihood), task.weights.to(features.device)
-    batches, basis = in_row_space(
-        _batches(features, task.targets.to(features.device), weights, head.bias is not None)
-    )
-    if options.method == "adam":
-        theta = fit_newton(batches, len(head.weight), likelihood, options.weight_decay)
-    else:
-        theta = head.weight.double()
-        theta = theta if head.bias is None else torch.cat([theta, head.bias.double()[:, None]], 1)
-        theta = theta if basis is None else theta @ basis
-    bias = None
-    if head.bias is not None:
-        bias = (
-            torch.eye(theta.shape[1], dtype=theta.dtype, device=theta.device)[-1]
-            if basis is None
-            else basis[-1]
-        )
-    refits = refit_without_groups(
-        batches,
-        theta,
-        bias,
-        groups,
-        left_out,
-        likelihood,
-        options.weight_decay,
-        count=GROUPS,
-        crossed=options.method == "calibrated",
-    )
-    return refits if refits.outputs is None else refits._replace(outputs=refits.outputs.to(features.dtype))
+    @torch.no_grad()
+    def _newton(self, head: nn.Linear, log: LogMetrics) -> None:
+        """The optimum in float64; logs each step by its number."""
+        likelihood, guess = self.likelihood, constant_loss(self.task)
+
+        def progress(loss: float, accuracy: float, step: int) -> None:
+            measured = likelihood.measured(accuracy, loss, guess)
+            log({"head/loss": loss, f"head/{likelihood.log_name}": measured}, step)
+
+        theta, basis = self._optimum(progress), self._convex[1]
+        theta = theta if basis is None else theta @ basis.T
+        head.weight.copy_(theta[:, : head.in_features])
+        if head.bias is not None:
+            head.bias.copy_(theta[:, -1])
 
 
 @torch.no_grad()
@@ -184,27 +217,6 @@ def _adam(
         measured = likelihood.measured(accuracy, mean_loss, guess)
         log({"head/loss": mean_loss, f"head/{likelihood.log_name}": measured}, (epoch + 1) * len(draws))
     optimizer.zero_grad()
-
-
-@torch.no_grad()
-def _newton(
-    head: nn.Linear,
-    batches: Iterable[Batch],
-    likelihood: Likelihood,
-    penalty: float,
-    guess: float,
-    log: LogMetrics,
-) -> None:
-    """Minimises sum_n w_n loss_n + penalty / 2 (|W|^2 + |b|^2) in float64; logs each step by its number."""
-
-    def progress(loss: float, accuracy: float, step: int) -> None:
-        measured = likelihood.measured(accuracy, loss, guess)
-        log({"head/loss": loss, f"head/{likelihood.log_name}": measured}, step)
-
-    theta = fit_newton(batches, len(head.weight), likelihood, penalty, progress)
-    head.weight.copy_(theta[:, : head.in_features])
-    if head.bias is not None:
-        head.bias.copy_(theta[:, -1])
 
 
 def _batches(features: Features, targets: Tensor, weights: Tensor, bias: bool) -> Iterable[Batch]:

@@ -1,26 +1,40 @@
-"""How sure a head may be: outputs for the other half, and the factor that makes the targets likeliest."""
+"""Heads without each group of samples, against heads that SciPy fits to the samples that are left."""
 
 from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from oracles import log_likelihood
-from scipy.optimize import minimize_scalar
+from oracles import log_likelihood, output_fisher
+from scipy.optimize import minimize
 from torch import Tensor
 
-from t2v_lightning.functional.head import Batch, best_sharpness, cross_fitted_outputs, fit_newton
+from t2v_lightning.functional.head import (
+    Batch,
+    Refits,
+    fit_newton,
+    in_row_space,
+    refit_without_groups,
+    refits,
+)
 from t2v_lightning.functional.likelihood import LIKELIHOODS, get_likelihood
 
 NAMES = list(LIKELIHOODS)
+PENALTY, GROUPS = 1e-2, 6
+GROUP = torch.arange(20) % 4  # of which two are without samples
+ALL = torch.ones(20, dtype=torch.bool)
 
 
-def problem(name: str) -> Batch:
-    """Twenty samples in float64 with more inputs than a head can be sure about."""
+def problem(name: str, size: int = 7) -> Batch:
+    """Twenty samples in float64, whose last input is the one of the bias, with uneven weights."""
     generator = torch.Generator().manual_seed(4)
-    z = torch.randn(20, 12, dtype=torch.float64, generator=generator)
+    z = torch.randn(20, size, dtype=torch.float64, generator=generator)
+    z[:, -1] = 1
     noisy = z[:, :3] + torch.randn(20, 3, dtype=torch.float64, generator=generator)
     targets = {"softmax": noisy.argmax(1), "bernoulli": (noisy > 0).double(), "gaussian": noisy}[name]
-    return z, targets, torch.full((20,), 0.05, dtype=torch.float64)
+    weights = torch.rand(20, dtype=torch.float64, generator=generator) + 0.2
+    return z, targets, weights / weights.sum()
 
 
 class Streamed:
@@ -33,60 +47,118 @@ class Streamed:
         yield from zip(*(part.split(7) for part in self.batch), strict=True)
 
 
-HALVES = torch.arange(20) % 3 == 0
+def refitted(batches: Any, name: str, left_out: Tensor = ALL, crossed: bool = False) -> Refits:
+    theta = fit_newton(batches, 3, get_likelihood(name), PENALTY)
+    bias = torch.eye(theta.shape[1], dtype=torch.float64)[-1]
+    return refit_without_groups(
+        batches, theta, bias, GROUP, left_out, get_likelihood(name), PENALTY, count=GROUPS, crossed=crossed
+    )
 
 
+def optimum(batch: Batch, name: str) -> Tensor:
+    """The head [3, Q] of these samples, with weights scaled to the sum 1."""
+    z, y, w = batch
+
+    def value_and_slope(flat: np.ndarray[Any, Any]) -> tuple[float, np.ndarray[Any, Any]]:
+        theta = torch.tensor(flat, requires_grad=True)
+        rows = zip(z @ theta.view(3, -1).T, y, strict=True)
+        losses = torch.stack([-log_likelihood(f, target, name) for f, target in rows])
+        value = w @ losses / w.sum() + 0.5 * PENALTY * theta.square().sum()
+        return value.item(), torch.autograd.grad(value, theta)[0].numpy()
+
+    start = np.zeros(3 * z.shape[1])
+    found = minimize(value_and_slope, start, jac=True, method="BFGS", options={"gtol": 1e-9})
+    return torch.tensor(found.x).view(3, -1)
+
+
+def expected(batch: Batch, name: str, left_out: Tensor, crossed: bool) -> tuple[Tensor, Tensor]:
+    """Ratios [20, 6] and cross-fitted outputs [20, 3] from their definition."""
+    z, y, w = batch
+    whole, own = optimum(batch, name), torch.empty(20, 3, dtype=torch.float64)
+    heads = []
+    for group in range(GROUPS):
+        rest = ~((group == GROUP) & left_out)
+        heads.append(optimum((z[rest], y[rest], w[rest]), name))
+        own[group == GROUP] = z[group == GROUP] @ (heads[-1] if bool((~rest).any()) else whole).T
+    own[~left_out] = z[~left_out] @ whole.T
+
+    def trace(theta: Tensor, outputs: Tensor) -> Tensor:
+        weight = theta[:, :-1]
+        return (weight.T @ output_fisher(outputs, name) @ weight).trace()
+
+    ratios = torch.ones(20, GROUPS, dtype=torch.float64)
+    for n in range(20):
+        at = own[n] if crossed else whole @ z[n]
+        for group, head in enumerate(heads):
+            ratios[n, group] = trace(head, head @ z[n] - whole @ z[n] + at) / trace(whole, at)
+    return ratios, own
+
+
+@pytest.fixture
+def to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps go on until the optimum."""
+    for name, value in (("_STEPS", 30), ("_NEAR", 1e-12), ("_TOLERANCE", 1e-3)):
+        monkeypatch.setattr(refits, name, value)
+
+
+@pytest.mark.usefixtures("to_the_end")
+@pytest.mark.parametrize("crossed", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_ratios_and_outputs_are_those_of_heads_of_the_samples_that_are_left(name: str, crossed: bool) -> None:
+    left_out = torch.arange(20) % 5 > 0
+    found = refitted([problem(name)], name, left_out, crossed)
+    ratios, outputs = expected(problem(name), name, left_out, crossed)
+    torch.testing.assert_close(found.ratios, ratios, rtol=1e-4, atol=1e-6)
+    if crossed:
+        torch.testing.assert_close(found.outputs, outputs, rtol=1e-4, atol=1e-5)
+    else:
+        assert found.outputs is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_few_steps_are_near_enough(name: str) -> None:
+    found = refitted([problem(name)], name).ratios
+    ratios, _ = expected(problem(name), name, ALL, False)
+    assert float((found - ratios).norm() / (ratios - 1).norm()) < 0.15
+
+
+@pytest.mark.usefixtures("to_the_end")
 @pytest.mark.parametrize("name", NAMES)
 def test_no_sample_counts_for_its_own_outputs(name: str) -> None:
     z, y, w = problem(name)
-    (before,) = cross_fitted_outputs([(z, y, w)], HALVES, 3, get_likelihood(name), 1e-2)
-    changed = torch.where(HALVES if y.dim() == 1 else HALVES[:, None], y.roll(1, 0), y)
-    (after,) = cross_fitted_outputs([(z, changed, w)], HALVES, 3, get_likelihood(name), 1e-2)
-    assert torch.equal(after[HALVES], before[HALVES])
-    assert not torch.equal(after[~HALVES], before[~HALVES])
+    group = GROUP == 1
+    before = refitted([(z, y, w)], name, crossed=True).outputs
+    changed = torch.where(group if y.dim() == 1 else group[:, None], y.roll(1, 0), y)
+    after = refitted([(z, changed, w)], name, crossed=True).outputs
+    assert before is not None
+    assert after is not None
+    torch.testing.assert_close(after[group], before[group], rtol=1e-4, atol=1e-4)
+    assert float((after[~group] - before[~group]).abs().max()) > 0.01
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_outputs_are_about_those_of_the_optimum_of_the_other_half(name: str) -> None:
-    z, y, w = problem(name)
-    (outputs,) = cross_fitted_outputs([(z, y, w)], HALVES, 3, get_likelihood(name), 1e-2)
-    for half in (HALVES, ~HALVES):
-        weights = w[~half] / w[~half].sum()
-        theta = fit_newton([(z[~half], y[~half], weights)], 3, get_likelihood(name), 1e-2)
-        expected = z[half] @ theta.T
-        assert float((outputs[half] - expected).norm() / expected.norm()) < 0.2
-
-
-def test_samples_in_parts_give_the_same_outputs() -> None:
-    batch = problem("softmax")
-    (whole,) = cross_fitted_outputs([batch], HALVES, 3, get_likelihood("softmax"), 1e-2)
-    parts = cross_fitted_outputs(Streamed(batch), HALVES, 3, get_likelihood("softmax"), 1e-2)
-    torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-8, atol=1e-8)
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("factor", [0.5, 5.0])
-def test_the_sharpness_is_the_best_factor_between_0_and_1(name: str, factor: float) -> None:
-    z, y, w = problem(name)
-    outputs = factor * z[:, :3]
-    counted = torch.arange(20) > 4
-
-    def loss(s: float) -> float:
-        pairs = zip(outputs[counted], y[counted], strict=True)
-        return -float(sum(log_likelihood(s * f, target, name) for f, target in pairs))
-
-    best = minimize_scalar(loss, bounds=(0, 1), method="bounded", options={"xatol": 1e-10})
-    parts = list(outputs.split(7))
-    found = best_sharpness(parts, Streamed((z, y, w)), get_likelihood(name), counted)
-    assert found == pytest.approx(best.x, abs=1e-6)
-
-
-@pytest.mark.parametrize(("sign", "sharpness"), [(1.0, 1.0), (-1.0, 0.0)])
-def test_a_head_that_is_always_right_stays_sure_and_one_that_is_always_wrong_guesses(
-    sign: float, sharpness: float
+def test_samples_in_parts_and_groups_in_turn_give_the_same(
+    name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    y = torch.arange(6) % 3
-    outputs: Tensor = sign * 30 * torch.nn.functional.one_hot(y).double()
-    batch = (outputs, y, torch.full((6,), 1 / 6, dtype=torch.float64))
-    found = best_sharpness([outputs], [batch], get_likelihood("softmax"), torch.ones(6).bool())
-    assert found == pytest.approx(sharpness, abs=1e-6)
+    whole = refitted([problem(name)], name, crossed=True)
+    monkeypatch.setattr(refits, "_COLUMNS", 3)
+    parts = refitted(Streamed(problem(name)), name, crossed=True)
+    for a, b in zip(parts, whole, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9)
+
+
+def test_the_space_of_few_samples_gives_the_same() -> None:
+    z, y, w = problem("softmax", 60)
+    batches, basis = in_row_space([(z, y, w)])
+    assert basis is not None
+    theta = fit_newton([(z, y, w)], 3, get_likelihood("softmax"), PENALTY)
+    rest: tuple[Any, ...] = (GROUP, ALL, get_likelihood("softmax"), PENALTY)
+    small = refit_without_groups(batches, theta @ basis, basis[-1], *rest, count=GROUPS)
+    large = refit_without_groups([(z, y, w)], theta, torch.eye(60).double()[-1], *rest, count=GROUPS)
+    torch.testing.assert_close(small.ratios, large.ratios, rtol=1e-8, atol=1e-10)
+
+
+def test_a_group_without_samples_changes_nothing() -> None:
+    found = refitted([problem("softmax")], "softmax").ratios
+    assert bool((found[:, 4:] == 1).all())
+    assert bool((found[:, :4] != 1).any(0).all())

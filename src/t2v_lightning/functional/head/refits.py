@@ -21,7 +21,7 @@ from torch import Tensor
 from t2v_lightning.functional.head.newton import Batch
 from t2v_lightning.functional.likelihood import Likelihood
 
-_STEPS, _SOLVER_STEPS, _TOLERANCE = 4, 50, 0.1
+_STEPS, _SOLVER_STEPS, _TOLERANCE = 4, 50, 0.3
 _NEAR = 0.05
 """A step that promises to gain less than this share of the objective is the last one."""
 _COLUMNS = 2**11
@@ -116,50 +116,55 @@ class _Stack:
         likelihood: Likelihood,
         penalty: float,
     ) -> None:
-        self.batches, self.numbers, self.groups, self.left_out = batches, numbers, groups, left_out
-        self.likelihood, self.penalty = likelihood, penalty
-        self.totals: Tensor | None = None
-        self.totals = torch.stack([m.sum(0) for _, _, m in self._members()]).sum(0)
+        self.count, self.likelihood, self.penalty = len(numbers), likelihood, penalty
+        self.members: Iterable[Batch] = _Members(batches, numbers, groups, left_out)
+        self.keeps_outputs = isinstance(batches, list)
+        if self.keeps_outputs:
+            self.members = list(self.members)
 
     def minimise(self, start: Tensor) -> Tensor:
-        heads = start.expand(len(self.numbers), *start.shape).clone()
-        value, gradient = self._at(heads)
+        heads = start.expand(self.count, *start.shape).clone()
+        value, gradient, outputs = self._at(heads)
+        unfinished = torch.ones_like(value, dtype=torch.bool)
         for _ in range(_STEPS):
-            direction = self._solve(heads, gradient)
+            direction = self._solve(heads, gradient, outputs) * unfinished[:, None, None]
             slope = (gradient * direction).sum((1, 2))
             share = torch.ones_like(slope)
             for _ in range(30):
-                trial, new = self._at(heads + share[:, None, None] * direction)
+                trial, new, of_trial = self._at(heads + share[:, None, None] * direction)
                 fails = trial > value + 1e-4 * share * slope
                 if not bool(fails.any()):
                     break
                 share = torch.where(fails, share / 2, share)
-            heads = torch.where(fails[:, None, None], heads, heads + share[:, None, None] * direction)
-            if not bool((-0.5 * slope > _NEAR * value).any()):
+            heads = heads + torch.where(fails, 0, share)[:, None, None] * direction
+            unfinished &= ~fails & (-0.5 * slope > _NEAR * value)
+            if not bool(unfinished.any()):
                 break
-            value, gradient = trial, new
+            value, gradient, outputs = trial, new, of_trial
         return heads
 
-    def _at(self, heads: Tensor) -> tuple[Tensor, Tensor]:
-        """Objectives [G] and gradients [G, C, Q]."""
+    def _at(self, heads: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Objectives [G] and gradients [G, C, Q], and the outputs for each batch where memory may hold them."""
         value = 0.5 * self.penalty * heads.square().sum((1, 2))
-        gradient = self.penalty * heads
-        for z, y, m in self._members():
-            f, targets = self._outputs(z, heads), y.repeat_interleave(len(heads), 0)
+        gradient, outputs = self.penalty * heads, []
+        for z, y, m in self.members:
+            f, targets = _outputs(z, heads), y.repeat_interleave(len(heads), 0)
             value += (m * self.likelihood.loss(f, targets).view_as(m)).sum(0)
-            gradient -= self._back(z, m, self.likelihood.score(f, targets))
-        return value, gradient
+            gradient -= _back(z, m, self.likelihood.score(f, targets))
+            if self.keeps_outputs:
+                outputs.append(f)
+        return value, gradient, outputs
 
-    def _solve(self, heads: Tensor, gradient: Tensor) -> Tensor:
+    def _solve(self, heads: Tensor, gradient: Tensor, outputs: list[Tensor]) -> Tensor:
         """Hessian^-1 (-gradient), roughly, by conjugate gradients for all heads side by side."""
         solution, residual = torch.zeros_like(gradient), -gradient
         along = residual
         length = first = residual.square().sum((1, 2))
         for _ in range(_SOLVER_STEPS):
             product = self.penalty * along
-            for z, _, m in self._members():
-                f, v = self._outputs(z, heads), self._outputs(z, along)
-                product += self._back(z, m, self.likelihood.fisher_times(f, v))
+            for number, (z, _, m) in enumerate(self.members):
+                f = outputs[number] if self.keeps_outputs else _outputs(z, heads)
+                product += _back(z, m, self.likelihood.fisher_times(f, _outputs(z, along)))
             curvature = (along * product).sum((1, 2))
             goes_on = (length > _TOLERANCE**2 * first) & (curvature > 0)
             share = torch.where(goes_on, length / curvature, 0.0)[:, None, None]
@@ -171,21 +176,33 @@ class _Stack:
             along = residual + torch.where(goes_on, length / before, 0.0)[:, None, None] * along
         return solution
 
-    def _members(self) -> Iterator[Batch]:
-        """Inputs [n, Q], targets, and weights [n, G] without the samples of each group, which sum to 1."""
+
+class _Members:
+    """Inputs [n, Q], targets, and weights [n, G] without the samples of each group, which sum to 1."""
+
+    def __init__(self, batches: Iterable[Batch], numbers: Tensor, groups: Tensor, left_out: Tensor) -> None:
+        self.batches, self.numbers, self.groups, self.left_out = batches, numbers, groups, left_out
+        self.totals = torch.stack([w.sum(0) for _, _, w in self._those()]).sum(0)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for z, y, w in self._those():
+            yield z, y, w / self.totals
+
+    def _those(self) -> Iterator[Batch]:
         for (z, y, w), group, out in _with_groups(self.batches, self.groups, self.left_out):
             without = (group[:, None] == self.numbers.to(z.device)) & out[:, None]
-            m = w[:, None] * ~without
-            yield z, y, m if self.totals is None else m / self.totals
+            yield z, y, w[:, None] * ~without
 
-    def _outputs(self, z: Tensor, heads: Tensor) -> Tensor:
-        """[n G, C], the heads of a sample one after another."""
-        return (z @ heads.flatten(0, 1).T).view(-1, heads.shape[1])
 
-    def _back(self, z: Tensor, m: Tensor, of_outputs: Tensor) -> Tensor:
-        """Weighted sums [G, C, Q] of the outer products with the inputs."""
-        weighted = of_outputs.view(*m.shape, -1) * m[..., None]
-        return (weighted.flatten(1).T @ z).view(m.shape[1], -1, z.shape[1])
+def _outputs(z: Tensor, heads: Tensor) -> Tensor:
+    """[n G, C], the outputs of all heads for a sample one after another."""
+    return (z @ heads.flatten(0, 1).T).view(-1, heads.shape[1])
+
+
+def _back(z: Tensor, m: Tensor, of_outputs: Tensor) -> Tensor:
+    """Weighted sums [G, C, Q] of the outer products of something [n G, C] with the inputs."""
+    weighted = of_outputs.view(*m.shape, -1) * m[..., None]
+    return (weighted.flatten(1).T @ z).view(m.shape[1], -1, z.shape[1])
 
 
 def _with_groups(
