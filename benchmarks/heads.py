@@ -7,7 +7,7 @@
 Tasks are classes of digits, and classes of crops of photographs and textures, with noise or blur on the images or wrong
 labels among the right ones, so that they differ in difficulty. The two sets share no class. A seed takes images of its
 own, 96 for training, and the test error is that of its head on all images of the pool that it has not seen. The probe
-is EfficientNet-Lite0 at 64 pixels, and the Fisher information is that of `sampling="sign"`.
+is EfficientNet-Lite0, and the Fisher information is that of `sampling="sign"`.
 
 Rows are `HeadOptions.method`, and for comparison its "doubt", the mean of 1 - sum p^2 over the images that it was
 fitted to, where p are the probabilities that the Fisher information is taken with. Columns are
@@ -45,7 +45,7 @@ from t2v_lightning.loading.selection import select_images
 from t2v_lightning.phases import HeadOptions, fisher_of_filters, no_log
 from t2v_lightning.phases.head import HeadProblem
 
-SIZE, TRAIN = 64, 96
+TRAIN = 96
 METHODS = ("adam", "lbfgs", "calibrated")
 DISTANCES = ("cosine", "cosine_unit")
 SOFTMAX = get_likelihood("softmax")
@@ -172,14 +172,14 @@ def pools(plans: dict[str, Plan], probe: ProbeNetwork) -> Iterator[Pool]:
                     yield Pool(family, images[inside], features[inside], given, wrong)
 
 
-def measure(pool: Pool, seed: int, heads: list[Any]) -> dict[str, Measured]:
+def measure(pool: Pool, seed: int, heads: list[Any], probe: ProbeNetwork) -> dict[str, Measured]:
     """Every row of the table for one task and seed."""
     mine = torch.arange(TRAIN) + seed * TRAIN
     rest = torch.ones(len(pool.labels), dtype=torch.bool)
     rest[mine] = False
     task = select_images([(0, label) for label in pool.labels[mine].tolist()])
-    probe = get_probe("efficientnet_lite0", num_classes=task.num_classes, input_size=SIZE)
-    engine = fisher_of_filters(probe, 0, "weights")
+    probe.reset_head(task.num_classes)
+    engine = fisher_of_filters(probe, 0, "weights", digest="of all tasks")
     rows: dict[str, Measured] = {}
     for method in heads:
         options = HeadOptions(method)
@@ -262,12 +262,13 @@ def main() -> None:
     )
     parser.add_argument("--tasks", choices=SETS, default="reporting")
     parser.add_argument("--seeds", type=int, default=3, choices=(2, 3))
+    parser.add_argument("--size", type=int, default=64, help="of the images, in pixels")
     parser.add_argument("--heads", nargs="+", choices=METHODS, default=METHODS)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    probe = get_probe("efficientnet_lite0", input_size=SIZE)
+    probe = get_probe("efficientnet_lite0", input_size=options.size)
     tasks = list(pools(SETS[options.tasks], probe))
-    found = [[measure(pool, seed, options.heads) for seed in range(options.seeds)] for pool in tasks]
+    found = [[measure(pool, seed, options.heads, probe) for seed in range(options.seeds)] for pool in tasks]
     spoilt = torch.tensor([pool.wrong > 0 for pool in tasks])
     families = [pool.family for pool in tasks]
     print(f"{len(tasks)} tasks, {options.seeds} seeds")

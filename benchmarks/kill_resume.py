@@ -1,6 +1,6 @@
 """Kills fits with SIGKILL in every phase and checks that they resume to the same embedding, to the last digit.
 
-    python benchmarks/kill_resume.py            # every phase, 0 and 2 workers, 1 and 2 processes: 28 kills
+    python benchmarks/kill_resume.py            # every phase, 0 and 2 workers, 1 and 2 processes: 36 kills
     python benchmarks/kill_resume.py --only "head" --processes 2
     python benchmarks/kill_resume.py --kills 20 --processes 2 --workers 2    # one run, killed 20 times on its way
 
@@ -40,6 +40,8 @@ POINTS: dict[str, tuple[str, int, float, float]] = {
     "phase boundary": ("montecarlo", 1, 0.0, 0.05),
     "fisher, early": ("montecarlo", 1, 0.1, 0.2),
     "fisher, late": ("montecarlo", 1, 0.8, 0.2),
+    "calibrated, head": ("calibrated", 0, 1.0, 0.5),
+    "calibrated, late": ("calibrated", 1, 0.8, 0.2),
     "variational, epoch 1": ("variational", 1, 0.5, 0.2),
     "variational, epoch 2": ("variational", 2, 0.5, 0.2),
 }

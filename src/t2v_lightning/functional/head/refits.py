@@ -21,8 +21,8 @@ from torch import Tensor
 from t2v_lightning.functional.head.newton import Batch
 from t2v_lightning.functional.likelihood import Likelihood
 
-_STEPS, _SOLVER_STEPS, _TOLERANCE = 4, 50, 0.3
-_NEAR = 0.05
+_STEPS, _SOLVER_STEPS, _TOLERANCE = 4, 50, 0.1
+_NEAR = 0.01
 """A step that promises to gain less than this share of the objective is the last one."""
 _COLUMNS = 2**11
 """Most outputs of heads that are fitted together, or one head with more."""
