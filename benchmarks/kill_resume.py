@@ -33,7 +33,7 @@ from t2v_lightning.phases import HeadOptions
 
 IMAGES, BATCH_SIZE = 240, 6
 
-# name: method, epoch of the fit and share of its batches after which the kill comes, longest wait in seconds
+# name: method or head, epoch of the fit and share of its batches after which the kill comes, longest wait in seconds
 POINTS: dict[str, tuple[str, int, float, float]] = {
     "features": ("montecarlo", 0, 0.3, 0.2),
     "head": ("montecarlo", 0, 1.0, 0.5),
@@ -87,11 +87,12 @@ def embed(folder: Path, method: str, processes: int, workers: int) -> None:
     torch.set_num_threads(1)
     probe = ProbeNetwork.from_module(network(), input_size=(3, 32, 32), name="three blocks")
     options: dict[str, Any] = {"num_samples": IMAGES} if method == "variational" else {"passes": 2}
+    calibrated = method == "calibrated"
     module = Task2Vec(
         probe,
-        method,  # type: ignore[arg-type]
+        "montecarlo" if calibrated else method,  # type: ignore[arg-type]
         max_samples=IMAGES,
-        head=HeadOptions(epochs=50, num_samples=1000),
+        head=HeadOptions("calibrated") if calibrated else HeadOptions(epochs=50, num_samples=1000),
         **options,
     )
     trainer = Trainer(

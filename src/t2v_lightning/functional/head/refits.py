@@ -26,6 +26,8 @@ _NEAR = 0.01
 """A step that promises to gain less than this share of the objective is the last one."""
 _COLUMNS = 2**11
 """Most outputs of heads that are fitted together, or one head with more."""
+_LARGEST = 1e6
+"""Of a sample that a head is surer of than that, float32 holds no squared gradient to multiply."""
 
 
 class Refits(NamedTuple):
@@ -53,15 +55,17 @@ def refit_without_groups(
     count: int,
     crossed: bool = False,
 ) -> Refits:
-    """Fits a head without each group; memory holds about 2,048 outputs for each sample of a batch at a time.
+    """Fits a head without each group.
+
+    Memory holds G heads and a few times 2,048 outputs, or those of one head, for each sample of a batch.
 
     Args:
         batches: all samples, as for `fit_newton`.
         theta: float64 [C, Q], the head of all samples, which minimises the same objective.
         bias: float64 [Q], what theta is multiplied with to give the bias; None for a head without one.
         groups: int64 [N], the group 0..G-1 of each sample, in the order of the batches.
-        left_out: bool [N], whether a sample is left out with its group; a sample that stays in has an own part in its
-            output. Without any group, some weight must stay.
+        left_out: bool [N], whether a sample is left out with its group; one that stays in keeps the output that the
+            head of all samples gives. Some weight must be left without any group.
         likelihood: of the targets.
         penalty: of the head.
         count: G.
@@ -86,7 +90,7 @@ def refit_without_groups(
         part = slice(start, start + at_once)
         heads[part] = _Stack(batches, some[part], groups, left_out, likelihood, penalty).minimise(theta)
     ratios, outputs = [], []
-    full = _gram(theta, bias)
+    full, grams = _gram(theta, bias), [_gram(head, bias) for head in heads]
     for (z, _, _), group, out in _with_groups(batches, groups, left_out):
         own = z @ theta.T
         at = own.clone()
@@ -95,10 +99,9 @@ def refit_without_groups(
             at[without] = z[without] @ head.T
         before = likelihood.fisher_trace(at, full)
         rho = z.new_ones(len(z), count)
-        for number, head in zip(some.tolist(), heads, strict=True):
-            moved = z @ head.T - own + at
-            after = likelihood.fisher_trace(moved, _gram(head, bias))
-            rho[:, number] = torch.where(before > 0, after / before, 1.0)
+        for number, head, gram in zip(some.tolist(), heads, grams, strict=True):
+            after = likelihood.fisher_trace(z @ head.T - own + at, gram)
+            rho[:, number] = torch.where(before > 0, (after / before).clamp_max(_LARGEST), 1.0)
         ratios.append(rho)
         outputs.append(at)
     return Refits(torch.cat(ratios), torch.cat(outputs) if crossed else None)
