@@ -26,7 +26,7 @@ from torch import Tensor
 
 from t2v_lightning import embed, embed_many, get_probe
 from t2v_lightning.functional.likelihood import cotangents, get_likelihood
-from t2v_lightning.phases import features, fisher_of_filters
+from t2v_lightning.phases import FeaturesPhase, fisher_of_filters
 
 Task = list[tuple[Tensor, int]]
 
@@ -58,21 +58,20 @@ def timed(head: str, options: argparse.Namespace, source: Iterator[Task]) -> Non
     probe = get_probe(options.probe, num_classes=options.ways, weights=None, input_size=options.side)
     x = torch.stack([image for image, _ in next(source)])
     engine, softmax = fisher_of_filters(probe, 0, "weights", x[0]), get_likelihood("softmax")
-    of_backbone, fit = engine.features(probe.backbone), features.fit_head
+    of_backbone, finish = engine.features(probe.backbone), FeaturesPhase.finish
     fits: list[float] = []
 
     def bare() -> None:
         of_backbone(x)
         engine(x, lambda outputs: cotangents(outputs, softmax))
 
-    def fit_head(*given: Any) -> Any:
+    def timed_finish(*given: Any) -> None:
         start = time.process_time()
-        found = fit(*given)
+        finish(*given)
         fits.append(time.process_time() - start)
-        return found
 
     rows = []
-    with mock.patch.object(features, "fit_head", fit_head):
+    with mock.patch.object(FeaturesPhase, "finish", timed_finish):
         many = embed_many(source, probe, head=head, progress=False)
         next(many)  # which copies, traces and arranges the probe
         bare()

@@ -7,15 +7,17 @@
 Tasks are classes of digits, and classes of crops of photographs and textures, with noise or blur on the images or wrong
 labels among the right ones, so that they differ in difficulty. The two sets share no class. A seed takes images of its
 own, 96 for training, and the test error is that of its head on all images of the pool that it has not seen. The probe
-is EfficientNet-Lite0 at 64 pixels, and the Fisher information is that of `sampling="sign"`.
+is EfficientNet-Lite0, and the Fisher information is that of `sampling="sign"`.
 
-Rows are `HeadOptions.method`, and for comparison "tempered", whose head is that of "calibrated" times its sharpness, as
-temperature scaling has it, and "uncertainty", the mean of 1 - sum p^2 of the calibrated head without any Fisher
-information. Columns are
+Rows are `HeadOptions.method`, and for comparison its "doubt", the mean of 1 - sum p^2 over the images that it was
+fitted to, where p are the probabilities that the Fisher information is taken with. Columns are
 
 - rank correlations of the norm with the test error over all tasks, over those with right labels, and over those with
   some wrong ones, means over seeds, +- the standard error over tasks by the bootstrap;
 - spread: the standard deviation of the log norm between seeds of one task, as a share of that between tasks;
+- how far vectors of two seeds of one task are apart, as the standard error of one of them relative to its length
+  (root mean square over tasks), what is reported for the head that was found, what `relative_stderr` is, which has the
+  head fitted anew, and the ratio of this to what is measured;
 - for each distance: how often a pair of tasks within a family (digits or crops) is nearer than one across; how often
   two seeds of one task are nearer than either is to another task; and the rank correlation of the distance with the
   difference of log norms.
@@ -37,11 +39,13 @@ from t2v_lightning import ProbeNetwork, get_probe
 from t2v_lightning.data.builtin.bundled import bundled_digits
 from t2v_lightning.data.builtin.crop_tasks import CROP_CLASSES, open_crop
 from t2v_lightning.functional.distances import pdist
+from t2v_lightning.functional.fisher_sums import add_samples, estimate, new_sums
 from t2v_lightning.functional.likelihood import cotangents, get_likelihood
-from t2v_lightning.loading.selection import Selection, select_images
-from t2v_lightning.phases import HeadFit, HeadOptions, fisher_of_filters, fit_head, no_log
+from t2v_lightning.loading.selection import select_images
+from t2v_lightning.phases import HeadOptions, fisher_of_filters, no_log
+from t2v_lightning.phases.head import HeadProblem
 
-SIZE, TRAIN = 64, 96
+TRAIN = 96
 METHODS = ("adam", "lbfgs", "calibrated")
 DISTANCES = ("cosine", "cosine_unit")
 SOFTMAX = get_likelihood("softmax")
@@ -120,11 +124,14 @@ class Pool:
 
 
 class Measured(NamedTuple):
-    """One task, one seed, one head: its Fisher information, test error and mean uncertainty."""
+    """One task, one seed, one head: its Fisher information and the squared length of its standard error for this head
+    and for one that is fitted anew, the error on other images, and the mean of 1 - sum p^2."""
 
     fisher: Tensor
+    fixed: float
+    anew: float
     error: float
-    uncertainty: float
+    doubt: float
 
 
 def family_images(family: str, plan: Plan) -> tuple[list[Any], np.ndarray[Any, Any]]:
@@ -165,38 +172,40 @@ def pools(plans: dict[str, Plan], probe: ProbeNetwork) -> Iterator[Pool]:
                     yield Pool(family, images[inside], features[inside], given, wrong)
 
 
-def measure(pool: Pool, seed: int, heads: list[Any]) -> dict[str, Measured]:
+def measure(pool: Pool, seed: int, heads: list[Any], probe: ProbeNetwork) -> dict[str, Measured]:
     """Every row of the table for one task and seed."""
     mine = torch.arange(TRAIN) + seed * TRAIN
     rest = torch.ones(len(pool.labels), dtype=torch.bool)
     rest[mine] = False
     task = select_images([(0, label) for label in pool.labels[mine].tolist()])
-    probe = get_probe("efficientnet_lite0", num_classes=task.num_classes, input_size=SIZE)
+    probe.reset_head(task.num_classes)
+    engine = fisher_of_filters(probe, 0, "weights", digest="of all tasks")
     rows: dict[str, Measured] = {}
     for method in heads:
+        options = HeadOptions(method)
         probe.reset_head(task.num_classes, torch.Generator().manual_seed(seed))
-        fit = fit_head(probe.head, pool.features[mine], task, HeadOptions(method), seed, no_log)
-        rows[method] = measured(probe, fit, pool, task, mine, rest)
-        if method == "calibrated":
-            with torch.no_grad():
-                for parameter in probe.head.parameters():
-                    parameter *= fit.sharpness
-            rows["tempered"] = measured(probe, HeadFit(0, 0, 0), pool, task, mine, rest)
+        problem = HeadProblem(probe.head, pool.features[mine], task, options)
+        problem.fit(seed, no_log)
+        refits = problem.refit()
+        assert refits is not None
+        with torch.no_grad():
+            outputs = probe.head(pool.features[mine]) if refits.outputs is None else refits.outputs
+            wrong = probe.head(pool.features[rest]).argmax(1) != pool.labels[rest]
+        values = engine(pool.images[mine], lambda _, outputs=outputs: cotangents(outputs, SOFTMAX))
+        found = []
+        for anew in (False, True):
+            sums = add_samples(
+                new_sums(engine.size, anew),
+                values,
+                task.weights,
+                task.chosen,
+                refits.ratios if anew else None,
+            )
+            found.append(estimate(sums))
+        lengths = [float(one.stderr.square().sum()) for one in found]
+        doubt = task.weights @ (1 - outputs.double().softmax(1).square().sum(1))
+        rows[method] = Measured(found[0].fisher, *lengths, float(wrong.double().mean()), float(doubt))
     return rows
-
-
-@torch.no_grad()
-def measured(
-    probe: ProbeNetwork, fit: HeadFit, pool: Pool, task: Selection, mine: Tensor, rest: Tensor
-) -> Measured:
-    engine = fisher_of_filters(probe, 0, "weights")
-    values = engine(
-        pool.images[mine], lambda f: cotangents(f * fit.sharpness, SOFTMAX, index=torch.arange(len(mine)))
-    )
-    sure = (fit.sharpness * probe.head(pool.features[mine])).double().softmax(1)
-    wrong = probe.head(pool.features[rest]).argmax(1) != pool.labels[rest]
-    doubt = 1 - sure.square().sum(1)
-    return Measured(task.weights @ values.double(), float(wrong.double().mean()), float(task.weights @ doubt))
 
 
 def rank_correlation(figures: Tensor, errors: Tensor, which: Tensor) -> str:
@@ -210,6 +219,21 @@ def rank_correlation(figures: Tensor, errors: Tensor, which: Tensor) -> str:
     generator = torch.Generator().manual_seed(0)
     draws = [tasks[torch.randint(len(tasks), (len(tasks),), generator=generator)] for _ in range(200)]
     return f"{mean(tasks):.2f} +- {np.nanstd([mean(draw) for draw in draws]):.2f}"
+
+
+def of_stderr(row: str, fishers: Tensor, found: list[list[dict[str, Measured]]]) -> str:
+    """The columns about the standard error, of vectors [tasks, seeds, D]."""
+    length = fishers.mean(1).square().sum(1)
+    squares = [fishers.var(1).sum(1)]
+    for name in ("fixed", "anew"):
+        squares.append(torch.tensor([np.mean([getattr(s[row], name) for s in task]) for task in found]))
+    apart, fixed, anew = (square / length for square in squares)
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.randint(len(length), (200, len(length)), generator=generator)
+    ratios = (anew[draws].mean(1) / apart[draws].mean(1)).sqrt()
+    cells = [float(relative.mean().sqrt()) for relative in (apart, fixed, anew)]
+    ratio = f"{cells[2] / cells[0]:.2f} +- {ratios.std():.2f}"
+    return f"{cells[0]:8.2f}{cells[1]:10.2f}{cells[2]:8.2f}{ratio:>16s}"
 
 
 def of_distance(name: str, fishers: Tensor, families: list[str]) -> str:
@@ -238,30 +262,30 @@ def main() -> None:
     )
     parser.add_argument("--tasks", choices=SETS, default="reporting")
     parser.add_argument("--seeds", type=int, default=3, choices=(2, 3))
+    parser.add_argument("--size", type=int, default=64, help="of the images, in pixels")
     parser.add_argument("--heads", nargs="+", choices=METHODS, default=METHODS)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    probe = get_probe("efficientnet_lite0", input_size=SIZE)
+    probe = get_probe("efficientnet_lite0", input_size=options.size)
     tasks = list(pools(SETS[options.tasks], probe))
-    found = [[measure(pool, seed, options.heads) for seed in range(options.seeds)] for pool in tasks]
+    found = [[measure(pool, seed, options.heads, probe) for seed in range(options.seeds)] for pool in tasks]
     spoilt = torch.tensor([pool.wrong > 0 for pool in tasks])
     families = [pool.family for pool in tasks]
     print(f"{len(tasks)} tasks, {options.seeds} seeds")
-    print(f"{'head':14s}{'all':>14s}{'right labels':>16s}{'some wrong':>16s}{'error':>8s}{'spread':>8s}")
+    print(
+        f"{'head':18s}{'all':>14s}{'right labels':>16s}{'some wrong':>16s}{'error':>8s}{'spread':>8s}"
+        f"{'apart':>8s}{'one head':>10s}{'anew':>8s}{'ratio':>16s}"
+    )
     figures = {}
-    for row in found[0][0]:
+    for row in options.heads:
         figures[row] = torch.stack([torch.stack([s[row].fisher for s in task]) for task in found])
-    errors = {row: torch.tensor([[s[row].error for s in task] for task in found]) for row in figures}
-    table = {row: (vectors.norm(dim=2), errors[row]) for row, vectors in figures.items()}
-    if "calibrated" in figures:
-        doubts = torch.tensor([[s["calibrated"].uncertainty for s in task] for task in found])
-        table["uncertainty"] = (doubts, errors["calibrated"])
-    for row, (norms, error) in table.items():
-        within, between = norms.log().var(1).mean().sqrt(), norms.log().mean(1).std()
-        cells = [rank_correlation(norms, error, which) for which in (spoilt >= 0, ~spoilt, spoilt)]
-        print(
-            f"{row:14s}{cells[0]:>14s}{cells[1]:>16s}{cells[2]:>16s}{error.mean():8.3f}{within / between:8.2f}"
-        )
+        error = torch.tensor([[s[row].error for s in task] for task in found])
+        doubts = torch.tensor([[s[row].doubt for s in task] for task in found])
+        for title, norms in ((row, figures[row].norm(dim=2)), (f"{row} doubt", doubts)):
+            within, between = norms.log().var(1).mean().sqrt(), norms.log().mean(1).std()
+            cells = [rank_correlation(norms, error, which) for which in (spoilt >= 0, ~spoilt, spoilt)]
+            line = f"{title:18s}{cells[0]:>14s}{cells[1]:>16s}{cells[2]:>16s}{error.mean():8.3f}{within / between:8.2f}"
+            print(line + (of_stderr(row, figures[row], found) if title == row else ""))
     print(f"\n{'head':14s}{'distance':14s}{'within family':>14s}{'seeds':>8s}{'difficulty':>12s}")
     for row, vectors in figures.items():
         for name in DISTANCES:

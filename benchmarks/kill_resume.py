@@ -1,6 +1,6 @@
 """Kills fits with SIGKILL in every phase and checks that they resume to the same embedding, to the last digit.
 
-    python benchmarks/kill_resume.py            # every phase, 0 and 2 workers, 1 and 2 processes: 28 kills
+    python benchmarks/kill_resume.py            # every phase, 0 and 2 workers, 1 and 2 processes: 36 kills
     python benchmarks/kill_resume.py --only "head" --processes 2
     python benchmarks/kill_resume.py --kills 20 --processes 2 --workers 2    # one run, killed 20 times on its way
 
@@ -33,13 +33,15 @@ from t2v_lightning.phases import HeadOptions
 
 IMAGES, BATCH_SIZE = 240, 6
 
-# name: method, epoch of the fit and share of its batches after which the kill comes, longest wait in seconds
+# name: method or head, epoch of the fit and share of its batches after which the kill comes, longest wait in seconds
 POINTS: dict[str, tuple[str, int, float, float]] = {
     "features": ("montecarlo", 0, 0.3, 0.2),
     "head": ("montecarlo", 0, 1.0, 0.5),
     "phase boundary": ("montecarlo", 1, 0.0, 0.05),
     "fisher, early": ("montecarlo", 1, 0.1, 0.2),
     "fisher, late": ("montecarlo", 1, 0.8, 0.2),
+    "calibrated, head": ("calibrated", 0, 1.0, 0.5),
+    "calibrated, late": ("calibrated", 1, 0.8, 0.2),
     "variational, epoch 1": ("variational", 1, 0.5, 0.2),
     "variational, epoch 2": ("variational", 2, 0.5, 0.2),
 }
@@ -85,11 +87,12 @@ def embed(folder: Path, method: str, processes: int, workers: int) -> None:
     torch.set_num_threads(1)
     probe = ProbeNetwork.from_module(network(), input_size=(3, 32, 32), name="three blocks")
     options: dict[str, Any] = {"num_samples": IMAGES} if method == "variational" else {"passes": 2}
+    calibrated = method == "calibrated"
     module = Task2Vec(
         probe,
-        method,  # type: ignore[arg-type]
+        "montecarlo" if calibrated else method,  # type: ignore[arg-type]
         max_samples=IMAGES,
-        head=HeadOptions(epochs=50, num_samples=1000),
+        head=HeadOptions("calibrated") if calibrated else HeadOptions(epochs=50, num_samples=1000),
         **options,
     )
     trainer = Trainer(

@@ -20,6 +20,7 @@ IMAGES, BATCH = 22, 4  # 6 batches of features, as many of the Fisher epoch
 METHODS: dict[str, dict[str, Any]] = {
     "montecarlo": {"sampling": "sign", "passes": 2},
     "variational": {"method": "variational", "num_samples": 24},
+    "calibrated": {"head": "calibrated"},
 }
 
 
@@ -35,7 +36,7 @@ def fit(
     workers: int = 0,
     **trainer: Any,
 ) -> Embedding:
-    module = Task2Vec(small_probe(), head=HEAD, **options)
+    module = Task2Vec(small_probe(), **{"head": HEAD} | options)
     settings: dict[str, Any] = {"precision": "64-true", "accelerator": "cpu", "logger": False} | trainer
     Trainer(
         callbacks=list(callbacks),

@@ -1,7 +1,6 @@
 """Fitting the head: the optimum against SciPy, learning, warnings, reproducibility."""
 
 import copy
-import dataclasses
 import logging
 from typing import Any
 
@@ -12,10 +11,11 @@ from oracles import log_likelihood
 from scipy.optimize import minimize
 from torch import Tensor, nn
 
+from t2v_lightning.functional.head import Refits
 from t2v_lightning.functional.likelihood import get_likelihood
 from t2v_lightning.loading.selection import Selection, select_images
 from t2v_lightning.phases import HeadFit, HeadOptions, fit_head
-from t2v_lightning.phases.head import evaluate_head
+from t2v_lightning.phases.head import HeadProblem, evaluate_head
 
 FEATURES = 4
 
@@ -299,22 +299,73 @@ def test_the_advice_of_the_warning_is_one_that_can_be_followed(
     assert advice in caplog.text
 
 
-# --- the calibrated head ---------------------------------------------------------------------------------------
+# --- heads without some of the images ------------------------------------------------------------------------------
+
+
+def refits_of(head: nn.Linear, x: Tensor, task: Selection, **options: Any) -> Refits | None:
+    problem = HeadProblem(head, x, task, HeadOptions(**options))
+    problem.fit(0, lambda metrics, step: None)
+    return problem.refit()
 
 
 @pytest.mark.parametrize("likelihood", ["softmax", "bernoulli", "gaussian"])
-def test_a_calibrated_head_is_the_optimum_with_a_sharpness(likelihood: str) -> None:
+def test_a_calibrated_head_is_the_optimum(likelihood: str) -> None:
     x, task = task_of(likelihood)
     plain, calibrated = new_head(), new_head()
-    expected = fit(plain, x, task, method="lbfgs")
-    result = fit(calibrated, x, task, method="calibrated")
+    assert fit(calibrated, x, task, method="calibrated") == fit(plain, x, task, method="lbfgs")
     assert torch.equal(calibrated.weight, plain.weight)
-    assert expected.sharpness == 1
-    assert 0 < result.sharpness < 1
-    assert result == dataclasses.replace(expected, sharpness=result.sharpness)
 
 
-def test_one_image_of_each_class_says_nothing_of_other_images() -> None:
+def test_only_a_calibrated_head_has_cross_fitted_outputs() -> None:
+    """Which are less sure of the right classes than the head is."""
+    x, task = task_of("softmax")
+    head = new_head()
+    found = refits_of(head, x, task, method="calibrated")
+    assert found is not None
+    assert found.outputs is not None
+    assert found.outputs.shape == (40, 3)
+    losses = [get_likelihood("softmax").loss(f, task.targets) for f in (head(x), found.outputs)]
+    assert float(task.weights @ losses[1]) > 1.02 * float(task.weights @ losses[0])
+    plain = refits_of(new_head(), x, task, method="lbfgs")
+    assert plain is not None
+    assert plain.outputs is None
+
+
+def test_refits_do_not_depend_on_whether_memory_holds_all_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, task = task_of("softmax")
+    whole = refits_of(new_head(), x, task, method="calibrated")
+    monkeypatch.setattr("t2v_lightning.phases.feature_store._BLOCK_ROWS", 7)
+    parts = refits_of(new_head(), x, task, method="calibrated")
+    assert whole is not None
+    assert parts is not None
+    for a, b in zip(parts, whole, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
+
+
+def test_adam_changes_by_as_much_as_the_optimum_does() -> None:
+    x, task = task_of("softmax")
+    adam = refits_of(new_head(), x, task, method="adam", epochs=1, num_samples=64)
+    optimum = refits_of(new_head(), x, task, method="lbfgs")
+    assert adam is not None
+    assert optimum is not None
+    torch.testing.assert_close(adam.ratios, optimum.ratios)
+
+
+def test_a_head_that_is_kept_does_not_change() -> None:
+    x, task = task_of("softmax")
+    assert refits_of(new_head(), x, task, method="keep") is None
+
+
+def test_no_class_loses_its_last_images() -> None:
+    """One image of each class: nothing can be left out. Of two classes one has several: these can."""
     x, _ = task_of("softmax")
-    task = select_images([(x[i], i) for i in range(3)])
-    assert fit(new_head(), x[:3], task, method="calibrated").sharpness == 1
+    assert (
+        refits_of(new_head(), x[:3], select_images([(x[i], i) for i in range(3)]), method="calibrated")
+        is None
+    )
+    task = select_images([(x[i], min(i, 1)) for i in range(20)])
+    found = refits_of(nn.Linear(FEATURES, 2).double(), x[:20], task, method="calibrated")
+    assert found is not None
+    assert found.outputs is not None
+    alone = float((found.outputs[0].softmax(0))[0])
+    assert alone > 0.5

@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 import torch
-from oracles import network_fisher, relative_error
+from oracles import network_fisher, relative_error, squared_gradients
 from small_probe import small_probe, striped
 from torch import Tensor
 
 from t2v_lightning import ProbeNetwork
-from t2v_lightning.functional.fisher_sums import FisherEstimate, estimate
+from t2v_lightning.functional.fisher_sums import GROUPS, FisherEstimate, add_samples, estimate, new_sums
+from t2v_lightning.functional.head import Refits
 from t2v_lightning.loading.selection import Selection, select_images
 from t2v_lightning.phases import MonteCarloOptions, MonteCarloPhase, fisher_of_filters, no_log
 
@@ -94,6 +95,30 @@ def test_random_numbers_belong_to_the_datasets_items_and_not_to_positions() -> N
         phase.step(items[item][0][None], torch.tensor([at]))
         values.append(estimate(phase.sums).fisher)
     assert torch.equal(values[0], values[1])
+
+
+def test_what_heads_without_some_images_give_belongs_to_positions() -> None:
+    """Outputs take the place of the probe's own, and ratios make the standard error what these sums make it."""
+    probe, task, images = prepared()
+    generator = torch.Generator().manual_seed(0)
+    ratios = 1 + torch.rand(14, GROUPS, dtype=torch.float64, generator=generator)
+    outputs = torch.randn(14, 3, dtype=torch.float64, generator=generator)
+    found = []
+    for batches in ([list(range(14))], [[9, 13, 0], [4], [2, 1, 3, 5, 6, 7, 8], [12, 11, 10, 14, 15]]):
+        phase = phase_of(probe, task, sampling="empirical")
+        phase.take_refits(Refits(ratios, outputs))
+        for batch in batches:
+            positions = torch.tensor(batch)
+            phase.step(images[positions % 14], positions)
+        found.append(estimate(phase.sums))
+    vectors = torch.nn.functional.one_hot(task.targets, 3) - outputs.softmax(1)
+    squares = [squared_gradients(probe, images, probe.get_parameter(name), vectors) for name in NAMES]
+    values = torch.cat([square.flatten(2).mean(2) for square in squares], 1)
+    expected = estimate(add_samples(new_sums(10, refitted=True), values, task.weights, task.chosen, ratios))
+    for one in found:
+        for name, a, b in zip(FisherEstimate._fields, one, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-15, msg=name)
+    assert relative_error(run((probe, task, images), sampling="empirical").fisher, expected.fisher) > 0.1
 
 
 def test_seeds_differ_and_passes_help() -> None:

@@ -102,8 +102,8 @@ def test_two_processes_give_the_embedding_of_one(folder: Path, case: str) -> Non
         assert together.meta["test"] == pytest.approx(alone.meta["test"], rel=1e-6)
         assert (together.meta["test"]["images"], together.meta["test"]["accuracy"] < 1) == (HELD_OUT, True)
         if case.startswith("calibrated"):
-            assert together.meta["head"]["sharpness"] == pytest.approx(alone.meta["head"]["sharpness"])
-            assert together.meta["head"]["sharpness"] < 0.9
+            plain = Task2Vec(small_probe(), **HEAD | options | HEAD).embed(images_of(case), progress=False)
+            assert alone.norm > 1.05 * plain.norm
         if case == "variational":
             loss = alone.meta["variational"]["loss"]
             assert together.meta["variational"]["loss"] == pytest.approx(loss)

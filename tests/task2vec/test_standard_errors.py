@@ -3,11 +3,13 @@
 from typing import Any
 
 import numpy as np
+import torch
 from small_fits import EXACT, QUICK, fit, relative, task
 from small_probe import small_probe
 from torch.utils.data import DataLoader
 
 from t2v_lightning import Task2Vec, embed
+from t2v_lightning.functional.distances.jackknife import jackknife_variance, leave_one_out
 
 
 def test_the_stated_error_covers_the_error_made() -> None:
@@ -48,3 +50,28 @@ def test_group_sums_add_up_to_the_vector() -> None:
     np.testing.assert_allclose(
         embedding.group_sums.sum(0) / embedding.group_weights.sum(), embedding.fisher, rtol=1e-5
     )
+
+
+def noisy(n: int, seed: int) -> Any:
+    """Images of three classes that overlap, other ones for every seed."""
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        (image + 2.5 * torch.randn(image.shape, dtype=image.dtype, generator=generator), y)
+        for image, y in task(n)
+    ]
+
+
+def test_the_stated_error_is_that_of_other_images_with_a_head_of_their_own() -> None:
+    """Among many samples of a task; for the one head that was found it is much smaller."""
+    found = [embed(noisy(45, seed), small_probe(), progress=False, **EXACT) for seed in range(30)]
+    vectors = np.stack([one.fisher for one in found])
+    apart = np.sqrt(vectors.var(0, ddof=1).sum())
+    stated = np.sqrt(np.mean([(one.stderr**2).sum() for one in found]))  # type: ignore[operator]
+    sums = np.stack([one.group_sums for one in found]).astype(float)  # type: ignore[arg-type]
+    weights = np.stack([one.group_weights for one in found])  # type: ignore[arg-type]
+    fixed = []
+    for one, group, weight in zip(found, sums, weights, strict=True):
+        means, ratios = leave_one_out(group, weight)
+        fixed.append(jackknife_variance(one.fisher, means, ratios).sum())
+    assert np.sqrt(np.mean(fixed)) < 0.8 * apart
+    assert 0.75 < stated / apart < 1.33

@@ -9,8 +9,8 @@ from t2v_lightning.data.task import Task
 
 __all__ = [
     "BUILTIN_TASKS",
-    "ImageFolder",
     "TEXT_TASKS",
+    "ImageFolder",
     "Task",
     "TaskDataModule",
     "TaskDataset",

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from t2v_lightning.functional.head import Refits
 from t2v_lightning.functional.inputs import Inputs
 from t2v_lightning.loading.selection import Selection
 from t2v_lightning.probes import ProbeNetwork
@@ -102,11 +103,20 @@ class MethodPhase(Phase):
         layers: name -> slice of the embedding.
         features: the probe's features, in the form that this phase computes fastest.
         learned: parameters that the phase learns besides the head, for a module to move and to share; or None.
+        uses_refits: whether heads without some of the images are fitted for it.
+        refits: what these gave, once the head is fitted; None where there are none.
     """
+
+    uses_refits: ClassVar[bool] = False
+    refits: Refits | None = None
 
     layers: Mapping[str, slice]
     features: Callable[[Inputs], Tensor]
     learned: nn.Module | None = None
+
+    def take_refits(self, refits: Refits | None) -> None:
+        """Called once the head is fitted, before the first batch, and when a checkpoint is read."""
+        self.refits = refits
 
     @classmethod
     @abstractmethod

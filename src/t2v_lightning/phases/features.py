@@ -1,18 +1,19 @@
 """First phase: store the penultimate features of every image, then fit the head on them."""
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from t2v_lightning.functional.head import Refits
 from t2v_lightning.functional.inputs import Inputs, device_of, take
 from t2v_lightning.loading.selection import Selection
-from t2v_lightning.phases.base import AllReduce, LogMetrics, Metrics, Phase, State, one_process
+from t2v_lightning.phases.base import AllReduce, LogMetrics, MethodPhase, Metrics, Phase, State, one_process
 from t2v_lightning.phases.feature_store import Features, MappedFeatures, blocks, new_features
-from t2v_lightning.phases.head import HeadFit, fit_head
+from t2v_lightning.phases.head import HeadFit, HeadProblem
 from t2v_lightning.phases.options import HeadOptions
 from t2v_lightning.phases.out_of_memory import Halving
 from t2v_lightning.phases.precision import full_precision
@@ -34,6 +35,7 @@ class FeaturesPhase(Phase):
         all_reduce: adds a tensor up over processes, in place.
         budget: bytes of features that memory may hold; more go to a file. None for no limit.
         folder: of that file; None for the system's temporary folder.
+        then: the phase that follows, which may use heads without some of the images.
 
     Attributes:
         fit: loss and accuracy of the fitted head, once finished.
@@ -52,9 +54,10 @@ class FeaturesPhase(Phase):
         all_reduce: AllReduce = one_process,
         budget: float | None = None,
         folder: Path | None = None,
+        then: MethodPhase | None = None,
     ) -> None:
         self.features, self.all_reduce = features, all_reduce
-        self.budget, self.folder = budget, folder
+        self.budget, self.folder, self.then = budget, folder, then
         self.probe, self.task, self.options, self.seed = probe, task, options, seed
         self.halving = Halving(self.title)
         self.fit: HeadFit | None = None
@@ -109,11 +112,13 @@ class FeaturesPhase(Phase):
                 f"{int((times > 1).sum())} more than once"
             )
         self.mean_features = _weighted_mean(features, self.task.weights).cpu()
-        fit = fit_head(self.probe.head, features, self.task, self.options, self.seed, log)
-        sharpness = torch.tensor(fit.sharpness, dtype=torch.float64, device=weight.device)
-        self._agree([*self.probe.head.parameters(), sharpness])
-        self.fit = replace(fit, sharpness=float(sharpness))
-        self.probe.sharpness = self.fit.sharpness
+        problem = HeadProblem(self.probe.head, features, self.task, self.options)
+        self.fit = problem.fit(self.seed, log)
+        refits = None
+        if self.then is not None and self.then.uses_refits:
+            refits = problem.refit()
+            self.then.take_refits(refits)
+        self._agree([*self.probe.head.parameters(), *(part for part in refits or () if part is not None)])
         self._features = None
 
     def result(self) -> dict[str, Any]:
@@ -145,9 +150,11 @@ class FeaturesPhase(Phase):
         return features is None or features.numel() * features.element_size() <= LARGEST_STATE
 
     def shared_state(self) -> State:
+        refits = None if self.then is None else self.then.refits
         return {
             "head": self.probe.head.state_dict(),
             "fit": None if self.fit is None else asdict(self.fit),
+            "refits": None if refits is None else refits._asdict(),
             "mean_features": self.mean_features,
         }
 
@@ -166,7 +173,8 @@ class FeaturesPhase(Phase):
         if shared["fit"] is not None:
             self.fit = HeadFit(**shared["fit"])
             self.mean_features = shared.get("mean_features")
-            self.probe.sharpness = self.fit.sharpness
+        if self.then is not None and shared["refits"] is not None:
+            self.then.take_refits(Refits(**shared["refits"]))
         if own:
             rows = own["features"]
             self._features = self._new_features(rows.shape[1], rows.dtype)

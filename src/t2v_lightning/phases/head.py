@@ -3,12 +3,22 @@
 import copy
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
-from t2v_lightning.functional.head import Batch, best_sharpness, cross_fitted_outputs, fit_newton, with_ones
+from t2v_lightning.functional.fisher_sums import GROUPS, group_of
+from t2v_lightning.functional.head import (
+    Batch,
+    Progress,
+    Refits,
+    fit_newton,
+    in_row_space,
+    refit_without_groups,
+    with_ones,
+)
 from t2v_lightning.functional.likelihood import Likelihood, get_likelihood
 from t2v_lightning.functional.random import random_bits
 from t2v_lightning.loading.selection import Selection
@@ -34,14 +44,11 @@ class HeadFit:
         loss: weighted mean over the images.
         accuracy: the `measure` of the likelihood: accuracy, share of right labels or R^2.
         constant_loss: weighted mean loss of the best output that is the same for all images.
-        sharpness: factor of the outputs, 0 to 1, that makes them as sure as they may be on other images; 1 where
-            nothing was held out.
     """
 
     loss: float
     accuracy: float
     constant_loss: float
-    sharpness: float = 1.0
 
 
 def fit_head(
@@ -54,29 +61,104 @@ def fit_head(
     The arithmetic is in the dtype of the features: in half precision the steps of Adam would round to nothing.
     Warns when the fitted head is no better than a constant guess: its Fisher would say little about the task.
     """
-    likelihood = get_likelihood(task.likelihood)
-    targets = task.targets.to(features.device)
-    weights = task.weights.to(features.device)
-    fitted = copy.deepcopy(head).to(features.dtype)
-    sharpness = 1.0
-    if options.method == "adam":
-        _adam(fitted, features, targets, task, likelihood, options, seed, log)
-    elif options.method != "keep":
-        batches = _batches(features, targets, weights, fitted.bias is not None)
-        _newton(fitted, batches, likelihood, options.weight_decay, constant_loss(task), log)
-        if options.method == "calibrated":
-            sharpness = _sharpness(batches, task, likelihood, options.weight_decay, seed)
-    head.load_state_dict(fitted.state_dict())
-    fit = evaluate_head(fitted, features, targets, weights, likelihood)
-    if not fit.loss < fit.constant_loss:
-        logger.warning(
-            "the head is no better than chance: loss %.4f, while a constant guess has %.4f. The embedding of a head "
-            "that has not learned the task says little about it; %s",
-            fit.loss,
-            fit.constant_loss,
-            _ADVICE[options.method],
+    return HeadProblem(head, features, task, options).fit(seed, log)
+
+
+class HeadProblem:
+    """A head to be fitted to a task; `fit_head` says how. What both steps need is computed once."""
+
+    def __init__(self, head: nn.Linear, features: Features, task: Selection, options: HeadOptions) -> None:
+        self.head, self.features, self.task, self.options = head, features, task, options
+        self.likelihood = get_likelihood(task.likelihood)
+        self.targets = task.targets.to(features.device)
+        self.weights = task.weights.to(features.device)
+
+    def fit(self, seed: int, log: LogMetrics) -> HeadFit:
+        """Fits the head in place."""
+        head, features, task, options = self.head, self.features, self.task, self.options
+        fitted = copy.deepcopy(head).to(features.dtype)
+        if options.method == "adam":
+            _adam(fitted, features, self.targets, task, self.likelihood, options, seed, log)
+        elif options.method != "keep":
+            self._newton(fitted, log)
+        head.load_state_dict(fitted.state_dict())
+        fit = evaluate_head(fitted, features, self.targets, self.weights, self.likelihood)
+        if not fit.loss < fit.constant_loss:
+            logger.warning(
+                "the head is no better than chance: loss %.4f, while a constant guess has %.4f. The embedding of a "
+                "head that has not learned the task says little about it; %s",
+                fit.loss,
+                fit.constant_loss,
+                _ADVICE[options.method],
+            )
+        return fit
+
+    @torch.no_grad()
+    def refit(self) -> Refits | None:
+        """What heads without each of the groups of images give, by which the standard error knows of the head's part.
+
+        A head that Adam fits has no optimum to begin at: it changes by as much as that of the convex problem does. The
+        images of a class that are all in one group stay in, as without them the task would be another one.
+
+        Returns:
+            None where no head changes: for a head that is kept, and where no image can be left out.
+        """
+        task, options, groups = self.task, self.options, group_of(self.task.chosen)
+        present = torch.zeros(int(task.strata.max()) + 1, GROUPS)
+        present[task.strata, groups] = 1
+        left_out = present.sum(1)[task.strata] > 1
+        if options.method == "keep" or not bool(left_out.any()):
+            return None
+        batches, _, bias = self._convex
+        refits = refit_without_groups(
+            batches,
+            self._optimum(),
+            bias,
+            groups,
+            left_out,
+            self.likelihood,
+            options.weight_decay,
+            count=GROUPS,
+            crossed=options.method == "calibrated",
         )
-    return replace(fit, sharpness=sharpness)
+        if refits.outputs is None:
+            return refits
+        return refits._replace(outputs=refits.outputs.to(self.features.dtype))
+
+    @cached_property
+    def _convex(self) -> tuple[Iterable[Batch], Tensor | None, Tensor | None]:
+        """Inputs in the space that they span, its basis, and what a head is multiplied with to give the bias."""
+        bias = self.head.bias is not None
+        batches, basis = in_row_space(_batches(self.features, self.targets, self.weights, bias))
+        if not bias:
+            return batches, basis, None
+        last = torch.zeros(self.head.in_features + 1, dtype=torch.float64, device=self.features.device)
+        last[-1] = 1
+        return batches, basis, last if basis is None else basis[-1]
+
+    def _optimum(self, progress: Progress | None = None) -> Tensor:
+        """The head of least sum_n w_n loss_n + penalty / 2 (|W|^2 + |b|^2), for the inputs of `_convex`."""
+        if self._found is None:
+            outputs, penalty = len(self.head.weight), self.options.weight_decay
+            self._found = fit_newton(self._convex[0], outputs, self.likelihood, penalty, progress)
+        return self._found
+
+    _found: Tensor | None = None
+
+    @torch.no_grad()
+    def _newton(self, head: nn.Linear, log: LogMetrics) -> None:
+        """The optimum in float64; logs each step by its number."""
+        likelihood, guess = self.likelihood, constant_loss(self.task)
+
+        def progress(loss: float, accuracy: float, step: int) -> None:
+            measured = likelihood.measured(accuracy, loss, guess)
+            log({"head/loss": loss, f"head/{likelihood.log_name}": measured}, step)
+
+        theta, basis = self._optimum(progress), self._convex[1]
+        theta = theta if basis is None else theta @ basis.T
+        head.weight.copy_(theta[:, : head.in_features])
+        if head.bias is not None:
+            head.bias.copy_(theta[:, -1])
 
 
 @torch.no_grad()
@@ -135,45 +217,6 @@ def _adam(
         measured = likelihood.measured(accuracy, mean_loss, guess)
         log({"head/loss": mean_loss, f"head/{likelihood.log_name}": measured}, (epoch + 1) * len(draws))
     optimizer.zero_grad()
-
-
-@torch.no_grad()
-def _newton(
-    head: nn.Linear,
-    batches: Iterable[Batch],
-    likelihood: Likelihood,
-    penalty: float,
-    guess: float,
-    log: LogMetrics,
-) -> None:
-    """Minimises sum_n w_n loss_n + penalty / 2 (|W|^2 + |b|^2) in float64; logs each step by its number."""
-
-    def progress(loss: float, accuracy: float, step: int) -> None:
-        measured = likelihood.measured(accuracy, loss, guess)
-        log({"head/loss": loss, f"head/{likelihood.log_name}": measured}, step)
-
-    theta = fit_newton(batches, len(head.weight), likelihood, penalty, progress)
-    head.weight.copy_(theta[:, : head.in_features])
-    if head.bias is not None:
-        head.bias.copy_(theta[:, -1])
-
-
-def _sharpness(
-    batches: Iterable[Batch], task: Selection, likelihood: Likelihood, penalty: float, seed: int
-) -> float:
-    """How sure the head may be, from the images of all classes that have two or more; 1 where there are none.
-
-    A class of one image is unknown to the head of the other half, which says nothing about the head of all images.
-    """
-    known = task.strata.bincount()[task.strata] > 1
-    if not bool(known.any()):
-        return 1.0
-    order = task.visiting_order(seed)
-    order = order[task.strata[order].argsort(stable=True)]
-    halves = torch.empty(len(task), dtype=torch.bool)
-    halves[order] = torch.arange(len(task)) % 2 == 0
-    outputs = cross_fitted_outputs(batches, halves, task.num_classes, likelihood, penalty)
-    return best_sharpness(outputs, batches, likelihood, known)
 
 
 def _batches(features: Features, targets: Tensor, weights: Tensor, bias: bool) -> Iterable[Batch]:

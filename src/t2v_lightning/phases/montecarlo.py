@@ -17,6 +17,7 @@ from t2v_lightning.functional.fisher_sums import (
     estimate,
     new_sums,
 )
+from t2v_lightning.functional.head import Refits
 from t2v_lightning.functional.inputs import Inputs, describe, device_of
 from t2v_lightning.functional.layers.sketch import Sketch
 from t2v_lightning.functional.likelihood import cotangents, get_likelihood
@@ -51,6 +52,7 @@ class MonteCarloPhase(MethodPhase):
     """
 
     title: ClassVar[str] = "fisher"
+    uses_refits: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -88,6 +90,10 @@ class MonteCarloPhase(MethodPhase):
             engine = fisher_of_filters(probe, skip_layers, options.include, example, probe_digest)
         return cls(probe, task, engine, options, seed, all_reduce)
 
+    def take_refits(self, refits: Refits | None) -> None:
+        super().take_refits(refits)
+        self.sums = new_sums(self.engine.size, refitted=refits is not None)
+
     def order(self, epoch: int) -> Tensor:
         return self.task.visiting_order(self.seed)
 
@@ -97,8 +103,14 @@ class MonteCarloPhase(MethodPhase):
         weights = torch.where(where < count, task.weights[where % count], 0.0)
         index = task.chosen[where % count].to(device)
         targets = task.targets[where % count].to(device)
-        values = torch.cat(self.halving(self._squares, images, index, targets))
-        self.sums = add_samples(self.sums, values, weights, index)
+        ratios = crossed = None
+        if self.refits is not None:
+            ratios, crossed = (
+                part if part is None else part[(where % count).to(part.device)] for part in self.refits
+            )
+        rest = [] if crossed is None else [crossed.to(device)]
+        values = torch.cat(self.halving(self._squares, images, index, targets, *rest))
+        self.sums = add_samples(self.sums, values, weights, index, ratios)
         target = self.options.target_stderr
         if target is None:
             seen_any = int(self.sums["samples"]) > 0  # else this process's share is only padding
@@ -149,15 +161,17 @@ class MonteCarloPhase(MethodPhase):
             "fisher/relative_stderr": found.relative_stderr,
         }
 
-    def _squares(self, images: Inputs, index: Tensor, targets: Tensor) -> Tensor:
-        """Each image's own Fisher information [N, D]."""
+    def _squares(
+        self, images: Inputs, index: Tensor, targets: Tensor, crossed: Tensor | None = None
+    ) -> Tensor:
+        """Each image's own Fisher information [N, D], of the distribution that `crossed` gives in place of outputs."""
         kind = get_likelihood(self.task.likelihood)
         of_inputs = kind.targets_of(images)
         with full_precision(index.device):
             return self.engine(
                 images,
                 lambda outputs: cotangents(
-                    outputs * self.probe.sharpness,
+                    outputs if crossed is None else crossed.to(outputs.dtype),
                     kind,
                     self.options.sampling,
                     passes=self.options.passes,
@@ -196,7 +210,7 @@ def fisher_of_filters(
         digest: of the probe's weights; computed when None. A probe with the same is not traced again.
     """
     head = _without(probe.head, "_parameters", "out_features")
-    own = _without(probe, "_modules", "name", "input_size", "transform", "stages", "sharpness")
+    own = _without(probe, "_modules", "name", "input_size", "transform", "stages")
     tied = [name for name, parameter in probe.backbone.named_parameters() if parameter is probe.head.weight]
     engine = engine_of(
         probe,

@@ -36,8 +36,8 @@ class HeadOptions:
 
     Attributes:
         method: "adam", "lbfgs" (the optimum of the convex problem to ten digits, found by Newton's method),
-            "calibrated" (that optimum, with predictions that are as sure as heads of half of the images may be of the
-            other half; see `functional.head.calibration`), or "keep" the head that the probe came with.
+            "calibrated" (that optimum, but the distribution of an image is the one that a head gives which was fitted
+            without it; see `functional.head.refits`), or "keep" the head that the probe came with.
         lr: learning rate of Adam.
         weight_decay: L2 penalty, `weight_decay / 2 * (|W|^2 + |b|^2)`.
         epochs: of Adam.

@@ -49,8 +49,6 @@ class ProbeNetwork(nn.Module):
     """
 
     layer_prefix = "backbone."
-    sharpness: float = 1.0
-    """Factor of the outputs that gives predictions as sure as they may be on images that the head was not fitted to."""
 
     def __init__(
         self,
@@ -235,7 +233,6 @@ class ProbeNetwork(nn.Module):
             ValueError: `num_classes` is not a positive integer.
         """
         self.head = new_head(self.feature_size, self.head, num_classes, generator)
-        self.sharpness = 1.0
 
     def stage_parameters(self, skip_layers: int = 0) -> list[str]:
         """Names of the backbone's parameters from stage `skip_layers` on, in the backbone's order.

@@ -34,8 +34,8 @@ def _parser() -> argparse.ArgumentParser:
         "places", nargs="+", type=Path, metavar="FOLDER", help="a sweep's folder, or files of embeddings"
     )
     parser.add_argument("--output", type=Path, help="where the report goes; by default into the first FOLDER")
-    parser.add_argument("--distance", default="cosine", choices=DISTANCES, metavar="NAME",
-                        help=f"one of {', '.join(DISTANCES)}; cosine by default")  # fmt: skip
+    parser.add_argument("--distance", default="cosine_unit", choices=DISTANCES, metavar="NAME",
+                        help=f"one of {', '.join(DISTANCES)}; cosine_unit by default")  # fmt: skip
     parser.add_argument("--alpha", type=float, help="of the distance `asymmetric`, 0.15 by default")
     parser.add_argument("--trivial", type=Path, help="embedding of the trivial task of `asymmetric`")
     parser.add_argument("--max-tasks", type=int, help="report on the first tasks only, at most this many")

@@ -58,7 +58,7 @@ class Comparison:
         return leaf_order(self.matrix) if len(self.matrix) > 2 else list(range(len(self.matrix)))
 
 
-def compare(embeddings: Sequence[Embedding], distance: str = "cosine", **options: Any) -> Comparison:
+def compare(embeddings: Sequence[Embedding], distance: str = "cosine_unit", **options: Any) -> Comparison:
     """Distances between embeddings of tasks, under names that tell them apart.
 
     Args:

@@ -34,7 +34,7 @@ TAXONOMY_FILE = f"{TAXONOMY_FIGURE}.csv"
 def write_report(
     embeddings: Sequence[Embedding],
     folder: str | Path,
-    distance: str = "cosine",
+    distance: str = "cosine_unit",
     *,
     thumbnails: Sequence[Path | None] | None = None,
     **options: Any,

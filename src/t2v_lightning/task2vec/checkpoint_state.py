@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 KEY = "t2v_lightning"
 """Where a Lightning checkpoint holds all of this."""
 
-FORMAT = 1
+FORMAT = 2
 
 START_AFRESH = "start afresh (without ckpt_path, or without resume on the command line)"
 """What always helps when a checkpoint is refused, in Python and on the command line."""

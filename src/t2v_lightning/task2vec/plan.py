@@ -117,6 +117,7 @@ class Plan:
                 all_reduce,
                 None if options.features_budget is None else 1e9 * options.features_budget,
                 run_folder,
+                last,
             )
         self.phases: list[Phase] = [first, last]
         self.mixed: str | None = None

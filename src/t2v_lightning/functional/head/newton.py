@@ -73,16 +73,25 @@ def fit_newton(
     >>> fit_newton([(z, torch.tensor([[2.0], [4.0]]), half)], 1, get_likelihood("gaussian"), 0.0)
     tensor([[2.]], dtype=torch.float64)
     """
-    basis = None
-    if isinstance(batches, list) and len(batches) == 1:
-        inputs, *rest = batches[0]
-        if 2 * len(inputs) <= inputs.shape[1]:
-            basis, triangle = torch.linalg.qr(inputs.T)
-            batches = [(triangle.T, *rest)]
+    batches, basis = in_row_space(batches)
     theta = _minimise(
         _Objective(batches, likelihood, penalty), num_outputs, progress or (lambda *_: None), near
     )
     return theta if basis is None else theta @ basis.T
+
+
+def in_row_space(batches: Iterable[Batch]) -> tuple[Iterable[Batch], Tensor | None]:
+    """A list of one batch with few rows in the space that they span, and its orthonormal basis [Q, n].
+
+    A head of these inputs times the basis transposed is the head of the inputs as they came. Anything else comes back
+    as it is, with None.
+    """
+    if isinstance(batches, list) and len(batches) == 1:
+        inputs, targets, weights = batches[0]
+        if 2 * len(inputs) <= inputs.shape[1]:
+            basis, triangle = torch.linalg.qr(inputs.T)
+            return [(triangle.T, targets, weights)], basis
+    return batches, None
 
 
 class _Objective:

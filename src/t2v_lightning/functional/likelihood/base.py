@@ -51,6 +51,10 @@ class Likelihood(ABC):
         """H_n v_n for every sample; outputs and vectors [N, C], result [N, C]."""
 
     @abstractmethod
+    def fisher_trace(self, outputs: Tensor, gram: Tensor) -> Tensor:
+        """tr(H_n A) for every sample [N]; outputs [N, C], A symmetric [C, C]."""
+
+    @abstractmethod
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Gradient of the log-likelihood of `targets` in the outputs, [N, C]."""
 

@@ -29,6 +29,9 @@ class Bernoulli(Likelihood):
     def fisher_times(self, outputs: Tensor, vectors: Tensor) -> Tensor:
         return vectors * outputs.sigmoid() * (-outputs).sigmoid()
 
+    def fisher_trace(self, outputs: Tensor, gram: Tensor) -> Tensor:
+        return (outputs.sigmoid() * (-outputs).sigmoid()) @ gram.diagonal()
+
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return targets.to(outputs.dtype) - outputs.sigmoid()
 

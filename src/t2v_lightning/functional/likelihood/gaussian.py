@@ -30,6 +30,9 @@ class Gaussian(Likelihood):
     def fisher_times(self, outputs: Tensor, vectors: Tensor) -> Tensor:
         return vectors
 
+    def fisher_trace(self, outputs: Tensor, gram: Tensor) -> Tensor:
+        return gram.diagonal().sum().expand(len(outputs))
+
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return targets.to(outputs.dtype) - outputs
 

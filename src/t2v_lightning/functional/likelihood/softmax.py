@@ -39,6 +39,10 @@ class Softmax(Likelihood):
         weighted = p * vectors
         return weighted - p * weighted.sum(1, keepdim=True)
 
+    def fisher_trace(self, outputs: Tensor, gram: Tensor) -> Tensor:
+        p = outputs.softmax(1)
+        return p @ gram.diagonal() - ((p @ gram) * p).sum(1)
+
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
         score = -outputs.softmax(1)
         return score.scatter_add_(1, targets[:, None], torch.ones_like(score[:, :1]))
