@@ -23,7 +23,7 @@ import argparse
 import copy
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -74,7 +74,7 @@ class Work:
 
 def of_images(name: str, batch: int, device: torch.device) -> Work:
     probe = get_probe(name, num_classes=10, weights="DEFAULT" if name == "efficientnet_lite0" else None)
-    probe, x = probe.to(device), torch.randn(batch, *probe.input_size, device=device)
+    probe, x = probe.to(device), torch.randn(batch, *(probe.input_size or ()), device=device)
     y = torch.randint(10, (batch,), device=device)
     return Work(probe, x, y, get_likelihood("softmax"), PerSampleFisher(probe, x, prefix=probe.layer_prefix))
 
@@ -115,7 +115,7 @@ def vmap_grad(network: nn.Module, x: Tensor, y: Tensor) -> Callable[[], object]:
     network.requires_grad_(False)
     weights = {n: p for n, p in network.named_parameters() if p.dim() > 1}
 
-    def loss(values: dict[str, Tensor], sample: Tensor, label: Tensor) -> Tensor:
+    def loss(values: Mapping[str, Tensor], sample: Tensor, label: Tensor) -> Tensor:
         outputs = torch.func.functional_call(network, values, (sample[None],))
         return nn.functional.cross_entropy(outputs, label[None])
 
@@ -167,14 +167,14 @@ def bench(
         "fisher": fisher_pass,
     } | {str(kind): partial(fisher_pass, kind) for kind in squares}
     if not of_text:
-        other: nn.Module = copy.deepcopy(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        other = copy.deepcopy(network).to(memory_format=torch.channels_last)
         last["step cl"] = plain_step(other, x.contiguous(memory_format=torch.channels_last), y, likelihood)
     if peers and not of_text:
         for peer, make in (("vmap", vmap_grad), ("backpack", backpack_diag)):
             try:
-                method = make(copy.deepcopy(network), x, y)
-                method()
-                last[peer] = method
+                of_peer = make(copy.deepcopy(network), x, y)
+                of_peer()
+                last[peer] = of_peer
             except Exception as error:
                 print(f"  {peer} does not run on {name}: {str(error).splitlines()[0][:100]}")
     times: dict[str, list[float]] = {method: [] for method in last}
