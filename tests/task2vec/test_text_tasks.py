@@ -128,7 +128,10 @@ def test_token_ids_are_what_their_texts_are(bert: ProbeNetwork) -> None:
     expected = embed(items, bert, batch_size=4, **KEEP).fisher
     tokens = [bert.transform(text) for text, _ in items]
     lists = [{name: ids.tolist() for name, ids in sample.items()} | {"labels": 1} for sample in tokens]
-    for samples in (tokens, lists, [{"input_ids": sample["input_ids"]} for sample in tokens]):
+    padded = [
+        {name: torch.nn.functional.pad(ids, (3, 30)) for name, ids in sample.items()} for sample in tokens
+    ]
+    for samples in (tokens, lists, longer, [{"input_ids": sample["input_ids"]} for sample in tokens]):
         pairs = [(sample, label) for sample, (_, label) in zip(samples, items, strict=True)]
         np.testing.assert_allclose(embed(pairs, bert, batch_size=4, **KEEP).fisher, expected, **CLOSE)
 
@@ -288,6 +291,10 @@ def test_token_ids_of_another_vocabulary_or_too_many(bert: ProbeNetwork) -> None
         embed(foreign, bert, progress=False)
     with pytest.raises(ValueError, match="got 30 token ids; the probe takes 24: cut them off"):
         embed([({"input_ids": [2] * 30}, i) for i in range(2)], bert, progress=False)
+    with pytest.raises(
+        ValueError, match=r"got input_ids of shape \[1, 2\]; those of one text are of shape \[L\]"
+    ):
+        embed([({"input_ids": [[2, 3]]}, i) for i in range(2)], bert, progress=False)
     with pytest.raises(ValueError, match="text 0 of the dataset: got a text without a token"):
         embed([({"input_ids": []}, i) for i in range(2)], bert, progress=False)
 
