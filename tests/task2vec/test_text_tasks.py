@@ -128,7 +128,7 @@ def test_token_ids_are_what_their_texts_are(bert: ProbeNetwork) -> None:
     expected = embed(items, bert, batch_size=4, **KEEP).fisher
     tokens = [bert.transform(text) for text, _ in items]
     lists = [{name: ids.tolist() for name, ids in sample.items()} | {"labels": 1} for sample in tokens]
-    padded = [
+    longer = [
         {name: torch.nn.functional.pad(ids, (3, 30)) for name, ids in sample.items()} for sample in tokens
     ]
     for samples in (tokens, lists, longer, [{"input_ids": sample["input_ids"]} for sample in tokens]):
