@@ -59,9 +59,9 @@ class TextTransform:
             found = self.tokenizer(*texts_of(text), truncation=True, max_length=self.max_length)
         tokens = {name: torch.as_tensor(found[name]) for name in self.names if name in found}
         tokens.setdefault(MASK, torch.ones_like(tokens["input_ids"]))
-        tokens = without_padding(tokens)
-        self._check(tokens["input_ids"])
-        return tokens
+        real: dict[str, Tensor] = without_padding(tokens)
+        self._check(real["input_ids"])
+        return real
 
     def _check(self, ids: Tensor) -> None:
         if ids.dim() != 1:
