@@ -11,11 +11,13 @@ import pytest
 import torch
 from oracles import network_fisher, relative_error
 from pytorch_lightning import Trainer
+from runs import KillAfter, Killed, run_script
 from small_probe import small_probe, striped
 from small_texts import Alone, model, texts, tokenizer
 from torch.utils.data import DataLoader
 
 from t2v_lightning import Embedding, ProbeNetwork, Task2Vec, embed
+from t2v_lightning.callbacks.checkpoint import BatchCheckpoint
 from t2v_lightning.functional import filterwise_fisher
 from t2v_lightning.functional.distances import pdist
 from t2v_lightning.functional.engine.per_sample import PerSampleFisher
@@ -126,7 +128,10 @@ def test_token_ids_are_what_their_texts_are(bert: ProbeNetwork) -> None:
     expected = embed(items, bert, batch_size=4, **KEEP).fisher
     tokens = [bert.transform(text) for text, _ in items]
     lists = [{name: ids.tolist() for name, ids in sample.items()} | {"labels": 1} for sample in tokens]
-    for samples in (tokens, lists, [{"input_ids": sample["input_ids"]} for sample in tokens]):
+    longer = [
+        {name: torch.nn.functional.pad(ids, (3, 30)) for name, ids in sample.items()} for sample in tokens
+    ]
+    for samples in (tokens, lists, longer, [{"input_ids": sample["input_ids"]} for sample in tokens]):
         pairs = [(sample, label) for sample, (_, label) in zip(samples, items, strict=True)]
         np.testing.assert_allclose(embed(pairs, bert, batch_size=4, **KEEP).fisher, expected, **CLOSE)
 
@@ -175,6 +180,59 @@ def test_token_ids_go_through_the_function_too(bert: ProbeNetwork) -> None:
         filterwise_fisher(bert, sample).items(), filterwise_fisher(bert, longer).items(), strict=True
     ):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-14)
+
+
+TWO_PROCESSES = """
+import sys
+import torch
+from pytorch_lightning import Trainer
+from torch.utils.data import DataLoader
+torch.set_num_threads(1)
+sys.path[:0] = [{tests!r}, {tests!r} + "/task2vec"]
+from small_texts import texts
+from test_text_tasks import probe
+from t2v_lightning import Task2Vec
+module = Task2Vec(probe(), head="keep", sampling="exact")
+trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", precision="64-true", logger=False,
+                  enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+trainer.fit(module, DataLoader(texts(11), batch_size=2, num_workers=1))
+module.embedding.save({folder!r} + f"/rank{{trainer.global_rank}}.safetensors")
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_embedding_of_one(bert: ProbeNetwork, tmp_path: Path) -> None:
+    """The shares of the processes differ in the lengths of their texts, and one of them ends with padding."""
+    run_script(TWO_PROCESSES, tmp_path)
+    alone = embed(texts(11), bert, batch_size=4, **KEEP).fisher
+    for rank in (0, 1):
+        together = Embedding.load(tmp_path / f"rank{rank}.safetensors").fisher
+        np.testing.assert_allclose(together, alone, **CLOSE)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*there is no last checkpoint available")
+@pytest.mark.parametrize("kill", [1, 4, 5])
+def test_a_killed_fit_goes_on_to_the_same_embedding(kill: int, bert: ProbeNetwork, tmp_path: Path) -> None:
+    def fit(*callbacks: Any, resume: str | None = None) -> Embedding | None:
+        module = Task2Vec(bert, head="lbfgs")
+        trainer = Trainer(
+            accelerator="cpu", precision="64-true", logger=False, enable_progress_bar=False,
+            enable_model_summary=False, default_root_dir=tmp_path,
+            callbacks=[*callbacks, BatchCheckpoint(tmp_path / "kept", every_n_batches=1)],
+        )  # fmt: skip
+        trainer.fit(module, DataLoader(texts(), batch_size=4), ckpt_path=resume)  # type: ignore[arg-type]
+        return module.embedding
+
+    whole = fit()
+    for file in (tmp_path / "kept").glob("*.ckpt"):
+        file.unlink()
+    with pytest.raises(Killed):
+        fit(KillAfter(kill))
+    again = fit(resume="last")
+    assert whole is not None
+    assert again is not None
+    assert np.array_equal(again.fisher, whole.fisher)
 
 
 # --- what is said, and what is refused -----------------------------------------------------------------------
@@ -233,6 +291,10 @@ def test_token_ids_of_another_vocabulary_or_too_many(bert: ProbeNetwork) -> None
         embed(foreign, bert, progress=False)
     with pytest.raises(ValueError, match="got 30 token ids; the probe takes 24: cut them off"):
         embed([({"input_ids": [2] * 30}, i) for i in range(2)], bert, progress=False)
+    with pytest.raises(
+        ValueError, match=r"got input_ids of shape \[1, 2\]; those of one text are of shape \[L\]"
+    ):
+        embed([({"input_ids": [[2, 3]]}, i) for i in range(2)], bert, progress=False)
     with pytest.raises(ValueError, match="text 0 of the dataset: got a text without a token"):
         embed([({"input_ids": []}, i) for i in range(2)], bert, progress=False)
 

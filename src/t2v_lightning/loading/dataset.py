@@ -94,7 +94,13 @@ class IndexedDataset(Dataset[tuple[Inputs, Any, int]]):
         try:
             return self.transform(text)
         except (TypeError, ValueError) as error:
-            raise type(error)(f"text {item} of the dataset: {error}") from error
+            raise naming_text(error, item) from error
+
+
+def naming_text(error: Exception, item: int) -> Exception:
+    """The TypeError or ValueError that a transform has raised, with the number of the text."""
+    kind = TypeError if isinstance(error, TypeError) else ValueError
+    return kind(f"text {item} of the dataset: {error}")
 
 
 def _of_tensors(inputs: Any) -> bool:

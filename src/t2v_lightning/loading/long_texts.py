@@ -1,8 +1,9 @@
 """A look at all texts of a task before the work starts: none may be empty, and those that are too long are counted."""
 
 import logging
+from collections.abc import Mapping
 
-from t2v_lightning.loading.dataset import IndexedDataset, as_pair
+from t2v_lightning.loading.dataset import IndexedDataset, as_pair, naming_text
 from t2v_lightning.probes.text_transform import TextTransform
 
 log = logging.getLogger(__name__)
@@ -23,12 +24,12 @@ def count_long_texts(dataset: IndexedDataset) -> int | None:
     surplus: list[int] = []
     for item in dataset.chosen.tolist():
         text, _ = as_pair(dataset.dataset[item], item)
-        if hasattr(text, "keys"):  # a dict of token ids, which are checked as they are read
+        if isinstance(text, Mapping):  # of token ids, which are checked as they are read
             return None
         try:
             surplus.append(transform.surplus(text))
         except (TypeError, ValueError) as error:
-            raise type(error)(f"text {item} of the dataset: {error}") from error
+            raise naming_text(error, item) from error
     long = [tokens for tokens in surplus if tokens]
     if long:
         log.warning(

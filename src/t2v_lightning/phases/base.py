@@ -128,7 +128,7 @@ class MethodPhase(Phase):
         *,
         skip_layers: int,
         seed: int,
-        example: Inputs,
+        example: Inputs | None,
         probe_digest: str,
         before: "Phase | None",
         learn_head: bool,
@@ -142,7 +142,7 @@ class MethodPhase(Phase):
             options: of the method.
             skip_layers: first stage that counts.
             seed: of everything random.
-            example: one input of the task.
+            example: one input of the task; None for what `phases.tracing` takes in its place.
             probe_digest: identifies the weights of the probe.
             before: the phase of the same method that this probe went through for another task, None for none; its
                 weights have not changed since.

@@ -79,7 +79,7 @@ class MonteCarloPhase(MethodPhase):
         *,
         skip_layers: int,
         seed: int,
-        example: Inputs,
+        example: Inputs | None,
         probe_digest: str,
         before: Phase | None,
         learn_head: bool,

@@ -122,7 +122,7 @@ class VariationalPhase(MethodPhase):
         *,
         skip_layers: int,
         seed: int,
-        example: Inputs,
+        example: Inputs | None,
         probe_digest: str,
         before: Phase | None,
         learn_head: bool,

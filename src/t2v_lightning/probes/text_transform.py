@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from t2v_lightning.functional.inputs import MASK, describe
+from t2v_lightning.functional.inputs import MASK, describe, without_padding
 
 SAMPLE = "A few words."
 """A text to try a network with."""
@@ -59,10 +59,13 @@ class TextTransform:
             found = self.tokenizer(*texts_of(text), truncation=True, max_length=self.max_length)
         tokens = {name: torch.as_tensor(found[name]) for name in self.names if name in found}
         tokens.setdefault(MASK, torch.ones_like(tokens["input_ids"]))
-        self._check(tokens["input_ids"])
-        return tokens
+        real: dict[str, Tensor] = without_padding(tokens)
+        self._check(real["input_ids"])
+        return real
 
     def _check(self, ids: Tensor) -> None:
+        if ids.dim() != 1:
+            raise ValueError(f"got input_ids of shape {list(ids.shape)}; those of one text are of shape [L]")
         if not ids.numel():
             raise ValueError("got a text without a token; leave empty texts out")
         if len(ids) > self.max_length:
