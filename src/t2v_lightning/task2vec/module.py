@@ -216,8 +216,9 @@ class Task2Vec(LightningFit):
                 (text, target) for a language model; or a LightningDataModule or DataLoader over such a dataset, a
                 `datasets.Dataset`, a folder or table of images, or the name of a datamodule.
             device: "auto" takes a GPU if there is one.
-            batch_size: images per batch; changes speed and memory only. None takes that of the DataLoader, 64 for a
-                dataset.
+            batch_size: images per batch; changes speed and memory only, except that the variational method takes a
+                step for each batch, so that its embeddings compare at one size. None takes that of the DataLoader, 64
+                for a dataset.
             num_workers: processes that read images; 0 reads them in this one. None takes that of the DataLoader, 0
                 for a dataset.
             progress: show a progress bar.
