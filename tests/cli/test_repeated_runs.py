@@ -19,6 +19,8 @@ from t2v_lightning.report.__main__ import main as report
 
 FILE = "embedding.safetensors"
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 
 class Fits:
     """Stands for `run`: an embedding that the settings decide, and a list of what was asked for."""
