@@ -3,9 +3,11 @@
 import gc
 import os
 import signal
+from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 
 def pytest_configure() -> None:
@@ -29,3 +31,13 @@ def one_thread() -> None:
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of figures hold one pixel, for tests of what is written around them: to paint text takes long."""
+
+    def save(self: object, file: Any, *, format: str, **_: object) -> None:
+        Image.new("RGB", (1, 1)).save(file, format=format)
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", save)

@@ -180,6 +180,28 @@ def ignoring_sigint(command: Callable[[], subprocess.Popen[str]]) -> subprocess.
         signal.signal(signal.SIGINT, before)
 
 
+def go_on() -> None:
+    with stopping_on_signals():
+        os.kill(os.getpid(), signal.SIGINT)
+        print("still here", flush=True)
+        os.kill(os.getpid(), signal.SIGTERM)  # the only thing that ends it
+        time.sleep(60)
+
+
+def test_where_sigint_is_ignored_it_stays_so(capfd: pytest.CaptureFixture[str]) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process = multiprocessing.get_context("fork").Process(target=go_on)
+        process.start()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    process.join(50)
+    process.kill()
+    assert process.exitcode == 128 + signal.SIGTERM
+    assert capfd.readouterr().out == "still here\n"
+
+
+@pytest.mark.slow
 def test_a_command_whose_sigint_is_ignored_goes_on(tmp_path: Path) -> None:
     process = ignoring_sigint(lambda: start(tmp_path, "setup"))
     waiting(tmp_path, process)

@@ -55,19 +55,20 @@ def command(monkeypatch: pytest.MonkeyPatch, folder: Path, *words: str) -> int:
 
 
 @pytest.mark.parametrize(
-    "word",
+    ("sweep", "word"),
     [
-        "trainer.devices=0",
-        "+trainer.max_epochs=3",
-        "trainer.max_epochs=3",
+        ([], "trainer.devices=0"),
+        ([], "+trainer.max_epochs=3"),
         pytest.param(
+            [],
             "trainer.accelerator=gpu",
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is one"),
         ),
-        "trainer.devcies=1",
+        ([], "trainer.devcies=1"),
+        (["-m"], "trainer.max_epochs=3"),
+        (["-m"], "trainer.devices=0"),
     ],
 )
-@pytest.mark.parametrize("sweep", [[], ["-m"]])
 def test_a_bad_keyword_is_one_error_without_a_trace(
     word: str,
     sweep: list[str],

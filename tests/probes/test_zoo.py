@@ -29,9 +29,10 @@ FAMILIES = [
     "timm/efficientnet_b0", "timm/tf_efficientnet_lite0", "timm/mobilenetv3_small_050", "timm/regnety_002",
     "timm/densenet121",
 ]  # fmt: skip
-CHEAP = ["resnet18", "squeezenet1_1", "mobilenet_v3_small", "shufflenet_v2_x0_5", "regnet_y_400mf"]
-CHEAP += ["timm/vit_tiny_patch16_224", "timm/convnext_atto", "timm/mobilenetv3_small_050"]
-CHEAP_NOISE = ["resnet18", "squeezenet1_1", "vit_b_32"]
+CHEAP = ["resnet18", "squeezenet1_1", "timm/vit_tiny_patch16_224", "timm/mobilenetv3_small_050"]
+"""Small relatives of the others are in `functional/engine/test_networks.py`."""
+
+CHEAP_NOISE = ["resnet18", "squeezenet1_1"]
 
 
 def side(name: str) -> int:
@@ -175,10 +176,10 @@ def test_family_equals_brute_force(name: str) -> None:
 
 
 def test_weights_without_closed_form_are_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    probe = get_probe("vit_b_32", num_classes=3, weights=None, input_size=64)
+    probe = get_probe("timm/vit_tiny_patch16_224", num_classes=3, weights=None, input_size=32)
     with caplog.at_level("INFO", logger="t2v_lightning"):
         fisher_of_filters(probe, 0, "weights")
         assert not caplog.messages
         fisher_of_filters(probe, 0, "all")
     (message,) = caplog.messages
-    assert message.startswith("no closed form for class_token, encoder.pos_embedding;")
+    assert message.startswith("no closed form for cls_token, pos_embed;")

@@ -84,6 +84,7 @@ def test_tensorboard_has_the_figures_a_table_and_a_picture_of_each_task(tmp_path
     assert found == [(255, 0, 0), *[(211, 211, 211)] * 2]
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_a_report_can_be_written_again(tmp_path: Path) -> None:
     write_report(embeddings("a", "b"), tmp_path)
     write_report(embeddings("a", "b", "c"), tmp_path)
@@ -91,6 +92,7 @@ def test_a_report_can_be_written_again(tmp_path: Path) -> None:
     assert len(list((tmp_path / "tensorboard" / "sweep").glob("events.out.*"))) == 1
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_other_logs_in_the_folder_are_left_alone(tmp_path: Path) -> None:
     """A folder of one's own may hold TensorBoard logs already, of a training say."""
     mine = tmp_path / "tensorboard" / "my_run" / "events.out.tfevents.1.host"

@@ -23,6 +23,7 @@ def names(folder: Path) -> list[str]:
         return next(csv.reader(file))[1:]
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_a_sweep(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main([str(sweep)])
     shown = capsys.readouterr().out
@@ -32,6 +33,7 @@ def test_a_sweep(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (sweep / "dendrogram.pdf").exists()
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_options(sweep: Path, tmp_path: Path) -> None:
     trivial = sweep / "2" / "embedding.safetensors"
     main([

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
-from runs import run_script
 from small_probe import striped
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset, SubsetRandomSampler
@@ -168,10 +167,11 @@ assert abs(float(trainer.callback_metrics["task2vec/drift"]) - distance) < 1e-6 
 """
 
 
-def test_two_processes_share_the_images_and_go_on_as_before(tmp_path: Path) -> None:
+def test_two_processes_share_the_images_and_go_on_as_before(two_processes: Path) -> None:
     """Fifteen images, so that their shares differ; BatchNorm's statistics differ between the processes."""
-    run_script(SCRIPT, tmp_path)
-    one, two, alone = (Embedding.load(tmp_path / f"{n}.safetensors") for n in ("rank0", "rank1", "alone"))
+    one, two, alone = (
+        Embedding.load(two_processes / f"{n}.safetensors") for n in ("rank0", "rank1", "alone")
+    )
     assert one == two
     assert one.meta["samples"] == 15
     np.testing.assert_allclose(one.fisher, alone.fisher, rtol=1e-4)

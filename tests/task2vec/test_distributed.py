@@ -1,4 +1,7 @@
-"""Two processes give the embedding of one. One pair of real processes makes the fits of all cases in turn."""
+"""Two processes give the embedding of one. One pair of real processes makes the fits of all cases in turn.
+
+`two_processes` in `conftest.py` runs the script.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -78,22 +81,15 @@ def several_labels(images: int) -> Any:
     ]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("two")
-    run_script(SCRIPT, made)
-    return made
-
-
 @pytest.mark.parametrize("case", CASES)
-def test_two_processes_give_the_embedding_of_one(folder: Path, case: str) -> None:
+def test_two_processes_give_the_embedding_of_one(two_processes: Path, case: str) -> None:
     """With the doubled batch, on which the variational method depends."""
     images, options = CASES[case]
     alone = Task2Vec(small_probe(), **HEAD | options).embed(
         images_of(case), batch_size=8, test=held_out(min(3, images)), progress=False
     )
     for name in ("rank0", "rank1", "alone"):
-        together = Embedding.load(folder / f"{case} {name}.safetensors")
+        together = Embedding.load(two_processes / f"{case} {name}.safetensors")
         np.testing.assert_allclose(together.fisher, alone.fisher, rtol=1e-6)
         np.testing.assert_allclose(together.scale, alone.scale, rtol=1e-6)
         assert together.mean_features is not None
@@ -115,17 +111,17 @@ def test_two_processes_give_the_embedding_of_one(folder: Path, case: str) -> Non
 
 
 @pytest.mark.parametrize("images", [7, 1])
-def test_a_metric_that_keeps_all_images_is_that_of_one_process(folder: Path, images: int) -> None:
+def test_a_metric_that_keeps_all_images_is_that_of_one_process(two_processes: Path, images: int) -> None:
     """Also where a process has none."""
     module = Task2Vec(small_probe(), likelihood="bernoulli", head="lbfgs")
     alone = module.embed(several_labels(15), test=several_labels(images), progress=False)
     for rank in (0, 1):
-        together = Embedding.load(folder / f"{images} with labels rank{rank}.safetensors")
+        together = Embedding.load(two_processes / f"{images} with labels rank{rank}.safetensors")
         assert together.meta["test"] == pytest.approx(alone.meta["test"], rel=1e-6)
 
 
-def test_each_process_predicts_its_share(folder: Path) -> None:
-    shares = [torch.cat(torch.load(folder / f"predicted{rank}.pt")).tolist() for rank in (0, 1)]
+def test_each_process_predicts_its_share(two_processes: Path) -> None:
+    shares = [torch.cat(torch.load(two_processes / f"predicted{rank}.pt")).tolist() for rank in (0, 1)]
     assert shares == [[0, 2, 4, 6], [1, 3, 5]]
 
 

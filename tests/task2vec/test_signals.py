@@ -4,8 +4,10 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import fit_script
 import pytest
 import torch
 from fit_script import Run, start
@@ -140,18 +142,23 @@ def test_a_requeue_by_slurm_goes_on_where_the_job_was(processes: int, tmp_path: 
         assert Embedding.load(tmp_path / f"rank{rank}of{processes}.safetensors") == whole
 
 
-def test_signals_that_were_ignored_stay_ignored(tmp_path: Path) -> None:
+def test_signals_that_were_ignored_stay_ignored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     """SIGINT is in the background of a shell's script, which a Ctrl-C at the terminal is not meant for."""
     before = {signum: signal.signal(signum, signal.SIG_IGN) for signum in (signal.SIGINT, signal.SIGTERM)}
+
+    def send(_: float) -> None:
+        """In place of the pause after each batch."""
+        for signum in before:
+            os.kill(os.getpid(), signum)
+
+    monkeypatch.setattr(fit_script, "time", SimpleNamespace(sleep=send))
     try:
-        run = start(tmp_path, pause=0.05)  # inherits them
+        fit_script.main(tmp_path)
+        assert [signal.getsignal(signum) for signum in before] == [signal.SIG_IGN] * 2
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
-    run.wait_for(2)
-    for signum in before:
-        run.process.send_signal(signum)
-    code, _, errors = run.end()
-    assert code == 0, errors[-2000:]
-    assert run.reached() == 12
-    assert "SIG" not in errors
+    assert len((tmp_path / "reached.txt").read_text().split()) == 12
+    assert "SIG" not in capfd.readouterr().err

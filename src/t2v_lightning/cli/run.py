@@ -17,6 +17,7 @@ from rich.logging import RichHandler
 from t2v_lightning.callbacks.checkpoint import BatchCheckpoint
 from t2v_lightning.callbacks.progress import PhaseProgressBar
 from t2v_lightning.callbacks.tensorboard import TensorBoardSummary
+from t2v_lightning.cli.advising import advise, check_library
 from t2v_lightning.cli.allocation import keep_freed_memory
 from t2v_lightning.cli.job_name import CONFIGS, job_name
 from t2v_lightning.cli.processes import command_of, is_first_rank, needs_own_process, run_apart
@@ -71,6 +72,7 @@ def run(config: DictConfig, folder: Path) -> Embedding:
     """Embeds one task and writes `embedding.safetensors` and the logs into `folder`."""
     if reason := unknown_distance(config.report.distance):
         raise ValueError(reason)
+    check_library(config)
     _quiet()
     datamodule, module = build(config)
     logger = hydra.utils.instantiate(config.logger) if config.get("logger") else False
@@ -180,6 +182,7 @@ def job(config: DictConfig) -> None:
         )
         if is_first_rank():
             keep(folder)
+            _advise(config, folder)
         return
     try:
         if sweep:  # so that the lines which follow can be told apart
@@ -194,7 +197,8 @@ def job(config: DictConfig) -> None:
         if sweep and launcher != "basic":  # progress bars of jobs side by side overwrite each other
             with open_dict(config):
                 config.trainer.setdefault("enable_progress_bar", False)
-        if sweep and needs_own_process(config, launcher):
+        apart = sweep and needs_own_process(config, launcher)
+        if apart:
             run_apart(command_of(hydra_config, config), folder, hydra_config.runtime.cwd)
         else:
             run(config, folder)
@@ -216,9 +220,24 @@ def job(config: DictConfig) -> None:
     else:
         if is_first_rank() and OmegaConf.is_missing(hydra_config.job, "num"):  # jobs of a sweep have a number
             say(f"the embedding and its logs are in {folder}")
+        if is_first_rank() and not apart:
+            _advise(config, folder)
     if sweep and SweepReport.current and SweepReport.current.is_hopeless(config, folder):
         log.error("stopped, as all jobs read this folder: set dataset.root to one that exists")
         sys.exit(1)
+
+
+def _advise(config: DictConfig, folder: Path) -> None:
+    """Advice where it is asked for; without it the embedding is still there, and has not failed."""
+    if not config.recommend:
+        return
+    try:
+        check_library(config)
+        advise(config, folder)
+    except (ValueError, OSError) as error:
+        log.error("%s", reason_of(error))
+        if HydraConfig.get().mode != RunMode.MULTIRUN:
+            sys.exit(1)
 
 
 def _what_is_left(folder: Path) -> str:

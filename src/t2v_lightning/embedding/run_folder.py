@@ -32,6 +32,9 @@ THUMBNAIL_FILE = "thumbnail.png"
 REPORT_FILE = "report.html"
 """The page of a report."""
 
+ADVICE_FILE = "recommendation.json"
+"""Which experts suit the task of a run."""
+
 DISTANCES_FILE = "distances.csv"
 """The matrix of distances of a report."""
 

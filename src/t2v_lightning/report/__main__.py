@@ -13,10 +13,11 @@ from t2v_lightning.embedding import Embedding
 from t2v_lightning.embedding.collection import find_embeddings, load_embeddings, thumbnails_of
 from t2v_lightning.embedding.run_folder import REPORT_FILE
 from t2v_lightning.functional.distances import DISTANCES
+from t2v_lightning.library import Protocol, TaskLibrary
 from t2v_lightning.report.comparison import compare
 from t2v_lightning.report.tables import print_table
 from t2v_lightning.report.taxa import find_icons, task_order, with_taxa
-from t2v_lightning.report.writing import write_comparison, write_taxonomy
+from t2v_lightning.report.writing import write_comparison, write_taxonomy, write_with_library
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -39,6 +40,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--alpha", type=float, help="of the distance `asymmetric`, 0.15 by default")
     parser.add_argument("--trivial", type=Path, help="embedding of the trivial task of `asymmetric`")
     parser.add_argument("--max-tasks", type=int, help="report on the first tasks only, at most this many")
+    parser.add_argument("--library", type=Path, metavar="FOLDER",
+                        help="with a section on which experts of this library suit the tasks")  # fmt: skip
+    parser.add_argument("--protocol", help="of the library's results, where it has several")
     taxonomy = parser.add_argument_group("tasks of CUB-200 and iNaturalist")
     taxonomy.add_argument("--taxonomy", action="store_true", help="compare distances with those of the taxa")
     taxonomy.add_argument("--data-root", type=Path, metavar="FOLDER",
@@ -52,6 +56,11 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> None:
     if not options.taxonomy and (options.data_root or options.icons):
         raise ValueError("--data-root and --icons belong to --taxonomy, which is not set; add it")
+    if options.taxonomy and options.library:
+        raise ValueError("--library and --taxonomy are two reports; give one of them")
+    if options.protocol and not options.library:
+        raise ValueError("--protocol belongs to --library, which is not set; add it")
+    library = None if options.library is None else TaskLibrary(options.library)
     paths = find_embeddings(options.places)
     embeddings, thumbnails = load_embeddings(paths), thumbnails_of(paths)
     if options.distance != "asymmetric" and not (options.alpha is None and options.trivial is None):
@@ -70,6 +79,9 @@ def _run(options: argparse.Namespace) -> None:
     if options.taxonomy:
         icons = find_icons(comparison.embeddings, options.icons, options.data_root)
         write_taxonomy(comparison, folder, icons, thumbnails)
+    elif library is not None:
+        protocol = options.protocol and Protocol.parse(options.protocol)
+        write_with_library(comparison, library, folder, protocol, thumbnails)
     else:
         write_comparison(comparison, folder, thumbnails=thumbnails)
     console = Console()

@@ -31,7 +31,9 @@ _SETTINGS = (
 )  # fmt: skip
 
 
-def build_page(comparison: Comparison, pictures: Mapping[str, bytes] | None = None) -> str:
+def build_page(
+    comparison: Comparison, pictures: Mapping[str, bytes] | None = None, sections: str = ""
+) -> str:
     """The page as HTML.
 
     What comes from embeddings is put into the page as JSON, in which `<` is escaped, and shown as text. A content
@@ -40,6 +42,7 @@ def build_page(comparison: Comparison, pictures: Mapping[str, bytes] | None = No
     Args:
         comparison: what is shown.
         pictures: PNG files by what they show.
+        sections: HTML without scripts to put before the figures, in which names are escaped.
 
     >>> from t2v_lightning.embedding import Embedding
     >>> from t2v_lightning.report.comparison import compare
@@ -56,6 +59,7 @@ def build_page(comparison: Comparison, pictures: Mapping[str, bytes] | None = No
         script=script,
         data=_json(_content(comparison)),
         figures=figures,
+        sections=sections,
     )
 
 

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.embedding.run_folder import DISTANCES_FILE, REPORT_FILE, SWEEP_LOGS, whole_file
+from t2v_lightning.library import Protocol, TaskLibrary
 from t2v_lightning.report.comparison import Comparison, compare
 from t2v_lightning.report.figures import FIGURES, draw_figures, remove_figure, save_figure
+from t2v_lightning.report.library import LIBRARY_FIGURES, library_figures, library_section
 from t2v_lightning.report.page import build_page
 from t2v_lightning.report.tables import write_csv
 from t2v_lightning.report.taxonomy import (
@@ -68,7 +70,7 @@ def remove_report(folder: Path) -> None:
     """Removes a report with all its files, so that none of them is taken for a part of another report."""
     for name in (REPORT_FILE, DISTANCES_FILE, TAXONOMY_FILE):
         (folder / name).unlink(missing_ok=True)
-    for name in (*FIGURES, TAXONOMY_FIGURE):
+    for name in (*FIGURES, TAXONOMY_FIGURE, *LIBRARY_FIGURES):
         remove_figure(folder, name)
     shutil.rmtree(folder / SWEEP_LOGS, ignore_errors=True)
 
@@ -79,6 +81,7 @@ def write_comparison(
     icons: Sequence[Any] | None = None,
     more_figures: Sequence[tuple[str, str, Any]] = (),
     thumbnails: Sequence[Path | None] | None = None,
+    sections: str = "",
 ) -> None:
     """The files of `write_report`.
 
@@ -88,6 +91,7 @@ def write_comparison(
         icons: n pictures or None for the diagonal of the matrix.
         more_figures: further figures, each with the name of its file and what it shows.
         thumbnails: n files of pictures for the projector, or None where there is none.
+        sections: further parts of the page, as HTML.
     """
     remove_report(folder)
     write_csv(comparison.matrix, comparison.names, folder / DISTANCES_FILE)
@@ -98,8 +102,32 @@ def write_comparison(
         if name != "distance_matrix" or icons is not None:  # else the page's own matrix shows all of it
             pictures[caption] = files[name].read_bytes()
     with whole_file(folder / REPORT_FILE) as part:
-        part.write_text(build_page(comparison, pictures), encoding="utf-8")
+        part.write_text(build_page(comparison, pictures, sections), encoding="utf-8")
     write_tensorboard(comparison, folder, files, thumbnails)
+
+
+def write_with_library(
+    comparison: Comparison,
+    library: TaskLibrary,
+    folder: Path,
+    protocol: Protocol | None = None,
+    thumbnails: Sequence[Path | None] | None = None,
+) -> None:
+    """A report with a section on a library: its advice on each task, and what asking it about its own tasks shows.
+
+    Args:
+        comparison: of embeddings that can be compared with those of the library.
+        library: has results.
+        folder: made if needed.
+        protocol: whose results count; None where the library has one only.
+        thumbnails: as for `write_comparison`.
+
+    Raises:
+        ValueError: the library cannot advise on these tasks; then nothing is written.
+    """
+    section = library_section(library, comparison, protocol)
+    figures = library_figures(library, protocol)
+    write_comparison(comparison, folder, more_figures=figures, thumbnails=thumbnails, sections=section)
 
 
 def write_taxonomy(

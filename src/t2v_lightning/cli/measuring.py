@@ -1,0 +1,67 @@
+"""The error of a probe on a task for a library, as a job that Hydra's launchers can run side by side.
+
+`python -m t2v_lightning.cli.measuring -m library=FOLDER dataset.name=digits,faces probe=resnet18,resnet34` fills a cell
+for each pair. Cells that are filled stay as they are, so that the same command goes on with a sweep that was stopped.
+"""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from t2v_lightning.cli.job_name import CONFIGS
+from t2v_lightning.data import get_datamodule
+from t2v_lightning.library import Protocol, TaskLibrary
+from t2v_lightning.library.files import LIBRARY_FILE
+from t2v_lightning.library.measure import Images, measure
+from t2v_lightning.probes import get_probe
+
+log = logging.getLogger(__name__)
+
+
+def job(config: DictConfig) -> None:
+    """Measures one expert on one task; exits with 1 after an error."""
+    try:
+        for line in measure_cells(config):
+            log.info("%s", line)
+    except (ValueError, TypeError, LookupError, OSError, ImportError, RuntimeError) as error:
+        log.error("%s", error.args[0] if isinstance(error, KeyError) and error.args else error)
+        sys.exit(1)
+
+
+def measure_cells(config: DictConfig) -> list[str]:
+    """Fills the cells that settings describe, and says what was found.
+
+    Raises:
+        ValueError: there is no library in the folder, or seeds without a number of images.
+        KeyError: the library has no such task, or the dataset or the probe is unknown.
+    """
+    folder = Path(config.library)
+    if not (folder / LIBRARY_FILE).is_file():
+        raise ValueError(
+            f"library={folder} holds no library; python -m t2v_lightning.library build makes one"
+        )
+    seeds = list(config.seeds)
+    if config.images is None and seeds != [None]:
+        raise ValueError(f"got seeds={seeds} without images=, of whose draws they are; give both")
+    if config.images is not None:
+        seeds = [0 if seed is None else seed for seed in seeds]
+    options: dict[str, Any] = OmegaConf.to_container(config.dataset, resolve=True)  # type: ignore[assignment]
+    datamodule = get_datamodule(options.pop("name"), **options)
+    images = Images.of(datamodule, config.dataset.num_workers or 0)
+    protocols = [Protocol("probe", config.images, seed) for seed in seeds]
+    experts: dict[str, Any] = {config.expert: lambda: get_probe(**config.probe)}
+    found = [
+        f"{r.expert} on {r.task} ({r.protocol}): {r.failure or f'{r.error:.1f} % error'}"
+        for r in measure(TaskLibrary(folder), images, experts, protocols, device=config.device)
+    ]
+    return found or [f"kept: {config.expert} on {images.task}, which the library has"]
+
+
+main = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="measure")(job)
+
+if __name__ == "__main__":
+    main()
