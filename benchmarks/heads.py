@@ -187,9 +187,12 @@ def measure(pool: Pool, seed: int, heads: list[Any], probe: ProbeNetwork) -> dic
         problem = HeadProblem(probe.head, pool.features[mine], task, options)
         problem.fit(seed, no_log)
         refits = problem.refit()
-        assert refits is not None
         with torch.no_grad():
-            outputs = probe.head(pool.features[mine]) if refits.outputs is None else refits.outputs
+            outputs = (
+                probe.head(pool.features[mine])
+                if refits is None or refits.outputs is None
+                else refits.outputs
+            )
             wrong = probe.head(pool.features[rest]).argmax(1) != pool.labels[rest]
         values = engine(pool.images[mine], lambda _, outputs=outputs: cotangents(outputs, SOFTMAX))
         found = []
@@ -199,7 +202,7 @@ def measure(pool: Pool, seed: int, heads: list[Any], probe: ProbeNetwork) -> dic
                 values,
                 task.weights,
                 task.chosen,
-                refits.ratios if anew else None,
+                refits.ratios if anew and refits else None,
             )
             found.append(estimate(sums))
         lengths = [float(one.stderr.square().sum()) for one in found]

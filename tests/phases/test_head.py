@@ -342,18 +342,10 @@ def test_refits_do_not_depend_on_whether_memory_holds_all_features(monkeypatch: 
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
 
 
-def test_adam_changes_by_as_much_as_the_optimum_does() -> None:
+@pytest.mark.parametrize("method", ["keep", "adam"])
+def test_a_head_without_an_optimum_is_not_fitted_again(method: str) -> None:
     x, task = task_of("softmax")
-    adam = refits_of(new_head(), x, task, method="adam", epochs=1, num_samples=64)
-    optimum = refits_of(new_head(), x, task, method="lbfgs")
-    assert adam is not None
-    assert optimum is not None
-    torch.testing.assert_close(adam.ratios, optimum.ratios)
-
-
-def test_a_head_that_is_kept_does_not_change() -> None:
-    x, task = task_of("softmax")
-    assert refits_of(new_head(), x, task, method="keep") is None
+    assert refits_of(new_head(), x, task, method=method, epochs=1, num_samples=64) is None
 
 
 def test_no_class_loses_its_last_images() -> None:
