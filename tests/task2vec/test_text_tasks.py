@@ -195,7 +195,7 @@ from t2v_lightning import Task2Vec
 module = Task2Vec(probe(), head="keep", sampling="exact")
 trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", precision="64-true", logger=False,
                   enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
-trainer.fit(module, DataLoader(texts(11), batch_size=2, num_workers=1))
+trainer.fit(module, DataLoader(texts(11), batch_size=2))
 module.embedding.save({folder!r} + f"/rank{{trainer.global_rank}}.safetensors")
 """
 
