@@ -22,7 +22,7 @@ def test_the_package_itself_holds_public_names_and_nothing_else() -> None:
     assert kinds <= {"Expr", "ImportFrom", "Assign"}
     assert sorted(t2v_lightning.__all__) == [
         "Embedding", "FilterwiseFisher", "ProbeNetwork", "Task2Vec", "Task2VecCallback", "__version__", "embed",
-        "embed_many", "get_probe",
+        "embed_many", "get_probe", "to_pandas",
     ]  # fmt: skip
 
 

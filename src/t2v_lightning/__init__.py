@@ -2,6 +2,7 @@
 
 from t2v_lightning._version import __version__
 from t2v_lightning.embedding import Embedding
+from t2v_lightning.embedding.frames import to_pandas
 from t2v_lightning.metrics import FilterwiseFisher
 from t2v_lightning.probes import ProbeNetwork, get_probe
 from t2v_lightning.task2vec.callback import Task2VecCallback
@@ -18,4 +19,5 @@ __all__ = [
     "embed",
     "embed_many",
     "get_probe",
+    "to_pandas",
 ]

@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from t2v_lightning.embedding import Embedding
+from t2v_lightning.embedding.frames import to_pandas
 
 
 @pytest.fixture
@@ -265,3 +266,33 @@ def test_an_npz_of_a_broken_header_or_of_no_real_numbers(tmp_path: Path) -> None
     for name in ("broken", "complex"):
         with pytest.raises(ValueError, match=f"{name}.npz is not an embedding"):
             Embedding.load(tmp_path / f"{name}.npz")
+
+
+def test_numpy_takes_an_embedding_for_its_vector() -> None:
+    embedding = Embedding([3.0, 4.0], [1, 1])
+    np.testing.assert_array_equal(np.asarray(embedding), embedding.fisher)
+    assert np.asarray(embedding, dtype=np.float32).dtype == np.float32
+    assert np.stack([embedding, embedding]).shape == (2, 2)
+
+
+def test_equal_embeddings_are_one_in_a_set() -> None:
+    one, same, other = (Embedding(fisher, [1, 1]) for fisher in ([3.0, 4.0], [3.0, 4.0], [3.0, 5.0]))
+    assert len({one, same, other}) == 2
+
+
+def test_series_and_frames_of_pandas() -> None:
+    pytest.importorskip("pandas")
+    layers = {"a": slice(0, 2), "b": slice(2, 3)}
+    one, two = (
+        Embedding([x, 4.0, 5.0], [1, 1, 1], layers=layers, meta={"task_name": name})
+        for x, name in ((3.0, "x"), (6.0, "y"))
+    )
+    series = one.to_series()
+    assert (series.name, series["a"].tolist(), series["b", 0]) == ("x", [3.0, 4.0], 5.0)
+    frame = to_pandas([one, two])
+    assert frame["a"].loc["y"].tolist() == [6.0, 4.0]
+    assert to_pandas({"first": one}).index.tolist() == ["first"]
+    with pytest.raises(
+        ValueError, match="'z' has 2 entries in 0 layers, and 'x' has 3 in 2; give embeddings"
+    ):
+        to_pandas([one, Embedding([1.0, 2.0], [1, 1], meta={"task_name": "z"})])

@@ -59,7 +59,7 @@ BAD_DATA: dict[str, tuple[Any, type[Exception], str]] = {
     "a dict an image": (
         Labelled(lambda x: {"image": x, "label": 0}),
         TypeError,
-        r"item 0 of .* is a dict of image, label, not a pair .*\(item\['image'\], item\['label'\]\)",
+        r"item 0 of .* is a dict of image, label, not a pair .*pass image_key= and target_key= to embed",
     ),
     "three an image": (Labelled(lambda x: (x, 0, 7)), TypeError, "item 0 of .* is a tuple of 3, not a pair"),
     "images alone": (

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from t2v_lightning.embedding.comparable import lacks_preparation, provenance
 from t2v_lightning.embedding.files import DTYPES, read_fields, write_fields
+from t2v_lightning.embedding.frames import series
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
@@ -178,6 +179,22 @@ class Embedding:
             known = ", ".join(self.layers) or "none, its layout is not known"
             raise KeyError(f"no layer {name!r} in this embedding; its layers: {known}")
         return self.fisher[self.layers[name]]
+
+    def to_series(self) -> Any:
+        """The entries as a pandas Series named after the task, by layer and number of the filter.
+
+        Raises:
+            ModuleNotFoundError: pandas is not installed.
+            ValueError: the layout is not known.
+        """
+        return series(self.fisher, self.layers, self.task_name)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """`numpy.asarray(embedding)` is the vector, `fisher`."""
+        return np.array(self.fisher, dtype=dtype, copy=copy)
+
+    def __hash__(self) -> int:
+        return hash((self.fisher.tobytes(), self.scale.tobytes()))
 
     def __len__(self) -> int:
         return self.fisher.size

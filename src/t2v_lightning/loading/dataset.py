@@ -138,8 +138,8 @@ def as_pair(item: Any, number: int) -> tuple[Any, Any]:
     if isinstance(item, Mapping):
         length = f" of {', '.join(map(str, item))}"
         remedy = (
-            "give a dataset whose __getitem__ takes both out of the dict, such as (item['image'], item['label']); "
-            "get_datamodule('hf', ...) reads those of Hugging Face"
+            "pass image_key= and target_key= to embed, or a loader whose collate function takes both out of the dict; "
+            "get_datamodule('hf', ...) reads datasets of Hugging Face"
         )
     raise TypeError(
         f"item {number} of the dataset is a {type(item).__name__}{shape}{length}, not a pair (image, target); a task "

@@ -7,6 +7,7 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from t2v_lightning.loading.drawn import batch_length, drawn_items
+from t2v_lightning.loading.items import CollatedItems, pairs_by_collate
 from t2v_lightning.loading.loader import LoaderOptions
 
 
@@ -46,7 +47,8 @@ def one_loader(loader: Any, purpose: str = "training") -> DataLoader[Any]:
 def dataset_of(loader: DataLoader[Any]) -> Any:
     """A loader's dataset, or the part of it that a sampler restricts the loader to.
 
-    With a sampler that draws at random it is the whole dataset, as every image counts once.
+    With a sampler that draws at random it is the whole dataset, as every image counts once. Items that only the
+    loader's collate function makes pairs are pairs in it.
 
     Raises:
         TypeError: the sampler can be read only once, or does not yield numbers of items.
@@ -54,7 +56,10 @@ def dataset_of(loader: DataLoader[Any]) -> Any:
     if isinstance(loader.dataset, IterableDataset) or not hasattr(loader.dataset, "__len__"):
         return loader.dataset
     items = drawn_items(loader)
-    return loader.dataset if items is None else Subset(loader.dataset, items)
+    dataset: Any = (
+        CollatedItems(loader.dataset, loader.collate_fn) if pairs_by_collate(loader) else loader.dataset
+    )
+    return dataset if items is None else Subset(dataset, items)
 
 
 def loader_options(loader: DataLoader[Any]) -> LoaderOptions:
@@ -65,7 +70,9 @@ def loader_options(loader: DataLoader[Any]) -> LoaderOptions:
     """
     makes_batches: dict[str, Any] = {}
     if loader.batch_sampler is not None:
-        makes_batches = {"batch_size": batch_length(loader), "collate_fn": loader.collate_fn}
+        makes_batches = {"batch_size": batch_length(loader)}
+        if not pairs_by_collate(loader):
+            makes_batches["collate_fn"] = loader.collate_fn
     return LoaderOptions(
         num_workers=loader.num_workers,
         pin_memory=loader.pin_memory,

@@ -17,11 +17,12 @@ from t2v_lightning.probes import ProbeNetwork
 from t2v_lightning.task2vec.module import Task2Vec, pick_device
 from t2v_lightning.task2vec.plain_loop import run_plan
 from t2v_lightning.task2vec.plan import Plan
+from t2v_lightning.task2vec.sources import as_task
 
 
 def embed_many(
     tasks: Iterable[Any],
-    probe: ProbeNetwork | nn.Module,
+    probe: ProbeNetwork | nn.Module | str,
     method: MethodName = "montecarlo",
     *,
     device: str | torch.device = "auto",
@@ -37,8 +38,8 @@ def embed_many(
     passes and its head remains. One task is held at a time: tasks may come from a generator.
 
     Args:
-        tasks: what `embed` takes (datasets, DataLoaders, LightningDataModules), or pairs (name, such a task), or a
-            mapping of names to such tasks. The name becomes the `task_name` of the embedding.
+        tasks: what `embed` takes (datasets, DataLoaders, LightningDataModules, folders, names), or pairs (name, such a
+            task), or a mapping of names to such tasks. The name becomes the `task_name` of the embedding.
         probe, method, device, batch_size, num_workers, seed, options: of `embed`, for every task.
         progress: show a progress bar.
 
@@ -86,7 +87,7 @@ def _embeddings(
             if bar:
                 bar.at(number, title)
             try:
-                source, loading = open_source(source, batch_size, num_workers)
+                source, loading = open_source(as_task(source), batch_size, num_workers)
                 with torch.inference_mode(False):
                     plan = module.prepare(source, loading, before=plan)
                     embedding = run_plan(plan, device)

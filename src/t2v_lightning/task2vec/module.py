@@ -14,6 +14,7 @@ from t2v_lightning.callbacks.progress import EmbedProgress
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.functional.likelihood import LikelihoodName, get_likelihood
 from t2v_lightning.loading.hooks import warn_random_hooks
+from t2v_lightning.loading.items import Key
 from t2v_lightning.loading.loader import LoaderOptions
 from t2v_lightning.loading.random_transforms import warn_random_transforms
 from t2v_lightning.loading.selection import check_map_style, select_images
@@ -28,6 +29,7 @@ from t2v_lightning.task2vec.lightning_fit import LightningFit
 from t2v_lightning.task2vec.options import EmbeddingOptions
 from t2v_lightning.task2vec.plain_loop import run_plan
 from t2v_lightning.task2vec.plan import Plan, describe_task
+from t2v_lightning.task2vec.sources import as_probe, as_task
 
 
 class Task2Vec(LightningFit):
@@ -38,7 +40,8 @@ class Task2Vec(LightningFit):
     Lightning offers; `embedding` then holds the result.
 
     Args:
-        probe: a `ProbeNetwork`, or any classifier that `ProbeNetwork.from_module` takes. It is copied.
+        probe: a `ProbeNetwork`, any classifier that `ProbeNetwork.from_module` takes, or a name for `get_probe`. It is
+            copied.
         method: "montecarlo" squares the gradients of each image; "variational" learns how much noise each
             filter bears, while the head is trained with noisy weights.
         likelihood: "softmax" (classes), "bernoulli" (labels) or "gaussian" (regression); None takes the
@@ -68,7 +71,7 @@ class Task2Vec(LightningFit):
 
     def __init__(
         self,
-        probe: ProbeNetwork | nn.Module,
+        probe: ProbeNetwork | nn.Module | str,
         method: MethodName = "montecarlo",
         *,
         likelihood: LikelihoodName | None = None,
@@ -94,6 +97,7 @@ class Task2Vec(LightningFit):
             seed=seed,
             **options,
         )
+        probe = as_probe(probe)
         if not isinstance(probe, ProbeNetwork):
             probe = ProbeNetwork.from_module(probe)
         probe.stage_parameters(skip_layers)  # raises when the stage does not exist
@@ -195,12 +199,15 @@ class Task2Vec(LightningFit):
         num_workers: int | None = None,
         progress: bool = True,
         test: Any = None,
+        image_key: Key | None = None,
+        target_key: Key | None = None,
     ) -> Embedding:
         """Embeds a dataset on one device, without a Trainer.
 
         Args:
             dataset: map-style, of (image, target): PIL images, or float tensors [C, H, W] that the probe takes;
-                or a LightningDataModule or DataLoader over such a dataset.
+                or a LightningDataModule or DataLoader over such a dataset, a `datasets.Dataset`, a folder or table of
+                images, or the name of a datamodule.
             device: "auto" takes a GPU if there is one.
             batch_size: images per batch; changes speed and memory only. None takes that of the DataLoader, 64 for a
                 dataset.
@@ -209,12 +216,16 @@ class Task2Vec(LightningFit):
             progress: show a progress bar.
             test: other images of the task, as a dataset or DataLoader, or a datamodule with a test split. How the
                 fitted head does on them goes into `meta["test"]`; see `task2vec.evaluation.Evaluation`.
+            image_key, target_key: where items that are dicts or longer tuples hold the image and its label.
 
         Raises:
             TypeError, ValueError: the dataset cannot be embedded; the message says why.
+            FileNotFoundError: there is no such folder.
         """
         where = pick_device(device)
-        source, loading = open_source(dataset, batch_size, num_workers)
+        if test is not None:
+            test = as_task(test, image_key, target_key)
+        source, loading = open_source(as_task(dataset, image_key, target_key), batch_size, num_workers)
         with torch.inference_mode(False):
             self.plan = plan = self.prepare(source, loading)
             evaluation = None
@@ -230,7 +241,7 @@ class Task2Vec(LightningFit):
 
 def embed(
     dataset: Any,
-    probe: ProbeNetwork | nn.Module,
+    probe: ProbeNetwork | nn.Module | str,
     method: MethodName = "montecarlo",
     *,
     device: str | torch.device = "auto",
@@ -239,6 +250,8 @@ def embed(
     seed: int = 0,
     progress: bool = True,
     test: Any = None,
+    image_key: Key | None = None,
+    target_key: Key | None = None,
     **options: Any,
 ) -> Embedding:
     """Embeds a dataset with a probe in one call; `options` are those of `Task2Vec`, the others of `Task2Vec.embed`.
@@ -252,7 +265,14 @@ def embed(
     with torch.inference_mode(False):
         module = Task2Vec(probe, method, seed=seed, **options)
     return module.embed(
-        dataset, device=device, batch_size=batch_size, num_workers=num_workers, progress=progress, test=test
+        dataset,
+        device=device,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        progress=progress,
+        test=test,
+        image_key=image_key,
+        target_key=target_key,
     )
 
 

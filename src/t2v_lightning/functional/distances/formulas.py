@@ -31,7 +31,7 @@ EPSILON = 1e-8
 # Below this an entry counts as zero: its inverse would overflow.
 _TINY = np.finfo(np.float64).tiny
 # Bytes of a scratch array of the pairwise formulas: in cache, and long enough that threads seldom meet at the GIL.
-_SCRATCH = 1 << 20
+_SCRATCH = 1 << 19
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ class Distance:
     """A formula, with what is needed to cut the work into tiles of pairs.
 
     `fused` is the same formula compiled, worth its start-up time for many pairs; `prepare` is applied once to all rows
-    before they are cut.
+    before they are cut. `shared` says whether tiles of `formula` run side by side: where its single operations are so
+    short that threads mostly wait for the GIL, one thread alone is faster than two. Tiles of `fused` always do.
     """
 
     formula: Formula
@@ -65,6 +66,7 @@ class Distance:
     symmetric: bool = True
     zero_diagonal: bool = True
     uses_variance: bool = False
+    shared: bool = True
     tile: tuple[int, int] = (32, 128)
 
 
@@ -287,7 +289,7 @@ def _common(k0: Mask, k1: Mask) -> Matrix:
 
 
 FORMULAS = {
-    "cosine": Distance(cosine, fused=fused_cosine, prepare=single_precision, tile=(16, 128)),
+    "cosine": Distance(cosine, fused=fused_cosine, prepare=single_precision, shared=False, tile=(16, 128)),
     "kl": Distance(kl, uses_variance=True),
     "asymmetric_kl": Distance(asymmetric_kl, symmetric=False, uses_variance=True, tile=(64, 128)),
     "jsd": Distance(jsd, uses_variance=True),

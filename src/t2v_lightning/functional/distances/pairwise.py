@@ -80,7 +80,8 @@ def pdist(
         float64 [n, n], symmetric with a zero diagonal except for `asymmetric_kl` and `asymmetric`;
         with `return_stderr` also the standard errors, float64 [n, n]. The arithmetic of `cosine`
         is in float32 (error below 1e-6), that of the others in float64. The work is shared by
-        `torch.get_num_threads()` threads; with the package numba, many pairs of `cosine` run compiled.
+        `torch.get_num_threads()` threads. With the package numba, many pairs of `cosine` run compiled; without it
+        `cosine` takes one thread, as NumPy's threads would mostly wait for each other.
 
     Raises:
         ValueError: an unknown distance; embeddings that differ in what they are `comparable_by`, such as

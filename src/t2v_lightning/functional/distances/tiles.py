@@ -52,7 +52,7 @@ def fill_distances(out: Matrix, kind: Distance, a: Rows, b: Rows | None, advance
         for start in range(0, len(a), height)
         for first in range(start if mirrored else 0, len(columns), width)
     ]
-    threads = min(torch.get_num_threads(), len(corners))
+    threads = min(torch.get_num_threads(), len(corners)) if kind.shared or formula is kind.fused else 1
     if threads > 1:
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(fill_tile, corners))
