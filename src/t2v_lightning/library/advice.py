@@ -99,10 +99,6 @@ class Adviser:
         name: MethodName = "static" if place.far else method
         to_experts = distances_to_experts(newcomer.fisher[None], self.evidence, method, self.distance)
         query = Query(place.distances, None if to_experts is None else to_experts[0], newcomer.fisher)
-        if place.far:
-            method_of(method, place.settings)(
-                self.evidence, query
-            )  # a method without an answer says so here too
         prediction = method_of(name, place.settings)(self.evidence, query)
         rng = np.random.default_rng(seed)
         weights = kernel.weights(place.distances)
