@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from t2v_lightning import Embedding
 from t2v_lightning.cli import measuring
 from t2v_lightning.cli import run as cli
+from t2v_lightning.cli.advising import check_library
 from t2v_lightning.cli.run_folder import begin
 from t2v_lightning.cli.sweep import SweepReport
 from t2v_lightning.library import Protocol, TaskLibrary
@@ -36,7 +37,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     library.save("lib")
 
     def fit(config: DictConfig, folder: Path) -> None:
-        cli.check_library(config)
+        check_library(config)
         begin(folder, config)
         embedding(config.dataset.name).save(folder / FILE)
 

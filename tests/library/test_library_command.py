@@ -1,6 +1,7 @@
 """`python -m t2v_lightning.library`."""
 
 import json
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -101,8 +102,6 @@ def test_a_bad_table_changes_nothing(
     said = capsys.readouterr().err
     assert said.startswith("error: bad.csv")
     assert said.count("\n") == 1
-    import re
-
     assert re.search(text, said)
     assert TaskLibrary("lib").names == ["birds_0"]
 

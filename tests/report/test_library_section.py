@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from library_examples import World
 
+from t2v_lightning.embedding.collection import find_embeddings, load_embeddings
 from t2v_lightning.library import TaskLibrary
 from t2v_lightning.report.__main__ import main
 from t2v_lightning.report.comparison import compare
@@ -39,8 +40,6 @@ def test_advice_and_figures_are_in_the_report(folder: Path) -> None:
 
 
 def test_each_task_has_the_advice_of_the_library(folder: Path) -> None:
-    from t2v_lightning.embedding.collection import find_embeddings, load_embeddings
-
     group, library = load_embeddings(find_embeddings(["new"])), TaskLibrary("lib")
     section = library_section(library, compare(group))
     assert "<script>" not in section

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,8 +45,8 @@ class Images:
     """
 
     task: str
-    train: TaskDataset
-    test: TaskDataset | None
+    train: TaskDataset[Any]
+    test: TaskDataset[Any] | None
     batch_size: int = 64
     num_workers: int = 0
 
@@ -272,7 +273,7 @@ def head_error(
 class _Prepared(Dataset[tuple[Tensor, int]]):
     """Images as an expert takes them."""
 
-    def __init__(self, images: Dataset, transform: Callable[..., Tensor] | None) -> None:
+    def __init__(self, images: Dataset[Any], transform: Callable[..., Tensor] | None) -> None:
         self.images, self.transform = images, transform
 
     def __len__(self) -> int:
@@ -284,7 +285,7 @@ class _Prepared(Dataset[tuple[Tensor, int]]):
 
 
 @torch.inference_mode()
-def _features(probe: ProbeNetwork, data: Dataset, images: Images) -> Tensor:
+def _features(probe: ProbeNetwork, data: Dataset[Any], images: Images) -> Tensor:
     """Features float32 [N, P] on the CPU, in the order of the data."""
     device = next(probe.parameters()).device
     loader = DataLoader(

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from t2v_lightning.library.asking import Desk, one_protocol
 from t2v_lightning.library.evidence import Matrix, Vector
 from t2v_lightning.library.leave_one_out import Residuals
 from t2v_lightning.library.protocol import Protocol
@@ -60,10 +59,10 @@ def review(library: TaskLibrary, protocol: Protocol | None = None, distance: str
     >>> for n, best in enumerate("abab"):
     ...     errors = {name: 10.0 if name == best else 20.0 for name in "ab"}
     ...     library.add(Embedding([1.0 + n % 2, 2.0], [1, 1]), errors, name=str(n))
-    >>> {name: regrets.mean() for name, regrets in review(library).regrets.items()}
+    >>> {name: float(regrets.mean()) for name, regrets in review(library).regrets.items()}
     {'chance': 5.0, 'static': 10.0, 'library': 0.0}
     """
-    desk = Desk.of(library._contents, one_protocol(library.protocols, protocol), distance)
+    desk = library.desk(protocol, distance)
     rehearsal, evidence = desk.adviser.rehearsal, desk.adviser.evidence
     known = library.families
     several = len(np.unique(evidence.families)) > 1 and len(np.unique(evidence.families)) < len(evidence)

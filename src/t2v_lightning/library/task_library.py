@@ -106,10 +106,7 @@ class TaskLibrary(Holdings):
             raise ValueError(
                 "features and scores are two ways to judge experts on the task itself; give one of them"
             )
-        how = one_protocol(self.protocols, protocol)
-        if (how, distance) not in self._desks:
-            self._desks[how, distance] = Desk.of(self._contents, how, distance)
-        desk = self._desks[how, distance]
+        desk = self.desk(protocol, distance)
         candidates = desk.experts if experts is None else list(dict.fromkeys(experts))
         check_experts("experts", candidates, desk.experts)
         for what, judged in (("features", features), ("scores", scores)):
@@ -123,6 +120,21 @@ class TaskLibrary(Holdings):
                     f"the score of {expert!r} is {score}; leave out experts whose score is not a number"
                 )
         return desk.recommend(embedding, name, k, candidates, scores or {}, seed)
+
+    def desk(self, protocol: Protocol | None = None, distance: str = "cosine") -> Desk:
+        """What answers for one protocol and distance, with all that was worked out for earlier questions.
+
+        Args:
+            protocol: of the results to rest on; None where the library has one only.
+            distance: `cosine` or `cosine_unit`.
+
+        Raises:
+            ValueError: there are no such results, or results of several protocols and none is asked for.
+        """
+        how = one_protocol(self.protocols, protocol)
+        if (how, distance) not in self._desks:
+            self._desks[how, distance] = Desk.of(self._contents, how, distance)
+        return self._desks[how, distance]
 
     def _changed(self) -> None:
         self._desks.clear()
