@@ -28,6 +28,7 @@ def embedding() -> Embedding:
         meta={"task_name": "digits", "method": "montecarlo", "seed": 3, "versions": {"torch": "2.15"}},
         group_sums=sums,
         group_weights=generator.random(16),
+        mean_features=generator.normal(size=4),
     )
 
 
@@ -81,6 +82,8 @@ def test_layers_come_in_the_order_of_their_entries() -> None:
             {"group_weights": [1.0], "group_sums": np.ones((2, 3))},
             r"group_sums has shape \[2, 3\]; expected \[1, 3\]",
         ),
+        ({"mean_features": [1.0, np.inf]}, "mean_features has 1 entries of 2 that are not finite"),
+        ({"mean_features": [[1.0]]}, r"mean_features has shape \[1, 1\]; expected \[P\]"),
         ({"layers": {"a": slice(0, 2)}}, r"cover \[0, 3\) once, without gaps: they end at 2"),
         (
             {"layers": {"a": slice(0, 2), "b": slice(1, 3)}},
@@ -115,6 +118,12 @@ def test_round_trip_is_exact(embedding: Embedding, tmp_path: Path) -> None:
     assert loaded == embedding
     assert loaded.layers == {"conv1": slice(0, 2), "layer1.conv": slice(2, 6)}
     assert [file.name for file in path.parent.iterdir()] == ["digits.safetensors"]
+
+
+def test_a_file_of_version_1_has_no_mean_features(tmp_path: Path) -> None:
+    save_file(ONES, tmp_path / "old.safetensors", metadata=HEADER)
+    assert Embedding.load(tmp_path / "old.safetensors") == Embedding([1.0, 1.0], [1.0, 1.0])
+    assert Embedding.load(tmp_path / "old.safetensors").mean_features is None
 
 
 def test_a_bare_embedding_survives(tmp_path: Path) -> None:
@@ -166,7 +175,7 @@ ONES = {"fisher": np.ones(2), "scale": np.ones(2)}
     ("arrays", "header", "message"),
     [
         (ONES, {}, r"not an embedding: it holds \['fisher', 'scale'\]"),
-        (ONES, {"format_version": "2"}, "format version '2'; this package reads version 1"),
+        (ONES, {"format_version": "3"}, "format version '3'; this package reads versions 1 and 2"),
         ({"fisher": np.ones(2)}, {}, "it lacks scale"),
         (ONES | {"fisher": np.ones(2, np.float32)}, {}, "fisher is float32; expected float64"),
         (ONES | {"weights": np.ones(2)}, {}, "it holds 'weights'"),
@@ -202,13 +211,14 @@ def test_our_files_are_plain_safetensors(embedding: Embedding, tmp_path: Path) -
         "stderr": "float64",
         "group_sums": "float32",
         "group_weights": "float64",
+        "mean_features": "float32",
     }
 
 
 def test_npz(embedding: Embedding, tmp_path: Path) -> None:
     path = tmp_path / "digits.npz"
     layers = [[name, entries.start, entries.stop] for name, entries in embedding.layers.items()]
-    names = ("fisher", "scale", "stderr", "group_sums", "group_weights")
+    names = ("fisher", "scale", "stderr", "group_sums", "group_weights", "mean_features")
     held: dict[str, Any] = {name: getattr(embedding, name) for name in names}
     np.savez(path, **held, layers=json.dumps(layers), meta=json.dumps(embedding.meta))
     assert Embedding.load(path) == embedding

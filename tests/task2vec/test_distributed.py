@@ -96,6 +96,9 @@ def test_two_processes_give_the_embedding_of_one(folder: Path, case: str) -> Non
         together = Embedding.load(folder / f"{case} {name}.safetensors")
         np.testing.assert_allclose(together.fisher, alone.fisher, rtol=1e-6)
         np.testing.assert_allclose(together.scale, alone.scale, rtol=1e-6)
+        assert together.mean_features is not None
+        assert alone.mean_features is not None
+        np.testing.assert_allclose(together.mean_features, alone.mean_features, rtol=1e-6)
         assert together.meta["test"] == pytest.approx(alone.meta["test"], rel=1e-6)
         assert (together.meta["test"]["images"], together.meta["test"]["accuracy"] < 1) == (HELD_OUT, True)
         if case.startswith("calibrated"):

@@ -18,7 +18,10 @@ from t2v_lightning.embedding.reference_pickle import read_reference_pickle
 from t2v_lightning.embedding.run_folder import whole_file
 
 FORMAT = "t2v_lightning.embedding"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+
+_READABLE = ("1", "2")
+"""Files of version 1 hold no mean features."""
 
 DTYPES = {
     "fisher": "float64",
@@ -26,6 +29,7 @@ DTYPES = {
     "stderr": "float64",
     "group_sums": "float32",
     "group_weights": "float64",
+    "mean_features": "float32",
 }
 """The arrays of an embedding. The first two are always there."""
 
@@ -89,9 +93,9 @@ def _read_safetensors(path: Path) -> Fields:
                     f"a safetensors file, but not an embedding: it holds {sorted(file.keys())[:5]}"
                 )
             version = header.get("format_version", "")
-            if version != str(FORMAT_VERSION):
+            if version not in _READABLE:
                 raise ValueError(
-                    f"format version {version!r}; this package reads version {FORMAT_VERSION}."
+                    f"format version {version!r}; this package reads versions {' and '.join(_READABLE)}."
                     " A newer package wrote it: update this one"
                 )
             for name in file.keys():  # noqa: SIM118 - the file itself is not iterable

@@ -34,6 +34,8 @@ class Embedding:
         group_sums: float32 [G, D]: sums of weight times value over the images of group g, for jackknives.
         group_weights: float64 [G]: sums of the weights, so that to float32 rounding
             `fisher == group_sums.sum(0) / group_weights.sum()`.
+        mean_features: float32 [P], finite: mean of the probe's penultimate features over the images, in which these have
+            the same weights as in the Fisher information; None where unknown.
 
     Arrays are copied and cast to these dtypes.
 
@@ -55,6 +57,7 @@ class Embedding:
     meta: dict[str, Any]
     group_sums: NDArray[np.float32] | None
     group_weights: NDArray[np.float64] | None
+    mean_features: NDArray[np.float32] | None
 
     def __init__(
         self,
@@ -65,6 +68,7 @@ class Embedding:
         meta: Mapping[str, Any] | None = None,
         group_sums: ArrayLike | None = None,
         group_weights: ArrayLike | None = None,
+        mean_features: ArrayLike | None = None,
     ) -> None:
         vector = _array("fisher", fisher, "D")
         size = vector.size
@@ -82,6 +86,9 @@ class Embedding:
             None
             if group_sums is None or weights is None
             else _array("group_sums", group_sums, weights.size, size)
+        )
+        checked["mean_features"] = (
+            None if mean_features is None else _array("mean_features", mean_features, "P")
         )
         checked["layers"] = _layout(layers or {}, size)
         try:
@@ -209,7 +216,7 @@ class Embedding:
         """Reads an embedding; nothing in the file is executed.
 
         The suffix determines the format: `.npz` is read by NumPy without pickles (`fisher` or `hessian`; where
-        present `scale`, `stderr`, `group_sums`, `group_weights`; `layers` and `meta` as JSON text), `.p`,
+        present the other arrays; `layers` and `meta` as JSON text), `.p`,
         `.pkl` and `.pickle` are the reference implementation's `embedding.p`, read by a restricted
         unpickler, and anything else is what `save` writes.
 
@@ -244,13 +251,13 @@ def _array(name: str, value: ArrayLike, *shape: int | str) -> NDArray[Any]:
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must hold numbers of shape [{_commas(shape)}]: {error}") from None
     fits = array.ndim == len(shape) and all(
-        n in (m, "D", "G") for n, m in zip(shape, array.shape, strict=True)
+        n in (m, "D", "G", "P") for n, m in zip(shape, array.shape, strict=True)
     )
     if not fits:
         raise ValueError(f"{name} has shape [{_commas(array.shape)}]; expected [{_commas(shape)}]")
     if bad := np.count_nonzero(~np.isfinite(array)):
         raise ValueError(f"{name} has {bad} entries of {array.size} that are not finite")
-    if bad := np.count_nonzero(array < 0):
+    if name != "mean_features" and (bad := np.count_nonzero(array < 0)):
         raise ValueError(f"{name} has {bad} entries of {array.size} below 0")
     return array
 

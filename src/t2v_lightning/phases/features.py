@@ -37,6 +37,7 @@ class FeaturesPhase(Phase):
 
     Attributes:
         fit: loss and accuracy of the fitted head, once finished.
+        mean_features: float64 [P], the weighted mean of the features over the images, once finished.
     """
 
     title: ClassVar[str] = "features"
@@ -57,6 +58,7 @@ class FeaturesPhase(Phase):
         self.probe, self.task, self.options, self.seed = probe, task, options, seed
         self.halving = Halving(self.title)
         self.fit: HeadFit | None = None
+        self.mean_features: Tensor | None = None
         self._features: Features | None = None
         self._stored = torch.zeros(len(task))  # how often each image was seen
 
@@ -106,6 +108,7 @@ class FeaturesPhase(Phase):
                 f"{int((times == 0).sum())} of {len(self.task)} images were not seen in the features phase, and "
                 f"{int((times > 1).sum())} more than once"
             )
+        self.mean_features = _weighted_mean(features, self.task.weights).cpu()
         fit = fit_head(self.probe.head, features, self.task, self.options, self.seed, log)
         sharpness = torch.tensor(fit.sharpness, dtype=torch.float64, device=weight.device)
         self._agree([*self.probe.head.parameters(), sharpness])
@@ -115,7 +118,10 @@ class FeaturesPhase(Phase):
 
     def result(self) -> dict[str, Any]:
         assert self.fit is not None
-        return {"meta": {"head": asdict(self.options) | asdict(self.fit)}}
+        meta = {"head": asdict(self.options) | asdict(self.fit)}
+        if self.mean_features is None:  # resumed from a checkpoint of an earlier version
+            return {"meta": meta}
+        return {"mean_features": self.mean_features.numpy(), "meta": meta}
 
     def _new_features(self, size: int, dtype: torch.dtype) -> Features:
         device = self.probe.head.weight.device
@@ -139,7 +145,11 @@ class FeaturesPhase(Phase):
         return features is None or features.numel() * features.element_size() <= LARGEST_STATE
 
     def shared_state(self) -> State:
-        return {"head": self.probe.head.state_dict(), "fit": None if self.fit is None else asdict(self.fit)}
+        return {
+            "head": self.probe.head.state_dict(),
+            "fit": None if self.fit is None else asdict(self.fit),
+            "mean_features": self.mean_features,
+        }
 
     def own_state(self) -> State:
         if self._features is None or not self.resumable:
@@ -155,9 +165,18 @@ class FeaturesPhase(Phase):
         self.probe.head.load_state_dict(shared["head"])
         if shared["fit"] is not None:
             self.fit = HeadFit(**shared["fit"])
+            self.mean_features = shared.get("mean_features")
             self.probe.sharpness = self.fit.sharpness
         if own:
             rows = own["features"]
             self._features = self._new_features(rows.shape[1], rows.dtype)
             self._features[own["positions"]] = rows
             self._stored[own["positions"]] = own["times"]
+
+
+def _weighted_mean(features: Features, weights: Tensor) -> Tensor:
+    """float64 [P] of features [N, P] and weights [N] that sum to 1."""
+    mean = weights.new_zeros(features.shape[1], device=features.device)
+    for block in blocks(features):
+        mean += weights[block].to(mean.device) @ features[block].to(mean.dtype)
+    return mean
