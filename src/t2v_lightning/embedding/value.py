@@ -34,8 +34,8 @@ class Embedding:
         group_sums: float32 [G, D]: sums of weight times value over the images of group g, for jackknives.
         group_weights: float64 [G]: sums of the weights, so that to float32 rounding
             `fisher == group_sums.sum(0) / group_weights.sum()`.
-        mean_features: float32 [P], finite: mean of the probe's penultimate features over the images, in which these have
-            the same weights as in the Fisher information; None where unknown.
+        mean_features: float32 [P], finite: mean of the probe's penultimate features over the images, which have the
+            same weights as in the Fisher information; None where unknown.
 
     Arrays are copied and cast to these dtypes.
 

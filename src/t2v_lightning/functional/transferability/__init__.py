@@ -9,8 +9,20 @@ from t2v_lightning.functional.transferability.class_overlap import gbc
 from t2v_lightning.functional.transferability.coding_rate import transrate
 from t2v_lightning.functional.transferability.conditional import leep, nce, nleep
 from t2v_lightning.functional.transferability.evidence import logme
+from t2v_lightning.functional.transferability.head_accuracy import probe_accuracy
 from t2v_lightning.functional.transferability.neighbours import knn_accuracy
 from t2v_lightning.functional.transferability.rank_agreement import parc
 from t2v_lightning.functional.transferability.scatter import h_score
 
-__all__ = ["gbc", "h_score", "knn_accuracy", "leep", "logme", "nce", "nleep", "parc", "transrate"]
+__all__ = [
+    "gbc",
+    "h_score",
+    "knn_accuracy",
+    "leep",
+    "logme",
+    "nce",
+    "nleep",
+    "parc",
+    "probe_accuracy",
+    "transrate",
+]

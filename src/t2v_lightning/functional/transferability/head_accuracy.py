@@ -1,0 +1,73 @@
+"""Cross-validated accuracy of a linear head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from t2v_lightning.functional.head import fit_newton, with_ones
+from t2v_lightning.functional.likelihood import get_likelihood
+from t2v_lightning.functional.transferability.arrays import labelled
+
+_NEAR = 1e-3
+"""A step that promises to gain less than this share of the objective is the last: the classes that it predicts stay."""
+
+
+def probe_accuracy(features: Any, labels: Any, *, folds: int = 5, penalty: float = 1e-2) -> float:
+    r"""Share of samples that a linear head gets right which was fitted to the other folds.
+
+    The head minimises the mean cross-entropy plus :math:`\tfrac{\lambda}{2} (\|W\|^2 + \|b\|^2)`. Features are centred
+    and divided by the root of their mean squared norm, so that :math:`\lambda` means the same for every network.
+    Newton's method goes through the space that the N features span (`fit_newton`). Sample n of a class, in the order of
+    the rows, is in fold n modulo the number of folds: the folds are stratified, and nothing is random.
+
+    Args:
+        features: [N, D].
+        labels: [N].
+        folds: how many; with fewer samples of each class there are as many as the largest class has samples.
+        penalty: :math:`\lambda`, above 0.
+
+    Returns:
+        Accuracy, 0 to 1. A sample whose class has no other is never right.
+
+    Raises:
+        ValueError: a shape is wrong, numbers are not finite, there are fewer than two classes, every class has only
+            one sample, `folds` is below 2, or the penalty is not above 0.
+
+    >>> x = np.array([[1.0, 0.1], [0.9, -0.2], [-1.1, 0.0], [-0.8, 0.1]])
+    >>> probe_accuracy(x, [0, 0, 1, 1])
+    1.0
+    """
+    data = labelled(features, labels)
+    if folds < 2 or not penalty > 0:
+        raise ValueError(f"folds={folds!r} and penalty={penalty!r}; they must be 2 or more, and above 0")
+    largest = int(np.bincount(data.classes).max())
+    if largest < 2:
+        raise ValueError(
+            "every class has one sample only, so none can be predicted from others; use more samples"
+        )
+    fold = _places(data.classes) % min(folds, largest)
+    x = data.rows - data.rows.mean(0)
+    scale = np.sqrt((x**2).sum(1).mean())
+    inputs = with_ones(torch.from_numpy(x / scale if scale > 0 else x))
+    classes = torch.from_numpy(data.classes)
+    right = 0
+    for number in range(int(fold.max()) + 1):
+        out = torch.from_numpy(fold == number)
+        weights = torch.full((int((~out).sum()),), 1 / int((~out).sum()), dtype=torch.float64)
+        batch = (inputs[~out], classes[~out], weights)
+        head = fit_newton([batch], data.count, get_likelihood("softmax"), penalty, near=_NEAR)
+        right += int(((inputs[out] @ head.T).argmax(1) == classes[out]).sum())
+    return right / len(inputs)
+
+
+def _places(classes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The place of each sample among those of its class, int64 [N]."""
+    order = np.argsort(classes, kind="stable")
+    first = np.searchsorted(classes[order], classes[order])
+    places = np.empty_like(classes)
+    places[order] = np.arange(len(classes)) - first
+    return places

@@ -1,0 +1,83 @@
+"""What advice rests on, as plain arrays: tasks with their results, and a query with its distances to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float64]
+Matrix = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """L tasks of a library that have results for some of E experts.
+
+    Attributes:
+        errors: float64 [L, E], in percent; NaN where there is no result.
+        families: int64 [L], numbers of the families of the tasks; a task of unknown family has one of its own.
+        trained_on: int64 [E], the row of the task that an expert was trained on; -1 where unknown or not a row.
+        fisher: float32 [L, D], of the tasks; may be None where a method needs distances only.
+        of_experts: float32 [E, D], of the task that each expert was trained on; zeros where unknown.
+    """
+
+    errors: Matrix
+    families: NDArray[np.int64]
+    trained_on: NDArray[np.int64]
+    fisher: NDArray[np.float32] | None = None
+    of_experts: NDArray[np.float32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.errors)
+
+    @property
+    def others(self) -> Matrix:
+        """The errors without those of experts on their own task, which tell nothing of other tasks."""
+        errors = self.errors.copy()
+        known = self.trained_on >= 0
+        errors[self.trained_on[known], known.nonzero()[0]] = np.nan
+        return errors
+
+    def only(self, kept: Mask) -> Evidence:
+        """The part of the tasks for which `kept` [L] is set."""
+        number = np.where(kept, kept.cumsum() - 1, -1)
+        trained_on = np.where(self.trained_on >= 0, number[self.trained_on], -1)
+        return replace(
+            self,
+            errors=self.errors[kept],
+            families=self.families[kept],
+            trained_on=trained_on,
+            fisher=None if self.fisher is None else self.fisher[kept],
+        )
+
+
+@dataclass(frozen=True)
+class Query:
+    """A task that advice is wanted for.
+
+    Attributes:
+        distances: float64 [L], to the tasks of the evidence; NaN to none.
+        to_experts: float64 [E], to the task that each expert was trained on; NaN where unknown.
+        fisher: float32 [D].
+    """
+
+    distances: Vector
+    to_experts: Vector | None = None
+    fisher: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a method says about one task.
+
+    Attributes:
+        effects: float64 [E], predicted error of each expert in points, relative to the mean of all experts.
+        weights: float64 [L], how much each task of the evidence counts, summing to 1 or, where the static list has a
+            part in it, to less.
+    """
+
+    effects: Vector
+    weights: Vector

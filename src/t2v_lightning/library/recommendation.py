@@ -1,0 +1,121 @@
+"""The answer to "which network should I use?"."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """Experts for a task, best first, and how sure that is.
+
+    Attributes:
+        task: name of the task; empty where it has none.
+        method: by which experts were ranked.
+        protocol: of the errors, in words.
+        experts: names of k experts, best first.
+        errors: float64 [k], predicted error in percent. The order of experts is surer than the level of all errors.
+        intervals: float64 [k, 2], in which the error lies with a probability of 90 %.
+        regrets: float64 [k], points of error that the expert is expected to be worse than the best of all candidates.
+        regret_intervals: float64 [k, 2], the same with a probability of 90 %.
+        best_probability: float64 [k], that no candidate is better.
+        support: weight of each task that the advice rests on, largest first; empty where it rests on all alike.
+        far: whether no task of the library is nearer than tasks of other families usually are. Then the experts are
+            those of the static list, whatever the method.
+        tasks: number of tasks of the library that have results.
+        candidates: number of experts that were compared.
+    """
+
+    task: str
+    method: str
+    protocol: str
+    experts: tuple[str, ...]
+    errors: NDArray[np.float64]
+    intervals: NDArray[np.float64]
+    regrets: NDArray[np.float64]
+    regret_intervals: NDArray[np.float64]
+    best_probability: NDArray[np.float64]
+    support: dict[str, float]
+    far: bool
+    tasks: int
+    candidates: int
+
+    def __len__(self) -> int:
+        return len(self.experts)
+
+    @property
+    def reason(self) -> str:
+        """What the advice rests on, in a sentence.
+
+        A task without a like in the library gets the experts that are best on average.
+        """
+        if self.far:
+            return (
+                "No task of the library is near: these experts are the best on average over all its "
+                f"{self.tasks} tasks, whatever the new one is."
+            )
+        if not self.support:
+            return f"It rests on all {self.tasks} tasks of the library alike."
+        shown = [f"{name} ({weight:.0%})" for name, weight in list(self.support.items())[:_SHOWN]]
+        more = len(self.support) - len(shown)
+        return f"It rests most on {', '.join(shown)}" + (f" and {more} more." if more > 0 else ".")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A dictionary of plain values for each expert, for tables and JSON."""
+        numbers = zip(
+            self.experts,
+            self.errors.tolist(),
+            self.intervals.tolist(),
+            self.regrets.tolist(),
+            self.regret_intervals.tolist(),
+            self.best_probability.tolist(),
+            strict=True,
+        )
+        return [
+            {
+                "expert": expert,
+                "error": error,
+                "error_low": low,
+                "error_high": high,
+                "regret": regret,
+                "regret_low": least,
+                "regret_high": most,
+                "best_probability": probability,
+            }
+            for expert, error, (low, high), regret, (least, most), probability in numbers
+        ]
+
+    def to_pandas(self) -> Any:
+        """A pandas DataFrame with the keys of `rows` as columns, best expert first.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise ImportError(
+                "to_pandas needs the package pandas: pip install pandas; rows() does not"
+            ) from None
+        return pandas.DataFrame(self.rows())
+
+    def __str__(self) -> str:
+        width = max(len("expert"), *map(len, self.experts))
+        lines = [
+            f"Experts for {self.task or 'the task'}, by {self.method} ({self.candidates} compared on {self.tasks} "
+            f"tasks; {self.protocol})",
+            f"    {'expert':{width}}  error %  90 % interval  points lost  90 % interval  best",
+        ]
+        for number, row in enumerate(self.rows(), start=1):
+            lines.append(
+                f"{number:>2}  {row['expert']:{width}}  {row['error']:7.1f}  {row['error_low']:5.1f} to "
+                f"{row['error_high']:5.1f}  {row['regret']:11.1f}  {row['regret_low']:5.1f} to "
+                f"{row['regret_high']:5.1f}  {row['best_probability']:4.0%}"
+            )
+        return "\n".join([*lines, self.reason])
