@@ -195,7 +195,7 @@ class Adviser:
 
             rows = self.rows
             if name == "expert_embedding":  # each is trained anew
-                rows = rows[:: max(len(rows) // 8, 1)]
+                rows = rows[:: max(len(rows) // 16, 1)]
             self._residuals[key] = residuals(
                 self._method(name, settings), self.evidence, query, rows, by_family
             )

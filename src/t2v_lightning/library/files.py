@@ -19,13 +19,12 @@ import json
 import re
 import secrets
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from filelock import FileLock
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -33,6 +32,7 @@ from t2v_lightning.embedding import Embedding
 from t2v_lightning.embedding.run_folder import whole_file
 from t2v_lightning.library.protocol import Protocol
 from t2v_lightning.library.results import Result, ResultTable
+from t2v_lightning.library.task_rows import TaskRows
 
 FORMAT, FORMAT_VERSION = "t2v_lightning.library", 1
 LIBRARY_FILE = "library.json"
@@ -47,8 +47,7 @@ class Contents:
         tasks: family of each task, by name; empty where unknown.
         experts: the task that each expert was trained on, by name; empty where unknown.
         comparable_by: what further embeddings must agree with.
-        fisher: float32 [tasks, D], mapped into memory.
-        mean_features: float32 [tasks, P] or None.
+        rows: their embeddings, as far as distances need them.
         results: the table.
         embeddings: files of the embeddings, by task, relative to the folder.
         generation: changes whenever the folder is written.
@@ -57,8 +56,7 @@ class Contents:
     tasks: dict[str, str] = field(default_factory=dict)
     experts: dict[str, str] = field(default_factory=dict)
     comparable_by: dict[str, Any] = field(default_factory=dict)
-    fisher: NDArray[np.float32] | None = None
-    mean_features: NDArray[np.float32] | None = None
+    rows: TaskRows = field(default_factory=TaskRows)
     results: ResultTable = field(default_factory=ResultTable)
     embeddings: dict[str, str] = field(default_factory=dict)
     generation: str = ""
@@ -101,13 +99,16 @@ def read_library(folder: Path) -> Contents:
     return contents
 
 
-def write_library(folder: Path, contents: Contents, new: dict[str, Embedding]) -> str:
-    """Writes a library and returns its new generation.
+def write_library(
+    folder: Path, contents: Contents, new: dict[str, Embedding], moved: bool = False
+) -> Contents:
+    """Writes a library and returns its contents as the folder has them.
 
     Args:
         folder: of the library; missing folders are created.
-        contents: what to write, with the generation that it was read at. Gets the files of the new embeddings.
+        contents: what to write, with the generation that it was read at.
         new: embeddings that the folder does not have yet, by task.
+        moved: whether the contents were read from another folder.
 
     Raises:
         RuntimeError: somebody else has written to the folder since then.
@@ -115,16 +116,17 @@ def write_library(folder: Path, contents: Contents, new: dict[str, Embedding]) -
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
         before = _names(folder)
-        if before.get("generation", "") != contents.generation:
+        if before.get("generation", "") != ("" if moved else contents.generation):
             raise RuntimeError(
                 f"the library in {folder} has changed since it was opened; open it again and merge this one into it"
             )
         generation = secrets.token_hex(4)
+        files = {} if moved else dict(contents.embeddings)
         for task, embedding in new.items():
-            contents.embeddings[task] = file = f"embeddings/{_file_name(task)}-{generation}.safetensors"
-            embedding.save(folder / file)
+            files[task] = f"embeddings/{_file_name(task)}-{generation}.safetensors"
+            embedding.save(folder / files[task])
         names = {"arrays": f"tasks-{generation}.safetensors", "results": f"results-{generation}.csv"}
-        arrays = {"fisher": contents.fisher, "mean_features": contents.mean_features}
+        arrays = {"fisher": contents.rows.fisher, "mean_features": contents.rows.mean_features}
         data = {name: np.ascontiguousarray(array) for name, array in arrays.items() if array is not None}
         with whole_file(folder / names["arrays"]) as part:
             part.write_bytes(save(data, metadata={"format": FORMAT, "format_version": str(FORMAT_VERSION)}))
@@ -138,14 +140,13 @@ def write_library(folder: Path, contents: Contents, new: dict[str, Embedding]) -
             "comparable_by": contents.comparable_by,
             "experts": contents.experts,
             "tasks": contents.tasks,
-            "embeddings": contents.embeddings,
+            "embeddings": files,
         }
         with whole_file(folder / LIBRARY_FILE) as part:
             part.write_text(json.dumps(text, indent=1), encoding="utf-8")
         for old in {*_files(before)} - {*_files(text)}:
             (folder / old).unlink(missing_ok=True)
-    contents.generation = generation
-    return generation
+    return replace(contents, embeddings=files, generation=generation)
 
 
 def _names(folder: Path) -> dict[str, Any]:
@@ -211,7 +212,7 @@ def _read_arrays(path: Path, contents: Contents) -> None:
             )
     if contents.tasks and "fisher" not in found:
         raise ValueError(f"{path} cannot be read: it lacks fisher")
-    contents.fisher, contents.mean_features = found.get("fisher"), found.get("mean_features")
+    contents.rows = TaskRows(found.get("fisher"), found.get("mean_features"))
 
 
 def _read_results(path: Path, contents: Contents) -> None:

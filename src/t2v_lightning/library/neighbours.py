@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from t2v_lightning.functional.distances import DISTANCES
+from t2v_lightning.embedding import Embedding
+from t2v_lightning.functional.distances import DISTANCES, cdist, noise_floor
 from t2v_lightning.functional.distances.formulas import Rows
 from t2v_lightning.functional.distances.tiles import fill_distances
 from t2v_lightning.library.evidence import Matrix
@@ -31,6 +32,25 @@ class Neighbour:
     distance: float
     stderr: float
     below_noise_floor: bool | None
+
+
+def describe_neighbour(
+    name: str, family: str, far: float, embedding: Embedding, other: Embedding, distance: str
+) -> Neighbour:
+    """A neighbour with the uncertainty of its distance."""
+    stderr = float("nan")
+    if embedding.group_sums is not None and other.group_sums is not None:
+        stderr = float(cdist([embedding], [other], distance, return_stderr=True)[1][0, 0])
+    floors = [floor for one in (embedding, other) if (floor := _floor(one, distance)) is not None]
+    return Neighbour(name, family, far, stderr, far < max(floors) if floors else None)
+
+
+def _floor(embedding: Embedding, distance: str) -> float | None:
+    """The noise floor of a task; None where it is not known."""
+    try:
+        return float(noise_floor([embedding], distance)[0])
+    except ValueError:
+        return None
 
 
 def task2vec_distances(a: NDArray[np.float32], b: NDArray[np.float32], distance: str = "cosine") -> Matrix:

@@ -35,9 +35,8 @@ class Result:
 
     def __post_init__(self) -> None:
         where = f"the result of {self.expert!r} on {self.task!r}"
-        for what, name in (("task", self.task), ("expert", self.expert)):
-            if not isinstance(name, str) or not name.strip() or not name.isprintable():
-                raise ValueError(f"the name of a {what} is {name!r}; it must be text on one line")
+        check_name("task", self.task)
+        check_name("expert", self.expert)
         if self.failure:
             if isfinite(self.error):
                 raise ValueError(
@@ -55,6 +54,15 @@ class Result:
         """Whether both say the same."""
         mine, theirs = (self.error, self.stderr), (other.error, other.stderr)
         return self.failure == other.failure and np.array_equal(mine, theirs, equal_nan=True)
+
+
+def check_name(what: str, name: object) -> None:
+    """Raises ValueError unless a name is text on one line.
+
+    >>> check_name("task", "birds of Europe")
+    """
+    if not isinstance(name, str) or not name.strip() or not name.isprintable():
+        raise ValueError(f"the name of the {what} is {name!r}; it must be text on one line")
 
 
 class ResultTable:
@@ -93,13 +101,8 @@ class ResultTable:
         Raises:
             ValueError: the cell holds another result, and `replace` is not set.
         """
-        old = self.get(result.task, result.expert, result.protocol)
-        if old is not None and not replace and not old.same(result):
-            raise ValueError(
-                f"the result of {result.expert!r} on {result.task!r} ({result.protocol}) is there already: "
-                f"{old.failure or old.error}, and now {result.failure or result.error}. Set replace=True, or "
-                "another seed"
-            )
+        if not replace:
+            self.check(result)
         where = (
             self._tasks.setdefault(result.task, len(self._tasks)),
             self._experts.setdefault(result.expert, len(self._experts)),
@@ -115,6 +118,16 @@ class ResultTable:
         failures.pop(where, None)
         if result.failure:
             failures[where] = result.failure
+
+    def check(self, result: Result) -> None:
+        """Raises ValueError where the cell of a result holds another one."""
+        old = self.get(result.task, result.expert, result.protocol)
+        if old is not None and not old.same(result):
+            raise ValueError(
+                f"the result of {result.expert!r} on {result.task!r} ({result.protocol}) is there already: "
+                f"{old.failure or old.error}, and now {result.failure or result.error}. Replace it, or give "
+                "another seed"
+            )
 
     def get(self, task: str, expert: str, protocol: Protocol) -> Result | None:
         """The result in a cell; None where it is empty."""

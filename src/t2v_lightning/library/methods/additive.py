@@ -25,8 +25,9 @@ def additive_fit(errors: Matrix) -> tuple[Vector, Vector]:
         float64 [L] levels a and float64 [E] effects b, which sum to 0; NaN for a task or an expert without results.
         Experts that no chain of common tasks joins cannot be compared; the effects of each joined set sum to 0.
 
-    >>> additive_fit(np.array([[10.0, 20.0, np.nan], [np.nan, 50.0, 60.0]]))
-    (array([20., 50.]), array([-10.,   0.,  10.]))
+    >>> levels, effects = additive_fit(np.array([[10.0, 20.0, np.nan], [np.nan, 60.0, 70.0]]))
+    >>> levels.round(6).tolist(), effects.round(6)[[0, 2]].tolist()
+    ([20.0, 60.0], [-10.0, 10.0])
     """
     known = ~np.isnan(errors)
     there, filled = known.astype(float), np.where(known, errors, 0.0)

@@ -1,8 +1,8 @@
 r"""Experts as points in the space of tasks, learned so that the best expert of a task is the nearest.
 
 Section 4 of Achille et al., *Task2Vec: Task Embedding for Meta-Learning*, ICCV 2019: an expert j lies at
-:math:`m_j = F_j + b_j`, where :math:`F_j` is the task that it was trained on (0 where unknown) and :math:`b_j` is learned,
-together with a temperature T, by the cross-entropy of
+:math:`m_j = F_j + b_j`, where :math:`F_j` is the task that it was trained on (0 where unknown) and :math:`b_j`
+is learned, together with a temperature T, by the cross-entropy of
 
 .. math:: p(j \mid t) = \mathrm{softmax}_j \left( - d(t, m_j) / T \right)
 
@@ -120,7 +120,7 @@ def train_experts(experts: ExpertEmbedding, tasks: Tensor, best: Tensor) -> floa
 
     before = float("inf")
     for _ in range(_STEPS):
-        loss = float(optimizer.step(closure))  # type: ignore[arg-type]
+        loss = float(optimizer.step(closure).detach())
         if loss < _LEAST or before - loss < 1e-6 * loss:
             break
         before = loss
@@ -147,7 +147,8 @@ def expert_embedding(evidence: Evidence, query: Query) -> Prediction:
         )
     typical = np.median(evidence.fisher, axis=0)
     tasks = task_coordinates(evidence.fisher[told], typical)
-    own = task_coordinates(evidence.of_experts, typical) * evidence.of_experts.any(1)[:, None]
+    own = task_coordinates(evidence.of_experts, typical)
+    own[torch.from_numpy(np.asarray(~evidence.of_experts.any(1)))] = 0
     experts = ExpertEmbedding(own, max(float(tasks.var(0).mean()) / 5, 1e-6))
     train_experts(experts, tasks, torch.from_numpy(np.nanargmin(errors[told], axis=1)))
     with torch.no_grad():

@@ -19,7 +19,7 @@ import numpy as np
 from t2v_lightning.library.evidence import Evidence, Matrix, Prediction, Query, Vector
 from t2v_lightning.library.methods.additive import additive_fit
 
-_STEEPEST = 50.0
+STEEPEST = 50.0
 """Of an exponent: weights within e^50 of each other keep their digits."""
 
 
@@ -43,7 +43,7 @@ class Kernel:
         >>> Kernel(bandwidth=0.5, prior=1.0, near=1.0).weights(np.array([1.0, 2.0])).round(3)
         array([1.   , 0.135])
         """
-        return np.asarray(np.exp(np.minimum((self.near - distances) / self.bandwidth, _STEEPEST)))
+        return np.asarray(np.exp(np.minimum((self.near - distances) / self.bandwidth, STEEPEST)))
 
 
 def kernel_average(evidence: Evidence, query: Query, kernel: Kernel) -> Prediction:

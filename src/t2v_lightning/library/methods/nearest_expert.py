@@ -16,7 +16,7 @@ def nearest_expert(evidence: Evidence, query: Query) -> Prediction:
     Raises:
         ValueError: of no expert it is known what it was trained on.
 
-    >>> evidence = Evidence(np.array([[10.0, 30.0], [60.0, 50.0]]), np.arange(2), np.array([0, 1]))
+    >>> evidence = Evidence(np.array([[10.0, 30.0], [60.0, 50.0]]), np.arange(2), np.array([-1, -1]))
     >>> nearest_expert(evidence, Query(np.zeros(2), to_experts=np.array([0.9, 0.2]))).effects.argsort()
     array([1, 0])
     """

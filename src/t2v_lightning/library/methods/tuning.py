@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from t2v_lightning.library.evidence import Evidence, Matrix
 from t2v_lightning.library.leave_one_out import left_out
 from t2v_lightning.library.methods.additive import additive_fit
-from t2v_lightning.library.methods.kernel_average import Kernel, averaged
+from t2v_lightning.library.methods.kernel_average import STEEPEST, Kernel
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 BANDWIDTHS = (0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 1.0)
@@ -59,31 +58,36 @@ def tune(
         weight of 1.
     """
     shares = SHARES if second is not None else (0.0,)
-    mixtures = {share: mixed(first, second, share) for share in shares}
-    nears = {share: _nearest(rows, distances) for share, distances in mixtures.items()}
+    mixtures = np.stack([mixed(first, second, share) for share in shares])
+    nears = np.array([_nearest(rows, distances) for distances in mixtures])
     place = {row: n for n, row in enumerate(rows.tolist())}
+    bandwidths, priors = np.array(BANDWIDTHS)[:, None], np.array(PRIORS)[:, None]
     errors = evidence.others
     losses = np.zeros((len(shares), len(BANDWIDTHS), len(PRIORS)))
     count = 0
     for row, kept, truth in left_out(evidence, rows, by_family):
         levels, effects = additive_fit(errors[kept])
-        centred = errors[kept] - levels[:, None]
-        known = ~np.isnan(truth) & ~np.isnan(effects)
-        if known.sum() < 2:
+        usable = ~np.isnan(truth) & ~np.isnan(effects)
+        if usable.sum() < 2:
             continue
-        target = truth[known] - truth[known].mean()
-        for (a, share), (b, bandwidth) in product(enumerate(shares), enumerate(BANDWIDTHS)):
-            weights = Kernel(bandwidth, 0.0, nears[share]).weights(mixtures[share][place[row], kept])
-            for c, prior in enumerate(PRIORS):
-                guess = averaged(centred, effects, weights, prior).effects[known]
-                losses[a, b, c] += ((guess - guess.mean() - target) ** 2).mean()
+        centred = (errors[kept] - levels[:, None])[:, usable]
+        known = ~np.isnan(centred)
+        near, distances = nears[:, None, None], mixtures[:, None, place[row], kept]
+        weights = np.exp(np.minimum((near - distances) / bandwidths, STEEPEST))  # [shares, bandwidths, tasks]
+        total = (weights @ known)[..., None, :] + priors
+        sums = (weights @ np.where(known, centred, 0.0))[..., None, :] + priors * effects[usable]
+        guess = sums / total
+        wrong = guess - guess.mean(-1, keepdims=True) - (truth[usable] - truth[usable].mean())
+        losses += (wrong**2).mean(-1)
         count += 1
     if not count:
-        return Tuned(Kernel(0.2, 1.0, nears[0.0]), 0.0)
+        return Tuned(Kernel(0.2, 1.0, float(nears[0])), 0.0)
     best = [int(place) for place in np.unravel_index(losses.argmin(), losses.shape)]
     share = shares[best[0]]
     return Tuned(
-        Kernel(BANDWIDTHS[best[1]], PRIORS[best[2]], nears[share]), share, float(losses.min() / count)
+        Kernel(BANDWIDTHS[best[1]], PRIORS[best[2]], float(nears[best[0]])),
+        share,
+        float(losses.min() / count),
     )
 
 
