@@ -11,6 +11,7 @@ from selection.embeddings import load_embeddings
 from selection.experts import Setting, expert_names, task_labels
 from selection.scores import SCORES, load_scores
 from selection.truth import load_truth
+from t2v_lightning import Embedding
 from t2v_lightning.library.methods import Evidence, Query
 from t2v_lightning.library.neighbours import feature_distances, task2vec_distances
 
@@ -31,6 +32,7 @@ class Replicate:
         distances: float64 [T, T] by name: of Task2Vec (`cosine`, `cosine_unit`) and of mean features (`features`),
             each in units of its median.
         scores: float64 [T, E, scores]; None where they were not measured.
+        embeddings: [T].
     """
 
     tasks: Sequence[str]
@@ -42,6 +44,7 @@ class Replicate:
     mean_features: NDArray[np.float32]
     distances: dict[str, Matrix]
     scores: Matrix | None
+    embeddings: Sequence[Embedding]
 
 
 def load_replicate(
@@ -71,6 +74,7 @@ def load_replicate(
         features,
         {name: d / np.median(d[off]) for name, d in distances.items()},
         scores,
+        embeddings,
     )
 
 

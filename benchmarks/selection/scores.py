@@ -9,7 +9,7 @@ from scipy.special import softmax
 from selection.experts import FIXED, Setting, load_expert, task_labels
 from selection.image_set import Labels
 from selection.tasks import draw, save
-from selection.truth import positions_in_used, probe_error
+from selection.truth import PENALTY, positions_in_used
 from t2v_lightning.functional import transferability
 
 SCORES = (
@@ -24,7 +24,6 @@ SCORES = (
     "knn_accuracy",
     "probe",
 )
-FOLDS = 5
 
 
 def scores_of(features: NDArray[np.float64], logits: NDArray[np.float64], labels: Labels) -> list[float]:
@@ -41,19 +40,8 @@ def scores_of(features: NDArray[np.float64], logits: NDArray[np.float64], labels
         transferability.gbc(turned, labels),
         transferability.parc(turned, labels),
         transferability.knn_accuracy(turned, labels),
-        -cross_validated_error(turned, labels),
+        transferability.probe_accuracy(turned, labels, penalty=PENALTY),
     ]
-
-
-def cross_validated_error(features: NDArray[np.float64], labels: Labels) -> float:
-    """Error in percent of the head of the truth on folds of the draw that it was not fitted to."""
-    fold = np.concatenate([np.arange(n) % FOLDS for n in np.bincount(labels)])
-    fold = fold[np.argsort(np.argsort(labels, kind="stable"), kind="stable")]
-    wrong = 0.0
-    for number in range(FOLDS):
-        held = fold == number
-        wrong += held.sum() * probe_error(features[~held], labels[~held], features[held], labels[held])
-    return wrong / len(labels)
 
 
 def measure_scores(setting: Setting, name: str, seed: int, draws: Sequence[int]) -> None:
