@@ -29,7 +29,7 @@ class Desk:
         adviser: answers by number.
         protocol: of the results.
         tasks: names of the tasks that have results.
-        experts: names of the experts that have results.
+        experts: names of the experts that have results, besides those on the task that they were trained on.
     """
 
     adviser: Adviser
@@ -42,23 +42,27 @@ class Desk:
         """The desk of a library.
 
         Raises:
-            ValueError: there is no result of the protocol.
+            ValueError: there is no such result of the protocol.
         """
         names, every = list(contents.tasks), list(contents.experts)
         errors = contents.results.errors(names, every, protocol)
+        place = {name: n for n, name in enumerate(names)}
+        own_row = [place.get(task, -1) for task in contents.experts.values()]
+        for column, row in enumerate(own_row):
+            if row >= 0:  # how well an expert does on its own task says nothing of others
+                errors[row, column] = np.nan
         known = ~np.isnan(errors)
         rows, columns = np.asarray(known.any(1)), np.asarray(known.any(0))
         if not rows.any():
             raise ValueError(
-                f"all experts failed on all tasks of the library ({protocol}), so it cannot advise"
+                f"no expert has a result ({protocol}) on a task that it was not trained on, so the library cannot advise"
             )
         tasks = [name for name, used in zip(names, rows, strict=True) if used]
         experts = [name for name, used in zip(every, columns, strict=True) if used]
         fisher, features = contents.rows.fisher, contents.rows.mean_features
-        place = {name: n for n, name in enumerate(names)}
         of_experts = np.zeros((len(experts), fisher.shape[1]), np.float32)
-        for n, expert in enumerate(experts):
-            if (row := place.get(contents.experts[expert], -1)) >= 0:
+        for n, row in enumerate(row for row, used in zip(own_row, columns, strict=True) if used):
+            if row >= 0:
                 of_experts[n] = fisher[row]
         used_at = {name: n for n, name in enumerate(tasks)}
         families: dict[str, int] = {}

@@ -117,6 +117,11 @@ class TaskLibrary(Holdings):
                 check_experts(what, judged, candidates)
         if features is not None:
             scores = {expert: probe_accuracy(*pair) for expert, pair in features.items()}
+        for expert, score in (scores or {}).items():
+            if not np.isfinite(score):
+                raise ValueError(
+                    f"the score of {expert!r} is {score}; leave out experts whose score is not a number"
+                )
         return desk.recommend(embedding, name, k, candidates, scores or {}, seed)
 
     def _changed(self) -> None:
