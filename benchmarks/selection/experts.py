@@ -112,9 +112,7 @@ def _early(network: Network) -> Callable[[Pixels, str], Tensor]:
     )
 
 
-def _fine_tune(
-    network: Network, frozen: Any, setting: Setting, source: str, task: str, seed: int
-) -> None:
+def _fine_tune(network: Network, frozen: Any, setting: Setting, source: str, task: str, seed: int) -> None:
     """Adam on the late stages and a new head, on batches that have equally many images of each class."""
     images = setting.pixels(source)
     labels = images.labels[task]

@@ -37,7 +37,9 @@ class Network(nn.Module):
         folded = _folded(module)
         blocks = list(folded.blocks)
         self.early = nn.Sequential(folded.pad, folded.conv_stem, folded.act, *blocks[:frozen_blocks])
-        self.late = nn.Sequential(*blocks[frozen_blocks:], folded.conv_head, folded.act, folded.pool, nn.Flatten())
+        self.late = nn.Sequential(
+            *blocks[frozen_blocks:], folded.conv_head, folded.act, folded.pool, nn.Flatten()
+        )
         self.head = folded.fc
         self.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 

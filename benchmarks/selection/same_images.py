@@ -99,7 +99,13 @@ def ask(replicates: Sequence[Replicate]) -> Mapping[tuple[str, ...], Mapping[str
         for name in DESCRIPTIONS:
             d = distances(replicates, group, name)
             told[name] = Told(told_apart(d), regret_of_nearest(d, errors))
-        chance = np.mean([errors[a, errors[b].argmin()] - errors[a].min() for a in range(len(rows)) for b in range(len(rows))])
+        chance = np.mean(
+            [
+                errors[a, errors[b].argmin()] - errors[a].min()
+                for a in range(len(rows))
+                for b in range(len(rows))
+            ]
+        )
         told["chance"] = Told(0.5, float(chance))
         found[group] = told
     return found

@@ -38,7 +38,9 @@ def fashion(root: Path) -> ImageSet:
         np.array(test),
         {
             "fashion": y,
-            "fashion_kind": np.array([sorted({"bag", *kinds.values()}).index(kinds.get(c, "bag")) for c in labels]),
+            "fashion_kind": np.array(
+                [sorted({"bag", *kinds.values()}).index(kinds.get(c, "bag")) for c in labels]
+            ),
             "fashion_tops": subset(y, [0, 2, 4, 6]),
             "fashion_shoes": subset(y, [5, 7, 9]),
             "fashion_odd_even": y % 2,
@@ -52,7 +54,9 @@ def mnist(root: Path) -> ImageSet:
         table = np.loadtxt(file, delimiter=",", dtype=np.int64)
     rows = np.concatenate([np.flatnonzero(table[:, -1] == digit)[:115] for digit in range(10)])
     y = table[rows, -1]
-    images = [Image.fromarray(p.astype(np.uint8)).convert("RGB") for p in table[rows, :-1].reshape(-1, 28, 28)]
+    images = [
+        Image.fromarray(p.astype(np.uint8)).convert("RGB") for p in table[rows, :-1].reshape(-1, 28, 28)
+    ]
     test = np.tile(np.arange(115) >= 80, 10)
     return ImageSet(
         images,
@@ -77,7 +81,11 @@ def glyphs(root: Path) -> ImageSet:
             {
                 "glyphs_letter": character.lower() if character.isalpha() else None,
                 "glyphs_font": font,
-                "glyphs_case": "digit" if character.isdigit() else "upper" if character.isupper() else "lower",
+                "glyphs_case": "digit"
+                if character.isdigit()
+                else "upper"
+                if character.isupper()
+                else "lower",
             },
             f"{font} {character}",
         )
@@ -153,7 +161,13 @@ def flags(root: Path) -> ImageSet:
 
 def icons(root: Path) -> ImageSet:
     """Icons of programs: by what they stand for, and by the theme that they were drawn for."""
-    kinds = {"action": "action", "actions": "action", "applications": "app", "apps": "app", "device": "device"}
+    kinds = {
+        "action": "action",
+        "actions": "action",
+        "applications": "app",
+        "apps": "app",
+        "device": "device",
+    }
     kinds |= {"devices": "device", "mimetypes": "file", "filesystems": "file"}
     items = []
     folders = [f"computer/icons/{theme}-theme" for theme in ("flat", "lemon")]

@@ -53,9 +53,7 @@ FETCHED: Mapping[str, Source] = {
         partial(sources.emoji, vendor="twitter"),
         ("emoji_twitter_category", "emoji_twitter_kind", "emoji_twitter_person"),
     ),
-    "emoji_google": Source(
-        "emoji", partial(sources.emoji, vendor="google"), ("emoji_google_category",)
-    ),
+    "emoji_google": Source("emoji", partial(sources.emoji, vendor="google"), ("emoji_google_category",)),
     "clipart": Source("clipart", sources.clipart, ("clipart",)),
     "flags": Source("clipart", sources.flags, ("flags",)),
     "icons": Source("clipart", sources.icons, ("icons_kind", "icons_theme")),

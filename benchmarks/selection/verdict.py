@@ -26,7 +26,9 @@ def tau(predicted: Vector, truth: Vector) -> float:
 def interval(values: Vector, families: Sequence[str], share: float = 0.9) -> tuple[float, float]:
     """Of the mean over tasks, by the bootstrap over families: [T] values to its lower and upper end."""
     names = sorted(set(families))
-    sums = np.array([[values[np.array(families) == name].sum(), list(families).count(name)] for name in names])
+    sums = np.array(
+        [[values[np.array(families) == name].sum(), list(families).count(name)] for name in names]
+    )
     picked = np.random.default_rng(0).integers(len(names), size=(DRAWN, len(names)))
     totals = sums[picked].sum(1)
     low, high = np.quantile(totals[:, 0] / totals[:, 1], [(1 - share) / 2, (1 + share) / 2])
