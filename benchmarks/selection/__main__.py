@@ -16,7 +16,7 @@ from selection.recommended import follow
 from selection.replicate import Replicate, load_replicate
 from selection.rows import FREE, MODEL2VEC, RUNNING
 from selection.scores import measure_scores
-from selection.table import HELD, Verdicts, judge, markdown
+from selection.table import HELD, judge, markdown
 from selection.tasks import BUILTIN, DRAWS, SOURCES
 from selection.truth import half_of, measure_truth
 from selection.verdict import interval

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from selection.image_set import ImageSet, Labelled, Labels, on_white, split_by_group, subset
+from selection.image_set import ImageSet, Labelled, on_white, split_by_group, subset
 from selection.packages import folder_of
 
 MOST_TEST = 350
