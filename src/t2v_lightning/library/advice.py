@@ -12,20 +12,19 @@ from numpy.typing import NDArray
 
 from t2v_lightning.functional.distances import cdist
 from t2v_lightning.library.evidence import Evidence, Matrix, Prediction, Query, Vector
-from t2v_lightning.library.leave_one_out import Method, Residuals, residuals
-from t2v_lightning.library.methods.additive import additive_fit
+from t2v_lightning.library.leave_one_out import Method, Residuals, left_out, residuals
 from t2v_lightning.library.methods.expert_embedding import expert_embedding
 from t2v_lightning.library.methods.kernel_average import kernel_average
 from t2v_lightning.library.methods.nearest_expert import nearest_expert
 from t2v_lightning.library.methods.static_list import static_list
 from t2v_lightning.library.methods.tuning import Tuned, mixed, tune
 from t2v_lightning.library.neighbours import feature_distances, task2vec_distances, typical
-from t2v_lightning.library.sampling import effects_under_resampling, filled
+from t2v_lightning.library.sampling import RESAMPLED, effects_under_resampling, filled
 
 MethodName = Literal["library", "static", "nearest", "asymmetric", "expert_embedding"]
 
-_LEFT_OUT = 200
-"""Most tasks of a library that are left out to choose its settings."""
+_LEFT_OUT, _PAIRS = 200, 500_000
+"""Most tasks of a library that are left out to choose its settings, and most distances from them to all others."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +34,12 @@ class Newcomer:
     Attributes:
         fisher: float32 [D].
         mean_features: float32 [P], or None where unknown.
-        noise: the embedding without each of G groups of its images in turn, float32 [G, D]; None where unknown.
+        without_groups: float32 [G, D], `fisher` without each of G groups of its images in turn; None where unknown.
     """
 
     fisher: NDArray[np.float32]
     mean_features: NDArray[np.float32] | None = None
-    noise: NDArray[np.float32] | None = None
+    without_groups: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +61,25 @@ class Advice:
     far: bool
 
 
+@dataclass(frozen=True)
+class _Place:
+    """How a newcomer lies to the tasks of a library.
+
+    Attributes:
+        distances: float64 [L], in units of the median.
+        settings: of the kernel average for it.
+        new_family: whether it is further from all tasks than tasks usually are from the nearest of another family.
+        features: whether mean features are known of all.
+        far: whether it is further from all tasks than tasks of different families usually are.
+    """
+
+    distances: Vector
+    settings: Tuned
+    new_family: bool
+    features: bool
+    far: bool
+
+
 class Adviser:
     """Evidence under one distance, with what leave-one-out on it tells; that is found out when it is first asked for.
 
@@ -79,7 +97,8 @@ class Adviser:
         self.evidence, self.stderrs, self.mean_features = evidence, stderrs, mean_features
         self.distance, self.fisher = distance, evidence.fisher
         count = len(evidence)
-        self.rows = np.unique(np.linspace(0, count - 1, min(count, _LEFT_OUT)).astype(np.int64))
+        most = min(count, _LEFT_OUT, max(_PAIRS // count, 30))
+        self.rows = np.linspace(0, count - 1, most).astype(np.int64)
         first = task2vec_distances(self.fisher[self.rows], self.fisher, distance)
         self.unit = typical(first, self.rows)
         self.first = first / self.unit
@@ -89,7 +108,8 @@ class Adviser:
             self.second_unit = typical(second, self.rows)
             self.second = second / self.second_unit
         self._tuned: dict[tuple[bool, bool], Tuned] = {}
-        self._residuals: dict[tuple[str, bool, bool], Residuals] = {}
+        self._usual: dict[float, tuple[float, float]] = {}
+        self._residuals: dict[tuple[str, bool, bool], tuple[Residuals, Vector]] = {}
 
     def tuned(self, by_family: bool, features: bool) -> Tuned:
         """Settings of the kernel average for tasks like those of the library, or for a new family.
@@ -113,60 +133,61 @@ class Adviser:
             seed: of the samples.
             draws: S.
         """
-        features = newcomer.mean_features is not None and self.second is not None
-        first = task2vec_distances(newcomer.fisher[None], self.fisher, self.distance)[0] / self.unit
-        second = None
-        if features:
-            assert newcomer.mean_features is not None
-            assert self.mean_features is not None
-            second = feature_distances(newcomer.mean_features[None], self.mean_features)[0] / self.second_unit
-        usual = self.tuned(False, features)
-        distances = mixed(first, second, usual.share)
-        new_family, far = self._place(float(distances.min()), usual.share)
-        settings = self.tuned(new_family, features)
-        distances = mixed(first, second, settings.share)
-        query = Query(distances, fisher=newcomer.fisher)
+        place = self._place(newcomer)
+        kernel = place.settings.kernel
+        query = Query(place.distances, fisher=newcomer.fisher)
         if method in ("nearest", "asymmetric"):
             query = replace(query, to_experts=self._to_experts(newcomer.fisher[None], method)[0])
-        name: MethodName = "static" if far else method
-        prediction = self._method(name, settings)(self.evidence, query)
+        name: MethodName = "static" if place.far else method
+        prediction = self._method(name, place.settings)(self.evidence, query)
         rng = np.random.default_rng(seed)
-        errors = self.evidence.others
-        levels, effects = additive_fit(errors)
-        weights = settings.kernel.weights(distances)
-        samples = np.broadcast_to(prediction.effects, (draws, len(effects)))
+        weights = kernel.weights(place.distances)
+        samples = np.broadcast_to(prediction.effects, (draws, len(prediction.effects)))
         if name == "library":
-            noise = None
-            if newcomer.noise is not None:
-                noise = (1 - settings.share) * self._noise(newcomer.noise, first, weights)
+            noise = self._noise(newcomer, weights, place.settings.share)
             samples = effects_under_resampling(
-                rng, draws, errors - levels[:, None], self.stderrs, effects, distances, noise, settings.kernel
+                rng, draws, self.evidence, self.stderrs, place.distances, noise, kernel
             )
-        left = self._left_out(name, new_family, features)
+        level = kernel.mean(self.evidence.fit[0], weights)
+        left, levels = self._left_out(name, place.new_family, place.features)
         if len(left.rows):
             picked = rng.integers(len(left.rows), size=draws)
-            samples = samples + filled(left.effects, rng)[picked]
-        chances = weights + settings.kernel.prior / len(weights)
-        chances = chances / chances.sum()
-        drawn = levels[rng.choice(len(levels), size=draws, p=chances)]
-        level = float(chances @ levels)
+            samples = samples + (filled(left.effects, rng) + levels[:, None])[picked]
         return Advice(
             prediction.effects,
             level,
-            (samples + drawn[:, None]).clip(0, 100),
-            prediction.weights if name == "library" else np.zeros(len(levels)),
-            far,
+            (samples + level).clip(0, 100),
+            prediction.weights if name == "library" else np.zeros(len(weights)),
+            place.far,
         )
 
-    def _place(self, nearest: float, share: float) -> tuple[bool, bool]:
-        """Whether a task at this distance from the nearest one is of a new family, and whether it is far from all."""
-        families = self.evidence.families
-        other = families[self.rows][:, None] != families
-        if not other.any():
-            return False, len(families) < 2
-        distances = mixed(self.first, self.second, share)
-        apart = np.where(other, distances, np.inf).min(1)
-        return bool(nearest > np.median(apart)), bool(nearest > np.median(distances[other]))
+    def _place(self, newcomer: Newcomer) -> _Place:
+        """How a task lies to those of the library."""
+        first = task2vec_distances(newcomer.fisher[None], self.fisher, self.distance)[0] / self.unit
+        second, features = None, False
+        if newcomer.mean_features is not None and self.mean_features is not None:
+            features = True
+            second = feature_distances(newcomer.mean_features[None], self.mean_features)[0] / self.second_unit
+        usual = self.tuned(False, features)
+        nearest = mixed(first, second, usual.share).min()
+        apart, other = self._usual_distances(usual.share)
+        settings = self.tuned(bool(nearest > apart), features)
+        distances = mixed(first, second, settings.share)
+        return _Place(distances, settings, bool(nearest > apart), features, bool(nearest > other))
+
+    def _usual_distances(self, share: float) -> tuple[float, float]:
+        """Median distance of tasks to the nearest task of another family, and to all tasks of other families."""
+        if share not in self._usual:
+            other = self.evidence.families[self.rows][:, None] != self.evidence.families
+            distances = mixed(self.first, self.second, share)
+            apart = np.where(other, distances, np.inf).min(1)
+            one_family = np.inf if len(self.evidence) > 1 else -np.inf  # of one task it is not known
+            self._usual[share] = (
+                (float(np.median(apart)), float(np.median(distances[other])))
+                if other.any()
+                else (np.inf, one_family)
+            )
+        return self._usual[share]
 
     def _method(self, name: MethodName, settings: Tuned) -> Method:
         methods: dict[str, Callable[..., Prediction]] = {
@@ -178,8 +199,8 @@ class Adviser:
         }
         return methods[name]
 
-    def _left_out(self, name: MethodName, by_family: bool, features: bool) -> Residuals:
-        """How wrong the method is about the library's own tasks."""
+    def _left_out(self, name: MethodName, by_family: bool, features: bool) -> tuple[Residuals, Vector]:
+        """How wrong the method is about the library's own tasks, and about the level [R] of each of them."""
         key = name, by_family, features
         if key not in self._residuals:
             settings = self.tuned(by_family, features)
@@ -196,9 +217,14 @@ class Adviser:
             rows = self.rows
             if name == "expert_embedding":  # each is trained anew
                 rows = rows[:: max(len(rows) // 16, 1)]
-            self._residuals[key] = residuals(
-                self._method(name, settings), self.evidence, query, rows, by_family
-            )
+            found = residuals(self._method(name, settings), self.evidence, query, rows, by_family)
+            levels = self.evidence.fit[0]
+            wrong = [
+                levels[row]
+                - settings.kernel.mean(levels[kept], settings.kernel.weights(distances[place[row], kept]))
+                for row, kept, _ in left_out(self.evidence, found.rows, by_family)
+            ]
+            self._residuals[key] = found, np.array(wrong)
         return self._residuals[key]
 
     def _to_experts(self, fisher: NDArray[np.float32], method: str) -> Matrix:
@@ -222,12 +248,15 @@ class Adviser:
         """The task of the library that has the least Fisher information, in place of a trivial one."""
         return self.fisher[np.linalg.norm(self.fisher, axis=1).argmin()].astype(float)
 
-    def _noise(self, deleted: NDArray[np.float32], first: Vector, weights: Vector) -> Matrix:
-        """Changes of the distances to the tasks that count, for each group of images that is left out: [G, L]."""
-        near = weights.argsort()[::-1][:100]
-        change = np.zeros((len(deleted), len(first)))
-        change[:, near] = task2vec_distances(deleted, self.fisher[near], self.distance) / self.unit
-        change[:, near] -= change[:, near].mean(0)
+    def _noise(self, newcomer: Newcomer, weights: Vector, share: float) -> Matrix | None:
+        """Changes of the distances to the tasks that count, without each group of images [G, L]; None where unknown."""
+        deleted = newcomer.without_groups
+        if deleted is None:
+            return None
+        near = weights.argsort()[::-1][:RESAMPLED]
+        change = np.zeros((len(deleted), len(weights)))
+        moved = task2vec_distances(deleted, self.fisher[near], self.distance) / self.unit
+        change[:, near] = (1 - share) * (moved - moved.mean(0))
         return change
 
 

@@ -55,7 +55,7 @@ class Desk:
         rows, columns = np.asarray(known.any(1)), np.asarray(known.any(0))
         if not rows.any():
             raise ValueError(
-                f"no expert has a result ({protocol}) on a task that it was not trained on, so the library cannot advise"
+                f"no expert has a result ({protocol}) on a task that it was not trained on, so there is no advice"
             )
         tasks = [name for name, used in zip(names, rows, strict=True) if used]
         experts = [name for name, used in zip(every, columns, strict=True) if used]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+
+from t2v_lightning.library.additive import additive_fit
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -33,13 +36,28 @@ class Evidence:
     def __len__(self) -> int:
         return len(self.errors)
 
-    @property
+    @cached_property
     def others(self) -> Matrix:
         """The errors without those of experts on their own task, which tell nothing of other tasks."""
         errors = self.errors.copy()
         known = self.trained_on >= 0
         errors[self.trained_on[known], known.nonzero()[0]] = np.nan
         return errors
+
+    @cached_property
+    def fit(self) -> tuple[Vector, Vector]:
+        """Levels of the tasks [L] and effects of the experts [E], by `additive_fit` of `others`."""
+        return additive_fit(self.others)
+
+    @cached_property
+    def centred(self) -> Matrix:
+        """`others` less the levels of their tasks, [L, E]; 0 where there is no result."""
+        return np.where(self.known > 0, self.others - self.fit[0][:, None], 0.0)
+
+    @cached_property
+    def known(self) -> Matrix:
+        """1 where `others` has a result, 0 elsewhere, float64 [L, E] for products."""
+        return (~np.isnan(self.others)).astype(float)
 
     def only(self, kept: Mask) -> Evidence:
         """The part of the tasks for which `kept` [L] is set."""

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from t2v_lightning.library.evidence import Matrix, Vector
+from t2v_lightning.library.evidence import Evidence, Matrix, Vector
 from t2v_lightning.library.methods.kernel_average import Kernel
 
-_RESAMPLED = 100
+RESAMPLED = 100
 """Tasks of most weight, which are resampled; the others stay, as many tasks of little weight hardly vary together."""
 
 
 def effects_under_resampling(
     rng: np.random.Generator,
     draws: int,
-    centred: Matrix,
+    evidence: Evidence,
     stderrs: Matrix,
-    effects: Vector,
     distances: Vector,
     noise: Matrix | None,
     kernel: Kernel,
@@ -31,25 +30,22 @@ def effects_under_resampling(
     Args:
         rng: source of the draws.
         draws: how many.
-        centred: [L, E], errors less the levels of their tasks; NaN for holes.
+        evidence: L tasks.
         stderrs: [L, E], of the errors; NaN where unknown, which counts as 0.
-        effects: [E], of the static list.
         distances: [L].
         noise: [G, L], changes of the distances without each group of images; None for none.
         kernel: of the average.
     """
-    weights = kernel.weights(distances)
-    near = weights.argsort()[::-1][:_RESAMPLED]
+    weights, effects = kernel.weights(distances), evidence.fit[1]
+    near = weights.argsort()[::-1][:RESAMPLED]
     moved = np.broadcast_to(distances[near], (draws, len(near)))
     if noise is not None and len(noise) > 1:
         factor = np.sqrt((len(noise) - 1) / len(noise))
         moved = moved + factor * rng.normal(size=(draws, len(noise))) @ noise[:, near]
     drawn = kernel.weights(moved) * rng.exponential(size=moved.shape)
-    known = ~np.isnan(centred)
-    values = np.where(known, centred, 0.0)
-    rest = np.delete(np.arange(len(weights)), near)
-    total = drawn @ known[near] + weights[rest] @ known[rest] + kernel.prior
-    sums = drawn @ values[near] + weights[rest] @ values[rest] + kernel.prior * np.nan_to_num(effects)
+    weights[near], few, values = 0, evidence.known[near], evidence.centred[near]
+    total = drawn @ few + weights @ evidence.known + kernel.prior
+    sums = drawn @ values + weights @ evidence.centred + kernel.prior * np.nan_to_num(effects)
     squares = drawn**2 @ np.nan_to_num(stderrs[near]) ** 2
     safe = np.where(total > 0, total, 1.0)
     noisy = (sums + np.sqrt(squares) * rng.normal(size=sums.shape)) / safe

@@ -1,7 +1,7 @@
 """Ways to rank experts for a task, each a function of plain arrays: `Evidence` and a `Query` to a `Prediction`."""
 
+from t2v_lightning.library.additive import additive_fit
 from t2v_lightning.library.evidence import Evidence, Prediction, Query
-from t2v_lightning.library.methods.additive import additive_fit
 from t2v_lightning.library.methods.expert_embedding import (
     ExpertEmbedding,
     ExpertEmbeddingModule,

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from t2v_lightning.library.evidence import Evidence, Matrix, Prediction, Query, Vector
-from t2v_lightning.library.methods.additive import additive_fit
+from t2v_lightning.library.evidence import Evidence, Prediction, Query, Vector
 
 STEEPEST = 50.0
 """Of an exponent: weights within e^50 of each other keep their digits."""
@@ -45,6 +44,15 @@ class Kernel:
         """
         return np.asarray(np.exp(np.minimum((self.near - distances) / self.bandwidth, STEEPEST)))
 
+    def mean(self, values: Vector, weights: Vector) -> float:
+        """Their weighted mean, drawn towards the plain one by the prior weight.
+
+        >>> Kernel(bandwidth=0.5, prior=1.0).mean(np.array([10.0, 30.0]), np.array([3.0, 0.0]))
+        12.5
+        """
+        chances = weights + self.prior / len(values)
+        return float(chances @ values / chances.sum()) if chances.any() else float(values.mean())
+
 
 def kernel_average(evidence: Evidence, query: Query, kernel: Kernel) -> Prediction:
     """The average, for one task.
@@ -53,25 +61,11 @@ def kernel_average(evidence: Evidence, query: Query, kernel: Kernel) -> Predicti
     >>> kernel_average(evidence, Query(np.array([0.1, 0.9])), Kernel(bandwidth=0.2, prior=0.0)).effects.round(2)
     array([-9.73,  9.73])
     """
-    errors = evidence.others
-    levels, effects = additive_fit(errors)
-    return averaged(errors - levels[:, None], effects, kernel.weights(query.distances), kernel.prior)
-
-
-def averaged(centred: Matrix, effects: Vector, weights: Vector, prior: float) -> Prediction:
-    """The formula above.
-
-    Args:
-        centred: float64 [L, E], errors less the levels of their tasks; NaN for holes.
-        effects: float64 [E], of the static list.
-        weights: float64 [L].
-        prior: lambda. At 0 an expert whose tasks all have no weight gets its effect on the static list.
-    """
-    known = ~np.isnan(centred)
-    total = weights @ known + prior
-    sums = weights @ np.where(known, centred, 0.0) + prior * np.nan_to_num(effects)
-    with np.errstate(invalid="ignore"):
-        prediction = np.where(total > 0, sums / np.where(total > 0, total, 1.0), effects)
+    weights, effects = kernel.weights(query.distances), evidence.fit[1]
+    total = weights @ evidence.known + kernel.prior
+    sums = weights @ evidence.centred + kernel.prior * np.nan_to_num(effects)
+    # without a prior, an expert whose tasks all have no weight gets its place on the static list
+    prediction = np.where(total > 0, sums / np.where(total > 0, total, 1.0), effects)
     prediction[np.isnan(effects)] = np.nan
-    whole = weights.sum() + prior
+    whole = weights.sum() + kernel.prior
     return Prediction(prediction, weights / whole if whole > 0 else weights)

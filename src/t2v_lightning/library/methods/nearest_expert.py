@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from t2v_lightning.library.evidence import Evidence, Prediction, Query, Vector
-from t2v_lightning.library.methods.additive import additive_fit
 
 
 def nearest_expert(evidence: Evidence, query: Query) -> Prediction:
@@ -35,7 +34,7 @@ def by_score(scores: Vector, evidence: Evidence) -> Vector:
     The best gets the effect of the best expert on the static list, and so on: a rank is all that such a score gives.
     Experts whose score is NaN come after the others, by their place on the static list.
     """
-    effects = additive_fit(evidence.others)[1]
+    effects = evidence.fit[1]
     order = np.lexsort((effects, scores))  # NaN is last in both
     ranked = np.full(len(effects), np.nan)
     known = np.sort(effects)

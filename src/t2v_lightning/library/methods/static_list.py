@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from t2v_lightning.library.evidence import Evidence, Prediction, Query
-from t2v_lightning.library.methods.additive import additive_fit
 
 
 def static_list(evidence: Evidence, query: Query) -> Prediction:
@@ -15,4 +14,4 @@ def static_list(evidence: Evidence, query: Query) -> Prediction:
     >>> static_list(evidence, Query(np.zeros(2))).effects
     array([-7.5,  7.5])
     """
-    return Prediction(additive_fit(evidence.others)[1], np.zeros(len(evidence)))
+    return Prediction(evidence.fit[1], np.zeros(len(evidence)))

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from t2v_lightning.library.additive import additive_fit
 from t2v_lightning.library.evidence import Evidence, Matrix
 from t2v_lightning.library.leave_one_out import left_out
-from t2v_lightning.library.methods.additive import additive_fit
 from t2v_lightning.library.methods.kernel_average import STEEPEST, Kernel
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)

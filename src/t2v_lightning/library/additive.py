@@ -9,10 +9,12 @@ mean of its errors would flatter it.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from t2v_lightning.library.evidence import Matrix, Vector
+Matrix = NDArray[np.float64]
+Vector = NDArray[np.float64]
 
 
 def additive_fit(errors: Matrix) -> tuple[Vector, Vector]:
