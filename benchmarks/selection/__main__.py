@@ -17,13 +17,15 @@ from selection.replicate import Replicate, load_replicate
 from selection.rows import FREE, MODEL2VEC, RUNNING
 from selection.scores import measure_scores
 from selection.table import HELD, judge, markdown
-from selection.tasks import BUILTIN, DRAWS, SOURCES
+from selection.tasks import BUILTIN, SOURCES
 from selection.truth import half_of, measure_truth
 from selection.verdict import interval
 
 HEAD = "lbfgs"
 """Of the embeddings."""
-BEFORE = {"choose": 0, "report": 1}
+HALVES = {"choose": 0, "report": 1}
+REPLICATES = [(0, 0), (0, 1), (1, 2), (2, 3), (2, 4)]
+"""Seeds of experts with the number of a draw: three of the one, five of the other."""
 
 
 def main() -> None:
@@ -31,10 +33,9 @@ def main() -> None:
     parser.add_argument("what", choices=("fetch", "measure", "table"))
     parser.add_argument("--cache", type=Path, required=True, help="folder of packages and of all results")
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 96], help="of images in pixels")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the experts")
-    parser.add_argument("--draws", type=int, nargs="+", default=list(range(DRAWS)), help="of few images")
+    parser.add_argument("--replicates", type=_pair, nargs="+", default=REPLICATES, help="seed:draw")
     parser.add_argument("--builtin", action="store_true", help="only the tasks that need no packages")
-    parser.add_argument("--families", choices=BEFORE, default="report", help="half that the table is made of")
+    parser.add_argument("--families", choices=HALVES, default="report", help="half that the table is made of")
     parser.add_argument("--figure", type=Path, help="where the picture of the table goes")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -45,46 +46,45 @@ def main() -> None:
     for size in options.sizes:
         setting = Setting(options.cache, size, sources)
         if options.what == "measure":
-            measure(setting, options.seeds, options.draws, not options.builtin)
+            measure(setting, options.replicates, not options.builtin)
         else:
-            report(setting, options.seeds, options.draws, BEFORE[options.families], options.figure)
+            report(setting, options.replicates, options.families, options.figure)
 
 
-def measure(setting: Setting, seeds: Sequence[int], draws: Sequence[int], larger_ones: bool = True) -> None:
+def measure(setting: Setting, replicates: Sequence[tuple[int, int]], larger_ones: bool = True) -> None:
     """Everything that the table needs; what has a file is left alone."""
-    measure_embeddings(setting, HEAD, draws)
-    for seed in seeds:
+    measure_embeddings(setting, HEAD, sorted({number for _, number in replicates}))
+    for seed, number in replicates:
         for name in expert_names(setting, larger_ones):
             measure_truth(setting, name, seed)
-            measure_scores(setting, name, seed, draws)
-            print(f"{setting.size} px, seed {seed}: {name}", flush=True)
+            measure_scores(setting, name, seed, [number])
+        print(f"{setting.size} px, seed {seed}, draw {number}: done", flush=True)
 
 
 def report(
-    setting: Setting, seeds: Sequence[int], draws: Sequence[int], half: int, figure: Path | None
+    setting: Setting, pairs: Sequence[tuple[int, int]], families: str, figure: Path | None = None
 ) -> None:
-    """Prints the table of the replicates that are complete."""
-    replicates = {(s, d): load_replicate(setting, s, d, HEAD) for s in seeds for d in draws}
-    first = next(iter(replicates.values()))
-    families = list(first.families)
-    tasks = np.array([i for i, name in enumerate(families) if half_of(name, families) == half])
-    chosen = [families[i] for i in tasks]
+    """Prints the table; answers of its rows are kept, so that it can be printed again in no time."""
+    every = [load_replicate(setting, seed, number, HEAD) for seed, number in pairs]
+    first = every[0]
+    names = list(first.families)
+    tasks = np.array([i for i, name in enumerate(names) if half_of(name, names) == HALVES[families]])
+    chosen = [names[i] for i in tasks]
     print(f"\n{setting.size} px: {len(tasks)} tasks of {', '.join(sorted(set(chosen)))}")
-    print(f"library: {len(families)} tasks of {len(set(families))} families, {len(first.experts)} experts")
-    print(f"{len(replicates)} replicates\n")
-    every = list(replicates.values())
+    print(f"library: {len(names)} tasks of {len(set(names))} families, {len(first.experts)} experts")
+    print(f"{len(every)} replicates (seed, draw): {', '.join(map(str, pairs))}\n")
     scored = [r for r in every if r.scores is not None]
-    verdicts = list(judge(FREE, every, tasks))
-    verdicts += judge([MODEL2VEC], every[:1], tasks)
-    verdicts += judge(RUNNING, scored, tasks) if scored else []
+    kept = setting.path(f"verdicts_{families}")
+    verdicts = [*judge(FREE, every, tasks, kept), *judge([MODEL2VEC], every[:1], tasks, kept)]
+    if scored:
+        verdicts += judge(RUNNING, scored, tasks, kept)
     default = next(v for v in verdicts if v.row.title == "ImageNet always")
     print("\n".join(markdown(verdicts, chosen, default)))
     print(f"\nscores: {len(scored)} replicates; MODEL2VEC: one")
-    _followed(every[0], tasks, chosen)
-    _same_images([r for (seed, _), r in replicates.items() if seed == seeds[0]])
     if figure is not None:
-        drawn = draw_regrets(verdicts, chosen)
-        drawn.savefig(figure, dpi=130)
+        draw_regrets(verdicts, chosen).savefig(figure, dpi=130)
+    _same_images(every)
+    _followed(first, tasks.tolist(), chosen)
 
 
 def _followed(replicate: Replicate, tasks: Sequence[int], families: Sequence[str]) -> None:
@@ -115,6 +115,11 @@ def _same_images(replicates: Sequence[Replicate]) -> None:
             low, high = interval(values, [group[0] for group in found])
             cells.append(f"{values.mean():.2f} ({low:.2f} to {high:.2f})")
         print(f"| mean, {what} | {' | '.join(cells)} |")
+
+
+def _pair(text: str) -> tuple[int, int]:
+    seed, number = text.split(":")
+    return int(seed), int(number)
 
 
 if __name__ == "__main__":

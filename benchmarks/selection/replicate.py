@@ -1,7 +1,7 @@
 """What one draw of every task and one seed of every expert give, and the questions that are asked of it."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -33,6 +33,7 @@ class Replicate:
             each in units of its median.
         scores: float64 [T, E, scores]; None where they were not measured.
         embeddings: [T].
+        memory: predictions that several rows share, by name, task and how the library is held out.
     """
 
     tasks: Sequence[str]
@@ -45,6 +46,7 @@ class Replicate:
     distances: dict[str, Matrix]
     scores: Matrix | None
     embeddings: Sequence[Embedding]
+    memory: dict[tuple[str, int, str], NDArray[np.float64]] = field(default_factory=dict)
 
 
 def load_replicate(

@@ -20,12 +20,14 @@ from t2v_lightning.library.methods import (
     static_list,
     with_scores,
 )
+from t2v_lightning.library.methods.kernel_ridge import kernel_ridge, tune_ridge
 from t2v_lightning.library.methods.tuning import mixed, tune
 
 Vector = NDArray[np.float64]
-SHORT_LIST = 5
-SKIPPED = 8
-"""MODEL2VEC is trained on every eighth filter: on all of them one question takes minutes."""
+SHORT_LIST = 8
+PROBE_WEIGHT = 0.5
+SKIPPED = 32
+"""MODEL2VEC is trained on one of so many filters: on all of them one question takes minutes."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,14 @@ class Row:
     title: str
     predict: Callable[[Question, Held], Vector]
     passes: int | None = 0
+
+
+def remembered(question: Question, held: Held, name: str, predict: Callable[..., Vector]) -> Vector:
+    """A prediction that several rows rest on, made once."""
+    key, memory = (name, question.row, held), question.replicate.memory
+    if key not in memory:
+        memory[key] = predict(question, held)
+    return memory[key]
 
 
 def chance(question: Question, held: Held) -> Vector:
@@ -96,6 +106,18 @@ def kernel(question: Question, held: Held, first: str, second: str | None = None
     return kernel_average(evidence, replace(query, distances=distances), tuned.kernel).effects
 
 
+def ridge(question: Question, held: Held, first: str, second: str | None = None) -> Vector:
+    """Bandwidth, noise and mixture likewise."""
+    between, other = question.between(first), None if second is None else question.between(second)
+    tuned = tune_ridge(question.evidence, between, other, held == "family")
+    if other is not None and second is not None:
+        between = mixed(between, other, tuned.share)
+        distances = mixed(question.query(first).distances, question.query(second).distances, tuned.share)
+    else:
+        distances = question.query(first).distances
+    return kernel_ridge(question.evidence, distances, between, tuned).effects
+
+
 def scored(question: Question, held: Held, score: str) -> Vector:
     return -question.score(score)
 
@@ -105,19 +127,23 @@ def combined(question: Question, held: Held, predict: Callable[..., Vector], sco
     return with_scores(predict(question, held), question.score(score))
 
 
-def short_list(question: Question, held: Held, predict: Callable[..., Vector], score: str) -> Vector:
-    """Only the best few of a prediction are run on the new task; the others stay behind them."""
+def with_probe(
+    question: Question, held: Held, predict: Callable[..., Vector], short: int | None = None
+) -> Vector:
+    """Predicted points plus half of the cross-validated error in points.
+
+    With `short` only that many experts, the best predicted, are run on the new task; the others stay behind them.
+    """
     predicted = predict(question, held)
-    scores = question.score(score).copy()
-    best = predicted.argsort(kind="stable")[:SHORT_LIST]
-    rest = np.setdiff1d(np.arange(len(predicted)), best)
-    scores[rest] = np.nan
-    together = with_scores(predicted, scores)
-    together[rest] += max(0.0, together[best].max() - together[rest].min()) + 1e-9
+    together: Vector = predicted - PROBE_WEIGHT * 100 * question.score("probe")
+    if short is not None:
+        rest = predicted.argsort(kind="stable")[short:]
+        together[rest] = together.max() + 1 + predicted[rest] - predicted[rest].min(initial=np.inf)
     return together
 
 
-mixture = partial(kernel, first="cosine", second="features")
+mixture = partial(remembered, name="kernel", predict=partial(kernel, first="cosine", second="features"))
+interpolated = partial(remembered, name="ridge", predict=partial(ridge, first="cosine", second="features"))
 
 FREE: tuple[Row, ...] = (
     Row("chance", chance),
@@ -130,6 +156,9 @@ FREE: tuple[Row, ...] = (
     Row("kernel average, Task2Vec `cosine_unit`", partial(kernel, first="cosine_unit")),
     Row("kernel average, mean features", partial(kernel, first="features")),
     Row("kernel average, mixture", mixture),
+    Row("kernel ridge, Task2Vec `cosine`", partial(ridge, first="cosine")),
+    Row("kernel ridge, mean features", partial(ridge, first="features")),
+    Row("kernel ridge, mixture", interpolated),
 )
 MODEL2VEC = Row("MODEL2VEC", model2vec)
 
@@ -150,9 +179,16 @@ RUNNING: tuple[Row, ...] = (
     Row("static list + probe", partial(combined, predict=static, score="probe"), None),
     Row("kernel average + probe", partial(combined, predict=mixture, score="probe"), None),
     Row("kernel average + LogME", partial(combined, predict=mixture, score="logme"), None),
+    Row("kernel ridge + probe, z-scores", partial(combined, predict=interpolated, score="probe"), None),
+    Row("kernel ridge + probe, points", partial(with_probe, predict=interpolated), None),
     Row(
-        f"kernel average, best {SHORT_LIST} probed",
-        partial(short_list, predict=mixture, score="probe"),
+        f"kernel ridge, best {SHORT_LIST} probed",
+        partial(with_probe, predict=interpolated, short=SHORT_LIST),
+        SHORT_LIST,
+    ),
+    Row(
+        f"static list, best {SHORT_LIST} probed",
+        partial(with_probe, predict=static, short=SHORT_LIST),
         SHORT_LIST,
     ),
 )

@@ -83,7 +83,7 @@ def regret_of_nearest(d: NDArray[np.float64], errors: NDArray[np.float64]) -> fl
 
 
 def ask(replicates: Sequence[Replicate]) -> Mapping[tuple[str, ...], Mapping[str, Told]]:
-    """Every group by every description; `replicates` are the draws of one seed."""
+    """Every group by every description; `replicates` have draws of their own; errors are of the first one's experts."""
     first = replicates[0]
     found = {}
     for group in (g for g in GROUPS if set(g) <= set(first.tasks)):

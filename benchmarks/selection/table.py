@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
 from selection.replicate import Held, Replicate, questions
 from selection.rows import Row
+from selection.tasks import save
 from selection.verdict import interval, regret, tau
 
 HELD: tuple[Held, ...] = ("task", "family")
@@ -27,23 +30,39 @@ class Verdicts:
 
 
 def judge(
-    rows: Sequence[Row], replicates: Sequence[Replicate], tasks: NDArray[np.int64]
+    rows: Sequence[Row], replicates: Sequence[Replicate], tasks: NDArray[np.int64], kept: Path | None = None
 ) -> Iterator[Verdicts]:
-    """Asks every row about some tasks (int64 positions), in every replicate."""
+    """Asks every row about some tasks (int64 positions), in every replicate.
+
+    Args:
+        rows, replicates, tasks: what is asked.
+        kept: a folder for the answers of rows; what is there is not asked again.
+    """
     for row in rows:
-        regrets: dict[Held, NDArray[np.float64]] = {}
-        taus: dict[Held, NDArray[np.float64]] = {}
-        for held in HELD:
-            found = np.full((2, len(replicates), len(tasks)), np.nan)
-            for number, replicate in enumerate(replicates):
-                every = list(questions(replicate, held))
-                for place, task in enumerate(tasks.tolist()):
-                    question = every[task]
-                    predicted = row.predict(question, held)
-                    found[0, number, place] = regret(predicted, question.truth)
-                    found[1, number, place] = tau(predicted, question.truth)
-            regrets[held], taus[held] = found.mean(1)
-        yield Verdicts(row, regrets, taus)
+        path = None if kept is None else kept / f"{crc32(row.title.encode()):08x}_{len(replicates)}.npz"
+        if path is not None and path.exists():
+            with np.load(path) as file:
+                found = {held: file[held] for held in HELD}
+        else:
+            found = {held: _asked(row, replicates, tasks, held) for held in HELD}
+            if path is not None:
+                save(path, **found)
+        means = {held: np.asarray(values.mean(1)) for held, values in found.items()}
+        yield Verdicts(row, {h: means[h][0] for h in HELD}, {h: means[h][1] for h in HELD})
+
+
+def _asked(
+    row: Row, replicates: Sequence[Replicate], tasks: NDArray[np.int64], held: Held
+) -> NDArray[np.float64]:
+    """Regrets and taus, [2, replicates, tasks]."""
+    found = np.full((2, len(replicates), len(tasks)), np.nan)
+    for number, replicate in enumerate(replicates):
+        every = list(questions(replicate, held))
+        for place, task in enumerate(tasks.tolist()):
+            question = every[task]
+            predicted = row.predict(question, held)
+            found[:, number, place] = regret(predicted, question.truth), tau(predicted, question.truth)
+    return found
 
 
 def markdown(

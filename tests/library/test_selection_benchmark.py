@@ -26,7 +26,7 @@ def test_advice_on_built_in_tasks_beats_chance_the_nearest_expert_and_the_defaul
     torch.set_num_threads(1)
     try:
         setting = Setting(tmp_path, 64, tuple(BUILTIN))
-        measure(setting, seeds=[0], draws=[0], larger_ones=False)
+        measure(setting, [(0, 0)], larger_ones=False)
     finally:
         torch.set_num_threads(threads)
     replicate = load_replicate(setting, 0, 0, HEAD, larger_ones=False)
