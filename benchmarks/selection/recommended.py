@@ -1,0 +1,74 @@
+"""`TaskLibrary.recommend` as users call it: what it costs to follow, and whether its intervals hold."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from selection.experts import DEFAULT
+from selection.replicate import Held, Question, Replicate, questions
+from selection.tasks import SHOTS
+from selection.verdict import regret
+from t2v_lightning.library import Protocol, Recommendation, TaskLibrary
+
+PROTOCOL = Protocol("probe", images=SHOTS)
+
+
+def library_of(question: Question) -> TaskLibrary:
+    """A library in memory of what the question may know."""
+    r, library = question.replicate, TaskLibrary()
+    for row in question.library.tolist():
+        library.add(r.embeddings[row], name=r.tasks[row], family=r.families[row])
+    for j in question.candidates.tolist():
+        library.add_expert(r.experts[j], r.experts[j] if r.experts[j] in r.tasks else "")
+        for row in question.library.tolist():
+            error, stderr = float(r.errors[row, j]), float(r.stderrs[row, j])
+            library.add_result(r.tasks[row], r.experts[j], error, stderr, PROTOCOL)
+    return library
+
+
+@dataclass(frozen=True)
+class Followed:
+    """Of R recommendations.
+
+    Attributes:
+        regrets: float64 [R], of the first expert.
+        covered: [R], share of experts whose error lies in its interval.
+        regret_covered: [R], 1 where the regret of the first expert lies in its interval.
+        worse_than_default: [R], points by which the first is worse than ImageNet's, beyond what it said it might lose.
+        far: [R], 1 where it said that nothing is near.
+    """
+
+    regrets: NDArray[np.float64]
+    covered: NDArray[np.float64]
+    regret_covered: NDArray[np.float64]
+    worse_than_default: NDArray[np.float64]
+    far: NDArray[np.float64]
+
+
+def follow(replicate: Replicate, held: Held, tasks: Sequence[int], distance: str = "cosine") -> Followed:
+    """Asks the library about some tasks (positions)."""
+    every = list(questions(replicate, held))
+    rows = [_judged(every[task], distance) for task in tasks]
+    return Followed(*np.array(rows).T)
+
+
+def _judged(question: Question, distance: str) -> tuple[float, ...]:
+    r = question.replicate
+    found: Recommendation = library_of(question).recommend(
+        r.embeddings[question.row], k=len(question.candidates), distance=distance
+    )
+    names = [r.experts[j] for j in question.candidates]
+    truth = question.truth[[names.index(expert) for expert in found.experts]]
+    low, high = found.intervals.T
+    lost = truth[0] - truth.min()
+    least, most = found.regret_intervals[0]
+    default = truth[found.experts.index(DEFAULT)]
+    return (
+        regret(found.errors, truth),
+        float(np.mean((low <= truth) & (truth <= high))),
+        float(least - 1e-9 <= lost <= most + 1e-9),
+        max(0.0, float(truth[0] - default - most)),
+        float(found.far),
+    )
