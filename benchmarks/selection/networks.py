@@ -10,7 +10,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from selection.packages import folder_of
 from t2v_lightning import get_probe
-from t2v_lightning.probes.efficientnet_lite import rename_weights
+from t2v_lightning.probes.efficientnet_lite import VARIANTS, EfficientNetLite, rename_weights
 from t2v_lightning.probes.weights import read_state_dict
 
 FROZEN_BLOCKS = 11
