@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from t2v_lightning.functional import filterwise_fisher
 from t2v_lightning.functional.engine.per_sample import PerSampleFisher
 
-Use = Callable[["Placed", Tensor], Tensor]
+Use = Callable[[Any, Tensor], Any]
 
 
 def grid(length: int) -> Tensor:
@@ -84,7 +84,7 @@ def test_an_engine_takes_other_lengths_than_that_of_its_example() -> None:
 def test_a_network_that_takes_one_row_for_all_is_not_mistaken() -> None:
     """Repeated, the first sample's row would serve for all samples."""
 
-    def first_row(net: Placed, x: Tensor) -> Tensor:
+    def first_row(net: Any, x: Tensor) -> Any:
         return x + net.table(torch.zeros(1, dtype=torch.int64))[0]
 
     model, x = Placed(first_row), torch.randn(3, 4, 4, dtype=torch.float64)

@@ -94,9 +94,10 @@ def test_the_noise_of_a_product_is_that_of_noisy_weights(how: str) -> None:
     """The variance over draws of the output noise, against that of alpha * (a^2 + 0.01) @ variance."""
     torch.manual_seed(0)
     x, draws = torch.randn(1, 2, 6, dtype=torch.float64).expand(4000, 2, 6), torch.arange(4000)
-    model = nn.Sequential(Product(how, 6, 6), nn.Flatten(), nn.Linear(12, 12)).double().requires_grad_(False)
-    nn.init.eye_(model[2].weight)
-    nn.init.zeros_(model[2].bias)
+    read = nn.Linear(12, 12)
+    model = nn.Sequential(Product(how, 6, 6), nn.Flatten(), read).double().requires_grad_(False)
+    nn.init.eye_(read.weight)
+    nn.init.zeros_(read.bias)
     noisy = NoisyNetwork(model.eval(), x[:1], NormalTable(0).read)
     with torch.no_grad():
         noisy.noise.log_variance.copy_(torch.linspace(-1, 1, 6))
