@@ -24,7 +24,7 @@ FILE = "embedding.safetensors"
 pytestmark = pytest.mark.usefixtures("unpainted")
 
 SWEEPER: Any = BasicSweeper
-COMPOSED_BEFORE = SWEEPER.validate_batch_is_composable
+COMPOSED_BEFORE = SWEEPER.validate_batch_is_legal
 """Composes all jobs of a sweep before its first one, and so takes as long as they do."""
 
 
@@ -55,7 +55,7 @@ def fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fits:
         monkeypatch.delenv(name, raising=False)
     fits = Fits()
     monkeypatch.setattr(cli, "run", fits)
-    monkeypatch.setattr(SWEEPER, "validate_batch_is_composable", lambda *_: None)
+    monkeypatch.setattr(SWEEPER, "validate_batch_is_legal", lambda *_: None)
     return fits
 
 
@@ -212,7 +212,7 @@ def test_a_former_report_is_gone_from_the_first_job_on(monkeypatch: pytest.Monke
 
 
 def test_a_sweep_that_starts_no_job_leaves_the_one_before_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SWEEPER, "validate_batch_is_composable", COMPOSED_BEFORE)
+    monkeypatch.setattr(SWEEPER, "validate_batch_is_legal", COMPOSED_BEFORE)
     assert train("-m", "dataset.name=digits,textures") == 0
     assert train("-m", "dataset.name=digits,textures", "task2vec.sampels=3") == 1
     assert compared(SWEEP) == ["digits", "textures"]
