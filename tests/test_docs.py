@@ -62,7 +62,8 @@ def test_formulas_are_mathml(site: Path) -> None:
 def test_the_api_pages_have_every_public_name(site: Path) -> None:
     text = "".join(page.read_text() for page in (site / "api").glob("*.html"))
     documented = {name.rpartition(".")[2] for name in re.findall(r'id="(t2v_lightning\.[\w.]+)"', text)}
-    for name in ("t2v_lightning", "t2v_lightning.data", "t2v_lightning.probes", "t2v_lightning.plots"):
+    rooms = ("data", "probes", "plots", "library", "library.methods")
+    for name in ("t2v_lightning", *(f"t2v_lightning.{room}" for room in rooms)):
         module = importlib.import_module(name)
         missing = {public for public in module.__all__ if callable(getattr(module, public))} - documented
         assert missing == set(), f"put these of {name} onto a page of docs/api"

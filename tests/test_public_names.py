@@ -11,6 +11,7 @@ from t2v_lightning import Embedding, FilterwiseFisher, ProbeNetwork, Task2Vec, e
 from t2v_lightning.data import get_datamodule, list_datamodules
 from t2v_lightning.functional import filterwise_fisher
 from t2v_lightning.functional.distances import DISTANCES, cdist, pdist
+from t2v_lightning.library import TaskLibrary
 from t2v_lightning.plots import plot_distance_matrix
 
 PACKAGE = Path(t2v_lightning.__file__).parent
@@ -44,6 +45,11 @@ def test_the_package_itself_holds_public_names_and_nothing_else() -> None:
         (get_datamodule, ["name"]),
         (list_datamodules, []),
         (plot_distance_matrix, []),
+        (TaskLibrary, ["folder"]),
+        (TaskLibrary.add, ["embedding", "results", "name", "family"]),
+        (TaskLibrary.add_result, ["task", "expert", "error", "stderr", "protocol"]),
+        (TaskLibrary.nearest, ["embedding", "k"]),
+        (TaskLibrary.recommend, ["embedding", "method", "k", "experts", "features"]),
     ],
 )  # fmt: skip
 def test_the_public_functions_take_what_the_design_says(function: object, names: list[str]) -> None:

@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.functional.distances.jackknife import leave_one_out
-from t2v_lightning.library.advice import Adviser, MethodName, Newcomer
+from t2v_lightning.library.advice import Adviser, Newcomer
 from t2v_lightning.library.evidence import Evidence
 from t2v_lightning.library.files import Contents
 from t2v_lightning.library.methods.with_scores import with_scores
 from t2v_lightning.library.protocol import Protocol
 from t2v_lightning.library.recommendation import Recommendation
+from t2v_lightning.library.rehearsal import MethodName
 
 _LEAST_SUPPORT = 0.01
 """Share of the weights below which a task is not named as support."""

@@ -10,12 +10,12 @@ from numpy.typing import ArrayLike
 
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.functional.transferability import probe_accuracy
-from t2v_lightning.library.advice import check_method
 from t2v_lightning.library.asking import Desk, check_experts, one_protocol
 from t2v_lightning.library.holdings import Holdings
 from t2v_lightning.library.neighbours import Neighbour, describe_neighbour, task2vec_distances
 from t2v_lightning.library.protocol import Protocol
 from t2v_lightning.library.recommendation import Recommendation
+from t2v_lightning.library.rehearsal import check_method
 
 
 class TaskLibrary(Holdings):

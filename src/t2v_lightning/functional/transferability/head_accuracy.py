@@ -21,8 +21,9 @@ def probe_accuracy(features: Any, labels: Any, *, folds: int = 5, penalty: float
 
     The head minimises the mean cross-entropy plus :math:`\tfrac{\lambda}{2} (\|W\|^2 + \|b\|^2)`. Features are centred
     and divided by the root of their mean squared norm, so that :math:`\lambda` means the same for every network.
-    Newton's method goes through the space that the N features span (`fit_newton`). Sample n of a class, in the order of
-    the rows, is in fold n modulo the number of folds: the folds are stratified, and nothing is random.
+    Newton's method goes through the space that the N features span (`fit_newton`). The samples of a class are dealt out
+    to the folds one by one, in the order of the sums of their features. So the folds are stratified, nothing is random,
+    and the order of the rows does not matter.
 
     Args:
         features: [N, D].
@@ -49,7 +50,7 @@ def probe_accuracy(features: Any, labels: Any, *, folds: int = 5, penalty: float
         raise ValueError(
             "every class has one sample only, so none can be predicted from others; use more samples"
         )
-    fold = _places(data.classes) % min(folds, largest)
+    fold = _places(data.classes, data.rows.sum(1)) % min(folds, largest)
     x = data.rows - data.rows.mean(0)
     scale = np.sqrt((x**2).sum(1).mean())
     inputs = with_ones(torch.from_numpy(x / scale if scale > 0 else x))
@@ -64,9 +65,9 @@ def probe_accuracy(features: Any, labels: Any, *, folds: int = 5, penalty: float
     return right / len(inputs)
 
 
-def _places(classes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The place of each sample among those of its class, int64 [N]."""
-    order = np.argsort(classes, kind="stable")
+def _places(classes: NDArray[np.int64], keys: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The place of each sample among those of its class in the order of the keys, int64 [N]."""
+    order = np.lexsort((keys, classes))
     first = np.searchsorted(classes[order], classes[order])
     places = np.empty_like(classes)
     places[order] = np.arange(len(classes)) - first
