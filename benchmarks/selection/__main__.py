@@ -1,4 +1,4 @@
-"""The command line of the benchmark: `fetch`, `measure`, `table`."""
+"""The command line of the benchmark: `fetch`, `measure`, `table`, and `library`, which keeps what was found."""
 
 import argparse
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from selection.embeddings import measure_embeddings
 from selection.experts import Setting, expert_names
 from selection.figure import draw_regrets
 from selection.packages import fetch
-from selection.recommended import follow
+from selection.recommended import follow, whole_library
 from selection.replicate import Replicate, load_replicate
 from selection.rows import FREE, MODEL2VEC, RUNNING
 from selection.scores import measure_scores
@@ -30,12 +30,13 @@ REPLICATES = [(0, 0), (0, 1), (1, 2), (2, 3), (2, 4)]
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m selection", description=__doc__)
-    parser.add_argument("what", choices=("fetch", "measure", "table"))
+    parser.add_argument("what", choices=("fetch", "measure", "table", "library"))
     parser.add_argument("--cache", type=Path, required=True, help="folder of packages and of all results")
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 96], help="of images in pixels")
     parser.add_argument("--replicates", type=_pair, nargs="+", default=REPLICATES, help="seed:draw")
     parser.add_argument("--builtin", action="store_true", help="only the tasks that need no packages")
     parser.add_argument("--families", choices=HALVES, default="report", help="half that the table is made of")
+    parser.add_argument("--to", type=Path, help="folder of the library that is written, one size at a time")
     parser.add_argument("--figure", type=Path, help="where the picture of the table goes")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -47,6 +48,12 @@ def main() -> None:
         setting = Setting(options.cache, size, sources)
         if options.what == "measure":
             measure(setting, options.replicates, not options.builtin)
+        elif options.what == "library":
+            if options.to is None or len(options.sizes) > 1:
+                parser.error("library needs --to FOLDER and one of the --sizes")
+            seed, number = options.replicates[0]
+            replicate = load_replicate(setting, seed, number, HEAD, not options.builtin)
+            whole_library(replicate).save(options.to)
         else:
             report(setting, options.replicates, options.families, options.figure)
 

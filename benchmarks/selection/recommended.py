@@ -6,13 +6,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from selection.experts import DEFAULT
+from selection.experts import DEFAULT, RANDOM
 from selection.replicate import Held, Question, Replicate, questions
 from selection.tasks import SHOTS
 from selection.verdict import regret
 from t2v_lightning.library import Protocol, Recommendation, TaskLibrary
 
 PROTOCOL = Protocol("probe", images=SHOTS)
+_NAMES = {
+    DEFAULT: "efficientnet_lite0",
+    "lite1": "efficientnet_lite1",
+    "lite2": "efficientnet_lite2",
+    RANDOM: "efficientnet_lite0 with random late stages",
+}
 
 
 def library_of(question: Question) -> TaskLibrary:
@@ -25,6 +31,21 @@ def library_of(question: Question) -> TaskLibrary:
         for row in question.library.tolist():
             error, stderr = float(r.errors[row, j]), float(r.stderrs[row, j])
             library.add_result(r.tasks[row], r.experts[j], error, stderr, PROTOCOL)
+    return library
+
+
+def whole_library(replicate: Replicate) -> TaskLibrary:
+    """All tasks and experts of a replicate, under names that say what the experts are."""
+    library = TaskLibrary()
+    for row, task in enumerate(replicate.tasks):
+        library.add(replicate.embeddings[row], name=task, family=replicate.families[row])
+    for j, expert in enumerate(replicate.experts):
+        task = expert if expert in replicate.tasks else ""
+        name = _NAMES.get(expert, f"efficientnet_lite0 fine-tuned on {expert}")
+        library.add_expert(name, task)
+        for row, of in enumerate(replicate.tasks):
+            error, stderr = float(replicate.errors[row, j]), float(replicate.stderrs[row, j])
+            library.add_result(of, name, error, stderr, PROTOCOL)
     return library
 
 
