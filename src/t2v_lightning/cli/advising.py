@@ -7,33 +7,55 @@ from rich.console import Console
 
 from t2v_lightning.cli.sweep import say
 from t2v_lightning.embedding import Embedding
+from t2v_lightning.embedding.collection import find_embeddings, load_embeddings
 from t2v_lightning.embedding.run_folder import ADVICE_FILE, EMBEDDING_FILE
 from t2v_lightning.library import TaskLibrary
 from t2v_lightning.library.advice_file import write_advice
-from t2v_lightning.library.files import LIBRARY_FILE
+from t2v_lightning.library.builtin import open_library
 from t2v_lightning.library.tables import print_recommendation
+from t2v_lightning.probes import get_probe
+from t2v_lightning.task2vec.module import embed
+from t2v_lightning.task2vec.sources import as_task
 
 
 def check_library(config: DictConfig) -> None:
     """Raises before any work where a run is to end in advice that it cannot have.
 
     Raises:
-        ValueError: there is no library to ask.
+        ValueError, FileNotFoundError: there is no library to ask.
     """
     if not config.recommend:
         return
     if config.library is None:
         raise ValueError("got recommend=true without a library; give its folder as library=")
-    if not (Path(config.library) / LIBRARY_FILE).is_file():
-        raise ValueError(
-            f"library={config.library} holds no library; python -m t2v_lightning.library build makes one"
-        )
+    open_library(config.library)
 
 
 def advise(config: DictConfig, folder: Path) -> None:
     """Prints which experts suit the task that is embedded in a folder, and writes `recommendation.json` there."""
     embedding = Embedding.load(folder / EMBEDDING_FILE)
-    found = TaskLibrary(config.library).recommend(embedding)
+    found = open_library(config.library).recommend(embedding)
     write_advice(found, folder / ADVICE_FILE)
     print_recommendation(found, Console())
     say(f"the advice is in {folder / ADVICE_FILE}")
+
+
+def embedding_for(task: str, library: TaskLibrary, max_samples: int = 1000) -> Embedding:
+    """The embedding of a task, made in the way of those of a library where there is none yet.
+
+    Args:
+        task: the folder of a run, the file of an embedding, or what `t2v_lightning.embed` takes for a task.
+        library: says which probe it was made with, and at which size of images.
+        max_samples: most images to embed.
+
+    Raises:
+        ValueError, OSError: it is neither an embedding nor a task, or the probe cannot be had by its name.
+    """
+    try:
+        return load_embeddings(find_embeddings([task]))[0]
+    except FileNotFoundError:
+        source = as_task(task)
+    like = library[library.names[0]].meta
+    probe = get_probe(like["probe"], input_size=like["input_size"])
+    own = {name: like[name] for name in ("method", "sampling", "include", "skip_layers") if name in like}
+    return embed(source, probe, max_samples=max_samples, **own)

@@ -88,6 +88,30 @@ def compare(
 
 
 @app.command()
+def recommend(
+    task: Annotated[
+        str,
+        typer.Argument(
+            help="The folder of a run, the file of an embedding, or a task as `t2v embed` takes it."
+        ),
+    ],
+    library: Annotated[str, typer.Option(help="Folder of a library, or builtin.")] = "builtin",
+    k: Annotated[int, typer.Option("-k", help="How many networks.")] = 3,
+    max_samples: Annotated[int, typer.Option(help="Embed at most this many images.")] = 1000,
+) -> None:
+    """Say which pretrained networks promise the least error on a task."""
+    from t2v_lightning.cli.advising import embedding_for
+    from t2v_lightning.library.builtin import open_library
+    from t2v_lightning.library.tables import print_recommendation
+
+    def advice() -> None:
+        known = open_library(library)
+        print_recommendation(known.recommend(embedding_for(task, known, max_samples), k=k), Console())
+
+    _or_exit(advice)
+
+
+@app.command()
 def report(
     places: Places,
     distance: Annotated[str, typer.Option(help="One of `t2v list distances`.")] = "cosine",

@@ -16,6 +16,7 @@ from t2v_lightning.embedding import Embedding
 from t2v_lightning.embedding.collection import find_embeddings, load_embeddings
 from t2v_lightning.embedding.run_folder import ADVICE_FILE
 from t2v_lightning.library.advice_file import write_advice
+from t2v_lightning.library.builtin import open_library
 from t2v_lightning.library.files import LIBRARY_FILE
 from t2v_lightning.library.measure import Images, expert_of, measure
 from t2v_lightning.library.protocol import Protocol
@@ -47,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     def command(name: str, run: Any, about: str) -> argparse.ArgumentParser:
         one = commands.add_parser(name, help=about, description=about)
         one.add_argument(
-            "--library", type=Path, required=True, metavar="FOLDER", help="folder of the library"
+            "--library", type=Path, required=True, metavar="FOLDER", help="folder of the library, or builtin"
         )
         one.set_defaults(run=run)
         return one
@@ -108,7 +109,7 @@ def _build(options: argparse.Namespace, console: Console) -> None:
 def _add(options: argparse.Namespace, console: Console) -> None:
     if not (options.places or options.results):
         raise ValueError("there is nothing to add; give embeddings, or --results")
-    _fill(_opened(options.library), options, console)
+    _fill(open_library(options.library), options, console)
 
 
 def _fill(library: TaskLibrary, options: argparse.Namespace, console: Console) -> None:
@@ -121,12 +122,12 @@ def _fill(library: TaskLibrary, options: argparse.Namespace, console: Console) -
 
 
 def _nearest(options: argparse.Namespace, console: Console) -> None:
-    library, embedding = _opened(options.library), _embedding(options.place)
+    library, embedding = open_library(options.library), _embedding(options.place)
     print_neighbours(library.nearest(embedding, options.k), console)
 
 
 def _recommend(options: argparse.Namespace, console: Console) -> None:
-    library, embedding = _opened(options.library), _embedding(options.place)
+    library, embedding = open_library(options.library), _embedding(options.place)
     found = library.recommend(
         embedding,
         options.method,
@@ -143,7 +144,7 @@ def _recommend(options: argparse.Namespace, console: Console) -> None:
 def _measure(options: argparse.Namespace, console: Console) -> None:
     if options.seeds and options.images is None:
         raise ValueError("--seeds are of the draws of --images, which is not set; add it")
-    library = _opened(options.library)
+    library = open_library(options.library)
     experts = dict(expert_of(text, options.input_size) for text in options.experts)
     if len(experts) < len(options.experts):
         raise ValueError(f"two experts have the same name: {', '.join(options.experts)}")
@@ -165,12 +166,6 @@ def _measure(options: argparse.Namespace, console: Console) -> None:
     _say(
         console, f"{len(results)} results are new, {len(experts) * len(protocols) - len(results)} were there"
     )
-
-
-def _opened(folder: Path) -> TaskLibrary:
-    if not (folder / LIBRARY_FILE).is_file():
-        raise FileNotFoundError(f"{folder} holds no library; `build` makes one")
-    return TaskLibrary(folder)
 
 
 def _embedding(place: Path) -> Embedding:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from importlib.resources import as_file, files
+from pathlib import Path
 
+from t2v_lightning.library.files import LIBRARY_FILE
 from t2v_lightning.library.task_library import TaskLibrary
 
+BUILTIN = "builtin"
+"""What stands for its folder on command lines."""
 PROBE, INPUT_SIZE = "efficientnet_lite0", 96
 """What its tasks were embedded with."""
 
@@ -22,3 +27,20 @@ def builtin_library() -> TaskLibrary:
     """
     with as_file(files("t2v_lightning.library") / "builtin_tasks") as folder:
         return TaskLibrary(folder)
+
+
+def open_library(place: str | os.PathLike[str]) -> TaskLibrary:
+    """The library in a folder, or the one that comes with the package for `builtin`.
+
+    Raises:
+        FileNotFoundError: the folder holds no library.
+        ValueError: its files are damaged.
+    """
+    if os.fspath(place) == BUILTIN and not Path(place).exists():
+        return builtin_library()
+    if not (Path(place) / LIBRARY_FILE).is_file():
+        raise FileNotFoundError(
+            f"{os.fspath(place)} holds no library; python -m t2v_lightning.library build makes one, and "
+            f"{BUILTIN!r} is the one that comes with the package"
+        )
+    return TaskLibrary(place)
