@@ -26,8 +26,6 @@ from t2v_lightning.library.methods.tuning import mixed, tune
 Vector = NDArray[np.float64]
 SHORT_LIST = 8
 PROBE_WEIGHT = 0.5
-SKIPPED = 32
-"""MODEL2VEC is trained on one of so many filters: on all of them one question takes minutes."""
 
 
 @dataclass(frozen=True)
@@ -86,13 +84,7 @@ def asymmetric(question: Question, held: Held) -> Vector:
 
 
 def model2vec(question: Question, held: Held) -> Vector:
-    evidence, query = question.evidence, question.query("cosine")
-    assert evidence.fisher is not None
-    assert evidence.of_experts is not None
-    assert query.fisher is not None
-    some = slice(None, None, SKIPPED)
-    evidence = replace(evidence, fisher=evidence.fisher[:, some], of_experts=evidence.of_experts[:, some])
-    return expert_embedding(evidence, replace(query, fisher=query.fisher[some])).effects
+    return expert_embedding(question.evidence, question.query("cosine")).effects
 
 
 def kernel(question: Question, held: Held, first: str, second: str | None = None) -> Vector:

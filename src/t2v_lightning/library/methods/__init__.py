@@ -10,6 +10,7 @@ from t2v_lightning.library.methods.expert_embedding import (
     train_experts,
 )
 from t2v_lightning.library.methods.kernel_average import Kernel, kernel_average
+from t2v_lightning.library.methods.kernel_ridge import Ridge, kernel_ridge, tune_ridge
 from t2v_lightning.library.methods.nearest_expert import nearest_expert
 from t2v_lightning.library.methods.static_list import static_list
 from t2v_lightning.library.methods.with_scores import with_scores
@@ -21,12 +22,15 @@ __all__ = [
     "Kernel",
     "Prediction",
     "Query",
+    "Ridge",
     "additive_fit",
     "expert_embedding",
     "kernel_average",
+    "kernel_ridge",
     "nearest_expert",
     "static_list",
     "task_coordinates",
     "train_experts",
+    "tune_ridge",
     "with_scores",
 ]
