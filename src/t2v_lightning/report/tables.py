@@ -95,7 +95,9 @@ def print_table(embeddings: Sequence[Embedding], matrix: NDArray[np.float64], co
     header, *lines = text_rows(task_rows(embeddings, matrix))
     for column in header:
         if column != "family":
-            heading = "N" if column == "images" else column.replace(" ", "\n", 1)  # as wide as its longest word
+            heading = (
+                "N" if column == "images" else column.replace(" ", "\n", 1)
+            )  # as wide as its longest word
             table.add_column(heading, justify="left" if column in NAMES else "right", no_wrap=True)
     for name, _, *cells in lines:
         table.add_row(*(Text(_printable(cell)) for cell in (name, *cells)))  # names may have square brackets
