@@ -44,7 +44,7 @@ def draw_regrets(verdicts: Sequence[Verdicts], families: Sequence[str]) -> Figur
     axes.set_yticks(range(len(order)), [_title(v) for v in order])
     axes.set_ylim(len(order) - 0.4, -0.6)
     axes.set_xlim(left=0)
-    axes.set_xlabel("points of error lost against the best expert (90 % intervals over families)")
+    axes.set_xlabel("points of error lost against the best expert, 90 % intervals")
     axes.grid(axis="x", color="0.9")
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
