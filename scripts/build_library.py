@@ -14,6 +14,7 @@ import statistics
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import nn
@@ -82,11 +83,12 @@ def mean_of_draws(images: Images, network: ProbeNetwork) -> tuple[float, float]:
 
 
 def with_tasks() -> TaskLibrary:
-    """A library of the built-in tasks without results; sums over groups of images would fill most of it."""
+    """A library of the built-in tasks without results; with what a question needs of each, in single precision."""
     library = TaskLibrary()
     tasks = {name: get_datamodule(name) for name in BUILTIN_TASKS}
     for embedding in embed_many(tasks, get_probe(PROBE, input_size=INPUT_SIZE), max_samples=IMAGES):
-        kept = {name: array for name, array in embedding.arrays().items() if not name.startswith("group_")}
+        kept = {name: embedding.arrays()[name] for name in ("fisher", "scale", "mean_features")}
+        kept["fisher"] = kept["fisher"].astype(np.float32)
         library.add(Embedding(**kept, layers=embedding.layers, meta=embedding.meta))
     library.save(TASKS)
     return library
