@@ -27,12 +27,15 @@ def test_every_file_beside_the_code_is_in_the_wheel() -> None:
         for path in folder.rglob("*"):
             if path.is_dir() or path.suffix in (".py", ".pyc"):
                 continue
-            owner = name
-            relative = path.relative_to(folder)
-            while name == "t2v_lightning" and len(relative.parts) > 1:
-                owner, relative = f"{owner}.{relative.parts[0]}", Path(*relative.parts[1:])
+            owner, package = name, folder
+            while name == "t2v_lightning":
+                inner = package / path.relative_to(package).parts[0]
+                if not (inner / "__init__.py").exists():
+                    break
+                owner, package = f"{owner}.{inner.name}", inner
             patterns = [pattern.removeprefix("**/") for pattern in data.get(owner, [])]
-            if not any(fnmatch(path.name, pattern) for pattern in patterns):
+            place = path.name if owner == "t2v_lightning.configs" else str(path.relative_to(package))
+            if not any(fnmatch(place, pattern) for pattern in patterns):
                 missing.append(str(path.relative_to(ROOT)))
     assert missing == []
 

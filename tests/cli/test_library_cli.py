@@ -83,7 +83,7 @@ def test_every_job_of_a_sweep_ends_in_advice(capsys: pytest.CaptureFixture[str])
     ("words", "text"),
     [
         (["recommend=true"], "got recommend=true without a library; give its folder as library="),
-        (["recommend=true", "library=none"], "library=none holds no library"),
+        (["recommend=true", "library=none"], "none holds no library"),
     ],
 )
 def test_advice_that_cannot_be_given_is_an_error_before_the_fit(

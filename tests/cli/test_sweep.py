@@ -70,7 +70,7 @@ def test_a_failed_job_is_listed_and_resuming_does_what_is_missing(
         rows = list(csv.reader(file))
     assert rows[0] == ["task", "digits_low", "textures"]
     written = np.array([[float(x) for x in row[1:]] for row in rows[1:]])
-    np.testing.assert_allclose(written, pdist(embeddings), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(written, pdist(embeddings, "cosine_unit"), rtol=1e-9, atol=1e-12)
     with Image.open(folder / "distance_matrix.png") as picture:
         picture.load()
         assert min(picture.size) > 200

@@ -138,7 +138,10 @@ def test_errors_are_one_line(
 
 def test_a_folder_without_a_library_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("nearest", "--library", "tasks", "outputs/new_birds") == 1
-    assert capsys.readouterr().err == "error: tasks holds no library; `build` makes one\n"
+    assert capsys.readouterr().err == (
+        "error: tasks holds no library; python -m t2v_lightning.library build makes one, and 'builtin' is the one that "
+        "comes with the package\n"
+    )
 
 
 def test_measuring_goes_on_where_it_was(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -163,4 +166,6 @@ def test_as_a_module(
     monkeypatch.setattr(sys, "argv", ["library", "nearest", "--library", "none", "outputs/new_birds"])
     with pytest.raises(SystemExit, match="1"):
         runpy.run_module("t2v_lightning.library", run_name="__main__")
-    assert capsys.readouterr().err == "error: none holds no library; `build` makes one\n"
+    assert capsys.readouterr().err.startswith(
+        "error: none holds no library; python -m t2v_lightning.library build"
+    )

@@ -17,7 +17,7 @@ def test_coffee_is_espresso(name: str) -> None:
     with torch.no_grad():
         probabilities = probe(probe.transform(Image.fromarray(coffee()))[None]).softmax(1)[0]
     assert int(probabilities.argmax()) == 967
-    assert float(probabilities[967]) > 0.9
+    assert float(probabilities[967]) > 0.5
 
 
 def test_small_images_work() -> None:

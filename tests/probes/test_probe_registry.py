@@ -12,7 +12,9 @@ CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "probe").glob("*.yaml"
 
 
 def test_list() -> None:
-    assert list_probes() == ["efficientnet_lite0", *zoo.list_models(module=zoo)]
+    small = [f"efficientnet_lite0+{task}" for task in ("digits", "faces", "medical", "photos", "textures")]
+    lite = [f"efficientnet_lite{k}" for k in range(3)]
+    assert list_probes() == [*lite, *small, *zoo.list_models(module=zoo)]
 
 
 def test_new_head_and_seed() -> None:

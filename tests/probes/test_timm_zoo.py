@@ -65,9 +65,9 @@ def test_models_without_a_head_get_one() -> None:
     assert (probe.feature_size, probe.num_classes) == (384, 1000)
 
 
-def test_two_heads_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"no final Linear head.*head \(Linear, \[2, 1000\]\), head_dist"):
-        get_probe("timm/deit_tiny_distilled_patch16_224", weights=None)
+def test_a_network_of_two_heads_gets_a_new_one() -> None:
+    probe = get_probe("timm/deit_tiny_distilled_patch16_224", weights=None)
+    assert (probe.feature_size, probe.num_classes) == (192, 2)
 
 
 def test_no_network_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

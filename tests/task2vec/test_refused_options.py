@@ -50,10 +50,8 @@ def test_options_that_make_no_sense_are_told_at_once(case: str) -> None:
 def test_a_network_that_is_no_classifier() -> None:
     with pytest.raises(ValueError, match="no final Linear head"):
         Task2Vec(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()))
-    with pytest.raises(
-        TypeError, match=r"got the name 'resnet18'; get_probe\('resnet18'\) builds a probe by name"
-    ):
-        Task2Vec("resnet18")  # type: ignore[arg-type]
+    with pytest.raises(KeyError, match=r"unknown probe 'resnet19'\. Close names: resnet"):
+        Task2Vec("resnet19")
 
 
 def test_an_unknown_device_is_told_before_the_images_are_read() -> None:

@@ -25,14 +25,19 @@ app = typer.Typer(
 Places = Annotated[list[Path], typer.Argument(help="Folders of runs or sweeps, or files of embeddings.")]
 
 
-@app.callback()
-def about(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
-) -> None:
-    """Options of `t2v` itself."""
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         print(__version__)
         raise typer.Exit
+
+
+@app.callback()
+def about(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Options of `t2v` itself."""
 
 
 @app.command()

@@ -33,7 +33,8 @@ class Source(NamedTuple):
         """
         if re.fullmatch(r"[\w./~-]+", value):
             return value
-        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+        # Hydra reads a backslash as one, but before a quote
+        escaped = re.sub(r"(\\+)$", r"\1\1", re.sub(r"(\\*)'", r"\1\1\\'", value))
         return f"'{escaped}'"
 
 

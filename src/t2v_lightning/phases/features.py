@@ -22,6 +22,9 @@ from t2v_lightning.probes import ProbeNetwork
 LARGEST_STATE = 2**28
 """Most bytes of features, of all images, that a checkpoint holds; of more, none, and a resumed fit repeats the pass."""
 
+_AT_ONCE = 64
+"""Features that are in float64 at a time."""
+
 
 class FeaturesPhase(Phase):
     """One pass without gradients over the images; `finish` fits the head.
@@ -185,6 +188,7 @@ class FeaturesPhase(Phase):
 def _weighted_mean(features: Features, weights: Tensor) -> Tensor:
     """float64 [P] of features [N, P] and weights [N] that sum to 1."""
     mean = weights.new_zeros(features.shape[1], device=features.device)
-    for block in blocks(features):
-        mean += weights[block].to(mean.device) @ features[block].to(mean.dtype)
+    for start in range(0, len(weights), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        mean += weights[part].to(mean.device) @ features[part].to(mean.dtype)
     return mean

@@ -9,6 +9,7 @@ from sklearn.metrics import r2_score
 from torch import Tensor
 
 from t2v_lightning.functional.likelihood import LIKELIHOODS, LikelihoodName, get_likelihood
+from t2v_lightning.functional.likelihood.registry import TOKEN_LIKELIHOODS
 
 VECTORS = ["bernoulli", "gaussian"]
 WRITTEN: dict[str, tuple[Any, Tensor]] = {
@@ -26,7 +27,7 @@ def targets_of(name: str, n: int, outputs: int) -> Tensor:
 
 
 def test_options_may_name_every_likelihood() -> None:
-    assert list(LIKELIHOODS) == list(get_args(LikelihoodName))
+    assert [*LIKELIHOODS, *TOKEN_LIKELIHOODS] == list(get_args(LikelihoodName))
 
 
 # --- reading -------------------------------------------------------------------------------------------------
