@@ -98,6 +98,7 @@ def tune_norms(task: TaskDataModule, path: Path) -> None:
     """Fine-tunes the factors and offsets of BatchNorm, with a new head, and writes them in half precision."""
     task.setup()
     probe = get_probe(PROBE, input_size=INPUT_SIZE)
+    assert probe.transform is not None
     labels = torch.as_tensor(task.train_dataset.targets).long()
     generator = torch.Generator().manual_seed(0)
     weights = 1 / labels.bincount()[labels].double()
