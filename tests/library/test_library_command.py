@@ -49,9 +49,9 @@ def run(*words: str) -> int:
 def test_from_embeddings_to_advice(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("build", "--library", "lib", "tasks", "--results", "results.csv") == 0
     assert capsys.readouterr().out == "lib: 10 tasks, 4 experts, 40 results (probe)\n"
-    assert run("recommend", "--library", "lib", "outputs/new_birds", "-k", "2") == 0
+    assert run("recommend", "--library", "lib", "outputs/new_birds", "-k", "4") == 0
     shown = capsys.readouterr().out
-    expected = TaskLibrary("lib").recommend(Embedding.load("outputs/new_birds/embedding.safetensors"), k=2)
+    expected = TaskLibrary("lib").recommend(Embedding.load("outputs/new_birds/embedding.safetensors"), k=4)
     written = json.loads(Path("outputs/new_birds/recommendation.json").read_text())
     assert [row["expert"] for row in written["experts"]] == list(expected.experts)
     np.testing.assert_allclose([row["error"] for row in written["experts"]], expected.errors)
@@ -63,6 +63,8 @@ def test_from_embeddings_to_advice(folder: Path, capsys: pytest.CaptureFixture[s
         assert any(all(cell in line for cell in cells) for line in shown.splitlines()), (
             "numbers are never cut"
         )
+    assert LONG in expected.experts
+    assert LONG[:30] in shown
     assert expected.reason.split(",")[0] in " ".join(shown.split())
     assert run("nearest", "--library", "lib", "outputs/new_birds", "-k", "3") == 0
     lines = capsys.readouterr().out.splitlines()

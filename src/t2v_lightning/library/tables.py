@@ -85,11 +85,11 @@ def describe(library: TaskLibrary) -> str:
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], names: Sequence[int]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for number, column in enumerate(header):
-        name = number in names  # only names are cut where the terminal is narrow
-        width = max(map(cell_len, (*column.split("\n"), *(row[number] for row in rows))))
-        table.add_column(
-            column, justify="left" if name else "right", no_wrap=True, min_width=None if name else width
-        )
+        if number in names:  # only names are broken where the terminal is narrow
+            table.add_column(column, overflow="fold")
+        else:
+            width = max(map(cell_len, (*column.split("\n"), *(row[number] for row in rows))))
+            table.add_column(column, justify="right", no_wrap=True, min_width=width)
     for row in rows:
         table.add_row(*(Text("".join(c if c.isprintable() else " " for c in cell)) for cell in row))
     return table
