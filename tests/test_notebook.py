@@ -58,6 +58,7 @@ def test_it_is_small_and_names_no_folder_of_a_machine() -> None:
     assert not re.search(r"(?<!\w)/\w+/|[A-Z]:\\|@[\w-]+\.", "".join(texts))
 
 
+@pytest.mark.slow
 def test_its_code_runs_with_few_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DATA_ROOT", raising=False)

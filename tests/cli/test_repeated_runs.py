@@ -165,6 +165,7 @@ def test_a_task_inserted_at_the_front_leaves_the_others_as_they_are(fits: Fits) 
     assert compared(SWEEP) == ["digits", "textures", "faces"], "in the order of the sweep"
 
 
+@pytest.mark.slow
 def test_a_report_is_on_the_last_sweep_and_names_what_it_leaves_out(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

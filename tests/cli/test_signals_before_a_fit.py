@@ -124,6 +124,7 @@ def test_what_an_earlier_run_has_saved_can_still_be_gone_on_from(tmp_path: Path)
     assert f"stopped by SIGTERM; resume=auto continues from {checkpoint}" in shown
 
 
+@pytest.mark.slow
 def test_a_sweep_says_that_it_was_stopped_and_calls_no_job_killed(tmp_path: Path) -> None:
     process = start(tmp_path, "setup", "-m", "dataset.name=digits,textures")
     waiting(tmp_path, process)

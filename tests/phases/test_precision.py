@@ -87,6 +87,7 @@ def by_autograd(
     "network",
     [pytest.param(name, marks=pytest.mark.slow if "densenet" in name else ()) for name in NETWORKS],
 )
+@pytest.mark.slow
 def test_float32_is_as_near_to_float64_as_autograd_is(network: str) -> None:
     probe, images = NETWORKS[network]()
     vectors = torch.randn(len(images), probe.num_classes, generator=torch.Generator().manual_seed(2))

@@ -167,6 +167,7 @@ assert abs(float(trainer.callback_metrics["task2vec/drift"]) - distance) < 1e-6 
 """
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_images_and_go_on_as_before(two_processes: Path) -> None:
     """Fifteen images, so that their shares differ; BatchNorm's statistics differ between the processes."""
     one, two, alone = (

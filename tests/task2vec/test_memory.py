@@ -41,6 +41,7 @@ print(json.dumps([peak({few}, 0), peak({many}, 0), peak({many}, 4)]))
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="peak memory is read from /proc")
 @pytest.mark.parametrize("head", ["adam", pytest.param("lbfgs", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_peak_memory_grows_by_the_stored_features_alone(head: str) -> None:
     few, many = 250, 1000
     code = SCRIPT.format(few=few, many=many, head=head)
