@@ -102,6 +102,7 @@ CHECKS: dict[str, Callable[[Callable[..., Any]], str]] = {
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+@pytest.mark.slow
 def test_its_numbers_are_right(
     script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

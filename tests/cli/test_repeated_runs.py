@@ -105,6 +105,7 @@ def test_a_finished_embedding_is_kept_until_it_is_to_be_replaced(
 
 
 @pytest.mark.parametrize("sweep", [[], ["-m"]])
+@pytest.mark.slow
 def test_a_folder_of_the_users_own_that_is_taken_is_refused(
     sweep: list[str], fits: Fits, capsys: pytest.CaptureFixture[str]
 ) -> None:

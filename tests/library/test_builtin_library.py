@@ -58,6 +58,7 @@ def test_a_folder_of_images_gets_advice(library: TaskLibrary, photos: Path) -> N
     assert "efficientnet_lite0, random weights" not in found.experts
 
 
+@pytest.mark.slow
 def test_the_plain_command_prints_it_in_80_columns(photos: Path) -> None:
     result = CliRunner().invoke(
         plain.app, ["recommend", str(photos), "--max-samples", "8"], terminal_width=80

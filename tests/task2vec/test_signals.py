@@ -142,6 +142,7 @@ def test_a_requeue_by_slurm_goes_on_where_the_job_was(processes: int, tmp_path: 
         assert Embedding.load(tmp_path / f"rank{rank}of{processes}.safetensors") == whole
 
 
+@pytest.mark.slow
 def test_signals_that_were_ignored_stay_ignored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
