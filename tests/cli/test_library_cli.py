@@ -127,7 +127,8 @@ def test_a_sweep_fills_cells_and_the_same_again_keeps_them(capsys: pytest.Captur
     ("words", "text"),
     [
         (["dataset.name=digits"], "no task 'digits'"),
-        (["library=none"], "library=none holds no library"),
+        (["library=none"], "none holds no library"),
+        (["library=builtin"], "the library 'builtin' comes with the package and is not changed"),
         (["probe.name=resnet19", "dataset.name=textures"], "unknown probe 'resnet19'"),
         (["images=null", "seeds=[3]"], "got seeds=[3] without images="),
     ],

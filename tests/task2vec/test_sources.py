@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from t2v_lightning import Embedding, Task2Vec, embed, embed_many
 from t2v_lightning.data.errors import UnknownDataModuleError
+from t2v_lightning.task2vec.sources import as_task
 
 
 def as_dicts(pairs: Any) -> list[dict[str, Any]]:
@@ -83,6 +84,11 @@ def test_a_folder_and_a_name(tmp_path: Path) -> None:
     assert from_folder.meta["class_names"] == ["cat", "dog"]
     (found,) = embed_many([tmp_path], probe, progress=False)
     assert same(found, from_folder)
+
+
+def test_a_folder_that_save_to_disk_wrote_is_told_from_one_of_images(tmp_path: Path) -> None:
+    (tmp_path / "dataset_info.json").touch()
+    assert as_task(tmp_path).name == "hf"
 
 
 def test_a_probe_by_its_name() -> None:

@@ -6,7 +6,6 @@ for each pair. Cells that are filled stay as they are, so that the same command 
 
 import logging
 import sys
-from pathlib import Path
 from typing import Any
 
 import hydra
@@ -14,8 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from t2v_lightning.cli.job_name import CONFIGS
 from t2v_lightning.data import get_datamodule
-from t2v_lightning.library import Protocol, TaskLibrary
-from t2v_lightning.library.files import LIBRARY_FILE
+from t2v_lightning.library import Protocol
+from t2v_lightning.library.builtin import open_library
 from t2v_lightning.library.measure import Images, measure
 from t2v_lightning.probes import get_probe
 
@@ -36,14 +35,11 @@ def measure_cells(config: DictConfig) -> list[str]:
     """Fills the cells that settings describe, and says what was found.
 
     Raises:
-        ValueError: there is no library in the folder, or seeds without a number of images.
+        FileNotFoundError: there is no library in the folder.
+        ValueError: it is the one that comes with the package, or seeds are given without a number of images.
         KeyError: the library has no such task, or the dataset or the probe is unknown.
     """
-    folder = Path(config.library)
-    if not (folder / LIBRARY_FILE).is_file():
-        raise ValueError(
-            f"library={folder} holds no library; python -m t2v_lightning.library build makes one"
-        )
+    library = open_library(config.library, to_write=True)
     seeds = list(config.seeds)
     if config.images is None and seeds != [None]:
         raise ValueError(f"got seeds={seeds} without images=, of whose draws they are; give both")
@@ -56,7 +52,7 @@ def measure_cells(config: DictConfig) -> list[str]:
     experts: dict[str, Any] = {config.expert: lambda: get_probe(**config.probe)}
     found = [
         f"{r.expert} on {r.task} ({r.protocol}): {r.failure or f'{r.error:.1f} % error'}"
-        for r in measure(TaskLibrary(folder), images, experts, protocols, device=config.device)
+        for r in measure(library, images, experts, protocols, device=config.device)
     ]
     return found or [f"kept: {config.expert} on {images.task}, which the library has"]
 

@@ -50,27 +50,30 @@ def embed(
             metavar="TASK...",
         ),
     ],
-    probe: Annotated[str, typer.Option(help="The network, one of `t2v list probes`.")] = "efficientnet_lite0",
+    probe: Annotated[str | None, typer.Option(help="The network, one of `t2v list probes`.")] = None,
     input_size: Annotated[int | None, typer.Option(help="Side of its images in pixels.")] = None,
     max_samples: Annotated[int | None, typer.Option(help="At most this many images.")] = None,
-    method: Annotated[str, typer.Option(help="montecarlo or variational.")] = "montecarlo",
+    method: Annotated[str | None, typer.Option(help="montecarlo or variational.")] = None,
     out: Annotated[
-        Path, typer.Option(help="Folder of the results, one folder below it for each task.")
-    ] = Path("outputs"),
+        Path | None,
+        typer.Option(help="Folder of the results, one below it for each task; by default outputs."),
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Any other setting, such as task2vec.passes=4.")
     ] = None,
 ) -> None:
     """Embed tasks, one after another."""
-    named = {"probe.name": probe, "probe.input_size": input_size, "task2vec.max_samples": max_samples}
-    defaults = {"probe.name": "efficientnet_lite0"}
-    shared = [f"{k}={v}" for k, v in named.items() if v is not None and v != defaults.get(k)]
-    if method != "montecarlo":
-        shared.append(f"task2vec={method}")
+    named = {
+        "task2vec": method,
+        "probe.name": probe,
+        "probe.input_size": input_size,
+        "task2vec.max_samples": max_samples,
+    }
+    shared = [f"{name}={value}" for name, value in named.items() if value is not None]
     found = [_or_exit(source_of, text) for text in sources]
     status = 0
     for source in found:
-        folder = [] if out == Path("outputs") else [f"hydra.run.dir={_quoted(out / source.name)}"]
+        folder = [] if out is None else [f"hydra.run.dir={Source.quoted(str(out / source.name))}"]
         status = _run([*source.settings, *shared, *(settings or []), *folder]) or status
     raise typer.Exit(status)
 
@@ -78,7 +81,7 @@ def embed(
 @app.command()
 def compare(
     places: Places,
-    distance: Annotated[str, typer.Option(help="One of `t2v list distances`.")] = "cosine",
+    distance: Annotated[str, typer.Option(help="One of `t2v list distances`.")] = "cosine_unit",
 ) -> None:
     """Print how far apart embeddings are."""
     from t2v_lightning.embedding.collection import find_embeddings, load_embeddings
@@ -119,7 +122,7 @@ def recommend(
 @app.command()
 def report(
     places: Places,
-    distance: Annotated[str, typer.Option(help="One of `t2v list distances`.")] = "cosine",
+    distance: Annotated[str, typer.Option(help="One of `t2v list distances`.")] = "cosine_unit",
     output: Annotated[Path | None, typer.Option(help="Folder of the page; by default the first one.")] = None,
 ) -> None:
     """Write the page, the figures and the tables on many embeddings."""
@@ -184,11 +187,6 @@ def _or_exit(work: Any, *arguments: Any) -> Any:
 def _fail(reason: str) -> None:
     print(f"error: {reason}", file=sys.stderr)
     raise typer.Exit(1)
-
-
-def _quoted(path: Path) -> str:
-    """A value of a Hydra setting, whatever characters it holds."""
-    return Source.quoted(str(path))
 
 
 def main() -> None:

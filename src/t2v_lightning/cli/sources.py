@@ -8,9 +8,7 @@ from typing import NamedTuple
 
 from t2v_lightning.data import get_datamodule, list_datamodules
 from t2v_lightning.data.own.label_table import TABLE_SUFFIXES
-from t2v_lightning.data.registry import ALIASES
-
-_HUGGING_FACE = ("dataset_dict.json", "dataset_info.json")
+from t2v_lightning.data.registry import ALIASES, datamodule_of_path
 
 
 class Source(NamedTuple):
@@ -50,13 +48,9 @@ def source_of(text: str) -> Source:
     path = Path(text).expanduser()
     if text in (*list_datamodules(), *ALIASES) and not path.is_dir():
         return Source(text, [f"dataset.name={text}"])
-    if path.is_dir():
-        kind = "hf" if any((path / name).exists() for name in _HUGGING_FACE) else "image_folder"
-        return Source(
-            path.resolve().name, [f"dataset.name={kind}", f"dataset.root={Source.quoted(str(path))}"]
-        )
-    if path.is_file() and path.suffix.lower() in TABLE_SUFFIXES:
-        return Source(path.stem, ["dataset.name=image_folder", f"dataset.root={Source.quoted(str(path))}"])
+    if kind := datamodule_of_path(path):
+        name = path.resolve().name if path.is_dir() else path.stem
+        return Source(name, [f"dataset.name={kind}", f"dataset.root={Source.quoted(str(path))}"])
     if path.exists():
         raise ValueError(
             f"{text} is a file; allowed are folders, tables that end in {', '.join(TABLE_SUFFIXES)}, and names of "

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import os
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from t2v_lightning.data.base import TaskDataModule
@@ -26,8 +28,9 @@ from t2v_lightning.data.benchmarks.small_images import (
 )
 from t2v_lightning.data.builtin.datamodule import BUILTIN_TASKS, TEXT_TASKS, BuiltinDataModule
 from t2v_lightning.data.errors import UnknownDataModuleError
-from t2v_lightning.data.own.hf import HuggingFace
+from t2v_lightning.data.own.hf import HuggingFace, is_saved_dataset
 from t2v_lightning.data.own.image_folder import ImageFolder
+from t2v_lightning.data.own.label_table import TABLE_SUFFIXES
 from t2v_lightning.data.own.text import TextTable
 
 _CLASSES: tuple[type[TaskDataModule], ...] = (
@@ -95,6 +98,18 @@ def get_datamodule(name: str, **options: Any) -> TaskDataModule:
     if unknown:
         raise TypeError(f"got option {unknown[0]!r} for dataset {name!r}; allowed are {', '.join(allowed)}")
     return factory(**options)
+
+
+def datamodule_of_path(path: str | os.PathLike[str]) -> str | None:
+    """The name of the datamodule that reads images from a path, by what stands there; None where none does.
+
+    >>> datamodule_of_path("no_such_folder") is None
+    True
+    """
+    place = Path(path).expanduser()
+    if place.is_dir():
+        return HuggingFace.name if is_saved_dataset(place) else ImageFolder.name
+    return ImageFolder.name if place.is_file() and place.suffix.lower() in TABLE_SUFFIXES else None
 
 
 def _options(factory: Callable[..., TaskDataModule]) -> list[str]:

@@ -109,7 +109,7 @@ def _build(options: argparse.Namespace, console: Console) -> None:
 def _add(options: argparse.Namespace, console: Console) -> None:
     if not (options.places or options.results):
         raise ValueError("there is nothing to add; give embeddings, or --results")
-    _fill(open_library(options.library), options, console)
+    _fill(open_library(options.library, to_write=True), options, console)
 
 
 def _fill(library: TaskLibrary, options: argparse.Namespace, console: Console) -> None:
@@ -144,7 +144,7 @@ def _recommend(options: argparse.Namespace, console: Console) -> None:
 def _measure(options: argparse.Namespace, console: Console) -> None:
     if options.seeds and options.images is None:
         raise ValueError("--seeds are of the draws of --images, which is not set; add it")
-    library = open_library(options.library)
+    library = open_library(options.library, to_write=True)
     experts = dict(expert_of(text, options.input_size) for text in options.experts)
     if len(experts) < len(options.experts):
         raise ValueError(f"two experts have the same name: {', '.join(options.experts)}")

@@ -29,14 +29,23 @@ def builtin_library() -> TaskLibrary:
         return TaskLibrary(folder)
 
 
-def open_library(place: str | os.PathLike[str]) -> TaskLibrary:
+def open_library(place: str | os.PathLike[str], to_write: bool = False) -> TaskLibrary:
     """The library in a folder, or the one that comes with the package for `builtin`.
+
+    Args:
+        place: the folder, or `builtin`.
+        to_write: whether it is to be changed, which the one that comes with the package must not be.
 
     Raises:
         FileNotFoundError: the folder holds no library.
-        ValueError: its files are damaged.
+        ValueError: its files are damaged, or it must not be changed.
     """
     if os.fspath(place) == BUILTIN and not Path(place).exists():
+        if to_write:
+            raise ValueError(
+                f"the library {BUILTIN!r} comes with the package and is not changed; write a copy with "
+                "builtin_library().save(folder), or make one of your own with `build`"
+            )
         return builtin_library()
     if not (Path(place) / LIBRARY_FILE).is_file():
         raise FileNotFoundError(

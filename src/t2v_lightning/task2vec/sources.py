@@ -10,7 +10,8 @@ from pytorch_lightning import LightningDataModule
 from torch import nn
 from torch.utils.data import DataLoader
 
-from t2v_lightning.data import ImageFolder, get_datamodule
+from t2v_lightning.data import get_datamodule
+from t2v_lightning.data.registry import datamodule_of_path
 from t2v_lightning.loading.items import Key, KeyedItems
 from t2v_lightning.probes import ProbeNetwork, get_probe
 
@@ -19,8 +20,9 @@ def as_task(task: Any, image_key: Key | None = None, target_key: Key | None = No
     """A dataset, DataLoader or datamodule for anything that names a task.
 
     Args:
-        task: a folder of folders of images or a table of them (`t2v_lightning.data.ImageFolder`), the name of a
-            datamodule, a `datasets.Dataset`, or what `embed` takes anyway.
+        task: a folder of folders of images or a table of them (`t2v_lightning.data.ImageFolder`), a folder that
+            `save_to_disk` of Hugging Face wrote, the name of a datamodule, a `datasets.Dataset`, or what `embed` takes
+            anyway.
         image_key, target_key: where items that are dicts or longer tuples hold the image and its label. Columns of
             a `datasets.Dataset` are found by their types.
 
@@ -34,12 +36,13 @@ def as_task(task: Any, image_key: Key | None = None, target_key: Key | None = No
     if isinstance(task, (str, os.PathLike)):
         _refuse_keys(task, image_key, target_key)
         path = Path(task).expanduser()
-        if path.exists():
-            return ImageFolder(path)
+        if kind := datamodule_of_path(path):
+            return get_datamodule(kind, root=path)
         if isinstance(task, os.PathLike) or len(path.parts) > 1:
             raise FileNotFoundError(
-                f"{path} does not exist; give a folder with a folder of images for each class, a table (CSV, TSV or "
-                "Parquet), or a name of t2v_lightning.data.list_datamodules()"
+                f"{path} {'is no table' if path.exists() else 'does not exist'}; give a folder with a folder of images "
+                "for each class, a table (CSV, TSV, Parquet or JSON Lines), a folder written by save_to_disk, or a "
+                "name of t2v_lightning.data.list_datamodules()"
             )
         return get_datamodule(task)
     if isinstance(task, (DataLoader, LightningDataModule)):

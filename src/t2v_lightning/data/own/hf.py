@@ -143,7 +143,7 @@ class HuggingFace(TaskDataModule):
         if self.root is None and self.dataset is None:
             self.require()
         folder = Path(self.root or ".", self.dataset or "")
-        if (folder / "dataset_dict.json").exists() or (folder / "dataset_info.json").exists():
+        if is_saved_dataset(folder):
             return library.load_from_disk(str(folder))
         if self.dataset is None:
             raise MissingDataError(f"{folder} was not written by save_to_disk: {self.remedy}")
@@ -189,6 +189,11 @@ class HuggingFace(TaskDataModule):
         raise AnnotationError(
             f"dataset {self.task_name!r} has {what}; allowed are {', '.join(features)}; pass {option}="
         )
+
+
+def is_saved_dataset(folder: Path) -> bool:
+    """Whether `save_to_disk` of Hugging Face `datasets` wrote the folder."""
+    return any((folder / name).exists() for name in ("dataset_dict.json", "dataset_info.json"))
 
 
 def _library() -> Any:

@@ -12,6 +12,7 @@ from t2v_lightning.data.algebra import align, hold_out
 from t2v_lightning.data.base import Split, TaskDataModule
 from t2v_lightning.data.dataset import as_it_is
 from t2v_lightning.data.errors import AnnotationError
+from t2v_lightning.data.own.hf import is_saved_dataset
 from t2v_lightning.data.own.label_table import (
     TABLE_SUFFIXES,
     check_columns,
@@ -134,7 +135,7 @@ class TextTable(TaskDataModule):
             path = self._source()
             if path.suffix.lower() in TABLE_SUFFIXES or not path.is_dir():
                 columns = read_table(path)
-            elif (path / "dataset_dict.json").exists() or (path / "dataset_info.json").exists():
+            elif is_saved_dataset(path):
                 columns = saved_columns(path, self.split_column)
             else:
                 columns = folder_columns(
