@@ -17,6 +17,13 @@ def pytest_configure() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"  # of runs of the command line, too
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """The whole set is shared out to the CPUs; tests that are named run here, where nothing has to be started."""
+    if config.args_source is pytest.Config.ArgsSource.ARGS:
+        return 0
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def pytest_collection_finish() -> None:
     """The garbage collector, which some tests call many times, no longer looks at what imports have made."""
     gc.collect()

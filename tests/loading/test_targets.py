@@ -134,7 +134,11 @@ class EndlessWithLength(Endless):
         return 10
 
 
-@pytest.mark.parametrize("dataset", [Endless(), EndlessWithLength(), None, 3, iter([1])], ids=repr)
+@pytest.mark.parametrize(
+    "dataset",
+    [Endless(), EndlessWithLength(), None, 3, iter([1])],
+    ids=lambda dataset: type(dataset).__name__,
+)
 def test_datasets_that_are_not_map_style(dataset: Any) -> None:
     with pytest.raises(TypeError, match=rf"must be map-style.*got {type(dataset).__name__}"):
         check_map_style(dataset)
