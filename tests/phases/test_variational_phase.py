@@ -340,6 +340,12 @@ def test_options_out_of_range_are_errors(option: dict[str, Any]) -> None:
         VariationalOptions(**option)
 
 
+def test_small_steps_take_more_draws_by_default() -> None:
+    assert VariationalOptions().draws == 2_048
+    assert VariationalOptions("reference").draws == 10_000
+    assert VariationalOptions("reference", num_samples=7).draws == 7
+
+
 def test_a_learning_rate_that_natural_steps_do_not_have_is_an_error() -> None:
     with pytest.raises(
         ValueError, match=r"noise_lr=0.1 would have no effect.*leave it at 0.01, or choose init="

@@ -117,11 +117,12 @@ class VariationalOptions:
         init: "fisher": the noise starts at 1/v = F / (2 beta) + 1 / lambda^2 of the first batch, and natural-gradient
             steps keep it at the geometric mean over batches. "reference": it starts at a share of the variance of the
             weights and Adam learns it, as in the reference implementation.
-        epochs: of `num_samples` draws each.
+        epochs: of `draws` draws each.
         beta: weight of the KL divergence against the cross-entropy.
         noise_lr: learning rate (Adam) of log-variances and log lambda^2, for "reference".
         head_lr: learning rate (Adam) of the head, and of what `update_norm` adds.
-        num_samples: draws with replacement that make an epoch, however many images there are.
+        num_samples: draws with replacement that make an epoch, however many images there are. None: 2,048, or 10,000
+            with "reference", whose small steps need them.
         update_norm: also learn the affine parameters of normalisation layers, in copies. With "fisher" this takes a
             second backward pass.
 
@@ -141,14 +142,13 @@ class VariationalOptions:
     beta: float = 1e-7
     noise_lr: float = 1e-2
     head_lr: float = 5e-4
-    num_samples: int = 10_000
+    num_samples: int | None = None
     update_norm: bool = False
 
     def __post_init__(self) -> None:
         if self.init not in get_args(NoiseInit):
             raise ValueError(f"init={self.init!r}; it must be one of {', '.join(get_args(NoiseInit))}")
-        for name in ("epochs", "num_samples"):
-            value = getattr(self, name)
+        for name, value in (("epochs", self.epochs), ("num_samples", self.draws)):
             if not is_whole(value) or value < 1:
                 raise ValueError(f"{name}={value!r}; it must be a whole number above 0")
         for name in ("beta", "noise_lr", "head_lr"):
@@ -162,3 +162,10 @@ class VariationalOptions:
             )
         if not isinstance(self.update_norm, bool):
             raise ValueError(f"update_norm={self.update_norm!r}; it must be True or False")
+
+    @property
+    def draws(self) -> int:
+        """Draws of an epoch: `num_samples`, or what `init` takes by default."""
+        if self.num_samples is not None:
+            return self.num_samples
+        return 2_048 if self.init == "fisher" else 10_000

@@ -138,7 +138,7 @@ class VariationalPhase(MethodPhase):
 
     @property
     def length(self) -> int:
-        return self.options.num_samples
+        return self.options.draws
 
     @property
     def padding(self) -> int:
@@ -206,7 +206,10 @@ class VariationalPhase(MethodPhase):
         return {
             "fisher": noise.fisher().cpu().numpy(),
             "scale": noise.scale().cpu().numpy(),
-            "meta": {"include": "weights", "variational": asdict(self.options) | asdict(self.fit)},
+            "meta": {
+                "include": "weights",
+                "variational": asdict(self.options) | {"num_samples": self.length} | asdict(self.fit),
+            },
         }
 
     def shared_state(self) -> State:

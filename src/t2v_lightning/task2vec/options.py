@@ -60,7 +60,7 @@ class EmbeddingOptions:
         """The same with an epoch of so many draws, for a development run."""
         if not isinstance(self.own, VariationalOptions):
             return self
-        return replace(self, own=replace(self.own, epochs=1, num_samples=min(images, self.own.num_samples)))
+        return replace(self, own=replace(self.own, epochs=1, num_samples=min(images, self.own.draws)))
 
     def check_likelihood(self, name: LikelihoodName) -> None:
         """Raises ValueError unless there is a likelihood of that name, and the method and the head go with it."""
