@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ class Recommendation:
             those of the static list, whatever the method.
         tasks: number of tasks of the library that have results.
         candidates: number of experts that were compared.
+        tried: error in percent of the experts that were run on images of the task itself, by cross-validation.
     """
 
     task: str
@@ -45,6 +46,7 @@ class Recommendation:
     far: bool
     tasks: int
     candidates: int
+    tried: dict[str, float] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.experts)
@@ -55,6 +57,9 @@ class Recommendation:
 
         A task without a like in the library gets the experts that are best on average.
         """
+        return " ".join(filter(None, (self._rests_on(), self._tried())))
+
+    def _rests_on(self) -> str:
         if self.far:
             return (
                 "No task of the library is near: these experts are the best on average over all its "
@@ -65,6 +70,16 @@ class Recommendation:
         shown = [f"{name} ({weight:.0%})" for name, weight in list(self.support.items())[:_SHOWN]]
         more = len(self.support) - len(shown)
         return f"It rests most on {', '.join(shown)}" + (f" and {more} more." if more > 0 else ".")
+
+    def _tried(self) -> str:
+        if not self.tried:
+            return "Far from all known tasks, try a short list of them." if self.far else ""
+        best = sorted(self.tried.items(), key=lambda pair: pair[1])[:_SHOWN]
+        shown = ", ".join(f"{name} ({error:.1f} %)" for name, error in best)
+        return (
+            f"Run on the task's own images {'was' if len(self.tried) == 1 else 'were'} {len(self.tried)} of the "
+            f"experts; by cross-validation the least errors are those of {shown}."
+        )
 
     def rows(self) -> list[dict[str, Any]]:
         """A dictionary of plain values for each expert, for tables and JSON."""

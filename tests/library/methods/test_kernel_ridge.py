@@ -7,14 +7,8 @@ import pytest
 
 from t2v_lightning.library.additive import additive_fit
 from t2v_lightning.library.evidence import Evidence, Matrix
-from t2v_lightning.library.methods.kernel_ridge import (
-    BANDWIDTHS,
-    NOISES,
-    SHARES,
-    Ridge,
-    kernel_ridge,
-    tune_ridge,
-)
+from t2v_lightning.library.methods.kernel_ridge import Ridge, kernel_ridge
+from t2v_lightning.library.methods.ridge_tuning import BANDWIDTHS, NOISES, SHARES, tune_ridge
 
 
 def table(seed: int, tasks: int = 9, experts: int = 5) -> tuple[Evidence, Matrix, Matrix]:
@@ -30,7 +24,7 @@ def table(seed: int, tasks: int = 9, experts: int = 5) -> tuple[Evidence, Matrix
 
 def written_out(evidence: Evidence, distances: Matrix, between: Matrix, ridge: Ridge) -> list[float]:
     """One expert at a time, on the tasks that it has results for."""
-    levels, effects = additive_fit(evidence.errors)
+    levels, effects = evidence.fit
     predicted = []
     for j, effect in enumerate(effects):
         rows = [t for t in range(len(evidence)) if not np.isnan(evidence.errors[t, j])]
@@ -60,7 +54,7 @@ def test_predictions_are_those_of_a_regression_for_each_expert(holes: bool) -> N
 def test_far_from_all_tasks_the_static_list_remains() -> None:
     evidence, between, _ = table(1)
     found = kernel_ridge(evidence, np.full(len(evidence), 200.0), between, Ridge())
-    np.testing.assert_allclose(found.effects, additive_fit(evidence.errors)[1], atol=1e-10)
+    np.testing.assert_allclose(found.effects, evidence.fit[1], atol=1e-10)
     assert found.weights.max() < 1e-10
 
 
@@ -86,7 +80,7 @@ def test_two_tasks_that_are_one_share_their_vote() -> None:
 @pytest.mark.parametrize("by_family", [False, True])
 def test_the_settings_are_those_of_the_least_error_when_each_is_fitted_again(by_family: bool) -> None:
     evidence, first, second = table(2)
-    levels, effects = additive_fit(evidence.errors)
+    levels, effects = evidence.fit
     residuals = evidence.errors - levels[:, None] - effects
     groups = evidence.families if by_family else np.arange(len(evidence))
     losses = {}
