@@ -150,6 +150,10 @@ def _nearest(options: argparse.Namespace, console: Console) -> None:
 def _recommend(options: argparse.Namespace, console: Console) -> None:
     if (options.tries is None) != (options.dataset is None):
         raise ValueError("--try N runs experts on the images of --dataset; give both, or neither")
+    if options.tries is not None and options.method != "library":
+        raise ValueError(
+            f"--try takes its list by the method library, and not by {options.method}; give one of them"
+        )
     library, embedding = open_library(options.library), _embedding(options.place)
     asked: dict[str, Any] = {"method": options.method}
     if options.tries is not None:
