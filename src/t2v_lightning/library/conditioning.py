@@ -1,14 +1,15 @@
 r"""Predictions of errors, put together with what some of the experts do on the new task itself.
 
-For each tried expert j with the predicted error p_j of variance :math:`v_j`, and the measured error c_j of variance
-:math:`s_j^2`, as for normal variables
+For the tried experts j with predicted errors p_j and measured errors c_j, whose differences have the variances v and
+:math:`s^2`, as for normal variables
 
-.. math:: p_j' = p_j + \frac{v_j}{v_j + s_j^2} (c_j - p_j - o), \qquad
-          o = \frac{\sum_j (c_j - p_j) / (v_j + s_j^2)}{\sum_j 1 / (v_j + s_j^2)}
+.. math:: p_j' = p_j + \frac{v}{v + s^2} \left( c_j - p_j - \overline{c - p} \right)
 
-Measured errors count by their differences alone: o is what all of them are off by, as they are of another number of
-images than the library's results. Experts that are not tried keep their predictions: a few dozen tasks that are left
-out in turn do not tell the covariances by which these would move.
+Measured errors count by their differences alone: they are of another number of images than the library's results, and
+all experts see the same images. For that half of the variance of a measured error is taken to be common to all, so that
+:math:`s^2` is the other half, on average over the experts; v is the mean variance of the predictions beside the mean of
+all experts. Experts that are not tried keep their predictions: a few dozen tasks that are left out in turn do not tell
+the covariances by which these would move.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from __future__ import annotations
 import numpy as np
 
 from t2v_lightning.library.evidence import Matrix, Vector
+
+_OWN = 0.5
+"""Share of the variance of a measured error that is the expert's own."""
 
 
 def conditioned(
@@ -36,16 +40,16 @@ def conditioned(
     [10.0, 30.0, 20.0]
     """
     tried = ~np.isnan(measured)
-    variances, noise = samples[:, tried].var(0), stderrs[tried] ** 2
-    total = np.maximum(variances + noise, 1e-12)
-    gains, weights = variances / total, 1 / total / (1 / total).sum()
+    if not tried.any():
+        return predicted, samples
+    variance = (samples - samples.mean(1, keepdims=True))[:, tried].var(0).mean()
+    noise = _OWN * stderrs[tried] ** 2
+    gain = variance / max(float(variance + noise.mean()), 1e-12)
 
     def moved(errors: Matrix, found: Matrix) -> Matrix:
         out, difference = errors.copy(), found - errors[:, tried]
-        out[:, tried] += gains * (difference - (difference @ weights)[:, None])
+        out[:, tried] += gain * (difference - difference.mean(1, keepdims=True))
         return out
 
-    if not tried.any():
-        return predicted, samples
     drawn = np.random.default_rng(seed).normal(size=(len(samples), len(noise))) * np.sqrt(noise)
     return moved(predicted[None], measured[None, tried])[0], moved(samples, measured[tried] + drawn)
