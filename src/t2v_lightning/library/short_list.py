@@ -27,10 +27,20 @@ def error_of(features: ArrayLike, labels: ArrayLike) -> tuple[float, float]:
     >>> error, round(stderr, 1)
     (0.0, 18.6)
     """
-    share, count = 1 - probe_accuracy(features, labels, penalty=PENALTY), len(np.asarray(labels))
-    # one image more of each outcome, so that no error is known exactly
+    share = 1 - probe_accuracy(features, labels, penalty=PENALTY)
+    return 100 * share, stderr_of(share, len(np.asarray(labels)))
+
+
+def stderr_of(share: float, count: int) -> float:
+    """Standard error in points of a share of wrong answers among so many, as if there was one more of each outcome.
+
+    So that no error counts as exactly known.
+
+    >>> round(stderr_of(0.0, 4), 1)
+    18.6
+    """
     likely = (count * share + 1) / (count + 2)
-    return 100 * share, 100 * math.sqrt(likely * (1 - likely) / count)
+    return 100 * math.sqrt(likely * (1 - likely) / count)
 
 
 def try_experts(order: Sequence[str], features: FeaturesOf, run: int) -> dict[str, tuple[float, float]]:
