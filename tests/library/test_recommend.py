@@ -109,6 +109,8 @@ def test_a_task_that_is_far_from_all_gets_the_static_list_and_is_told_so() -> No
     assert found.support == {}
     assert found.experts == library.recommend(near, "static", k=12).experts
     assert "No task of the library is near" in str(found)
+    assert found.reason.endswith("try a short list of them.")
+    assert max(map(len, str(found).splitlines())) <= 80
     assert not library.recommend(near).far
 
 
@@ -307,6 +309,7 @@ def test_tables_and_json() -> None:
     text = str(found)
     assert text.startswith("Experts for cats, by library (2 compared on 3 tasks; probe)\n")
     assert " 1  resnet" in text
+    assert max(map(len, text.splitlines())) <= 80
     assert "It rests most on birds (" in text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -121,16 +122,22 @@ class Recommendation:
         return pandas.DataFrame(self.rows())
 
     def __str__(self) -> str:
+        """A table, 80 columns wide where names are no longer than 27 characters."""
         width = max(len("expert"), *map(len, self.experts))
-        lines = [
+        title = (
             f"Experts for {self.task or 'the task'}, by {self.method} ({self.candidates} compared on {self.tasks} "
-            f"tasks; {self.protocol})",
-            f"    {'expert':{width}}  error %  90 % interval  points lost  90 % interval  best",
-        ]
+            f"tasks; {self.protocol})"
+        )
+        lines = [f"    {'expert':{width}}  error  90 % interval  lost  90 % interval  best"]
         for number, row in enumerate(self.rows(), start=1):
+            interval = f"{row['error_low']:.1f} to {row['error_high']:.1f}"
+            lost = f"{row['regret_low']:.1f} to {row['regret_high']:.1f}"
             lines.append(
-                f"{number:>2}  {row['expert']:{width}}  {row['error']:7.1f}  {row['error_low']:5.1f} to "
-                f"{row['error_high']:5.1f}  {row['regret']:11.1f}  {row['regret_low']:5.1f} to "
-                f"{row['regret_high']:5.1f}  {row['best_probability']:4.0%}"
+                f"{number:>2}  {row['expert']:{width}}  {row['error']:5.1f}  {interval:>13}  {row['regret']:4.1f}  "
+                f"{lost:>13}  {row['best_probability']:4.0%}"
             )
-        return "\n".join([*lines, self.reason])
+        return "\n".join([_wrapped(title), *lines, _wrapped(self.reason)])
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 80, break_long_words=False, break_on_hyphens=False)
