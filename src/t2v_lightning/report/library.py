@@ -42,8 +42,8 @@ def library_section(library: TaskLibrary, comparison: Comparison, protocol: Prot
     head = "".join(_cell("th", cell, place) for place, cell in enumerate(header))
     return (
         f'<section id="library" aria-label="Experts"><h2>Which network for which task</h2>'
-        f"<p>Advice of a library of {len(library)} tasks and {len(library.experts)} experts: the error of the first and "
-        "what it loses to the best, in points, with intervals of 90 %. "
+        f"<p>Advice of a library of {len(library)} tasks and {len(library.experts)} experts: the error of the first "
+        "and what it loses to the best, in points, with intervals of 90 %. "
         "Tasks that are in the library themselves rest on their own results.</p>"
         f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div></section>'
     )
