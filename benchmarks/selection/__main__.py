@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from selection.figure import draw_regrets
 from selection.packages import fetch
 from selection.recommended import follow, whole_library
 from selection.replicate import Replicate, load_replicate
-from selection.rows import FREE, MODEL2VEC, RUNNING
+from selection.rows import FREE, MODEL2VEC, RUNNING, SHORT_LIST
 from selection.scores import measure_scores
 from selection.table import HELD, judge, markdown
 from selection.tasks import BUILTIN, SOURCES
@@ -96,11 +97,12 @@ def report(
 
 def _followed(replicate: Replicate, tasks: Sequence[int], families: Sequence[str]) -> None:
     print("\n`TaskLibrary.recommend`, first replicate")
-    for held in HELD:
-        found = follow(replicate, held, tasks)
+    for run, held in product((0, SHORT_LIST) if replicate.scores is not None else (0,), HELD):
+        found = follow(replicate, held, tasks, run)
         low, high = interval(found.regrets, families)
         print(
-            f"{held} held out: regret {found.regrets.mean():.1f} ({low:.1f} to {high:.1f}); 90 % intervals hold "
+            f"{held} held out, {run} experts tried: regret {found.regrets.mean():.1f} ({low:.1f} to {high:.1f}); "
+            f"90 % intervals hold "
             f"{found.covered.mean():.0%} of errors and {found.regret_covered.mean():.0%} of regrets; worse than "
             f"ImageNet always by more than it said for {np.mean(found.worse_than_default > 0):.0%} of tasks; "
             f"far from all for {found.far.mean():.0%}"

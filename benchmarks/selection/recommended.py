@@ -10,7 +10,8 @@ from selection.experts import DEFAULT, RANDOM
 from selection.replicate import Held, Question, Replicate, questions
 from selection.tasks import SHOTS
 from selection.verdict import regret
-from t2v_lightning.library import Protocol, Recommendation, TaskLibrary
+from t2v_lightning.library import Protocol, TaskLibrary
+from t2v_lightning.library.short_list import stderr_of
 
 PROTOCOL = Protocol("probe", images=SHOTS)
 _NAMES = {
@@ -68,19 +69,23 @@ class Followed:
     far: NDArray[np.float64]
 
 
-def follow(replicate: Replicate, held: Held, tasks: Sequence[int], distance: str = "cosine") -> Followed:
-    """Asks the library about some tasks (positions)."""
+def follow(replicate: Replicate, held: Held, tasks: Sequence[int], run: int = 0) -> Followed:
+    """Asks the library about some tasks (positions); `run` experts are tried on each."""
     every = list(questions(replicate, held))
-    rows = [_judged(every[task], distance) for task in tasks]
+    rows = [_judged(every[task], run) for task in tasks]
     return Followed(*np.array(rows).T)
 
 
-def _judged(question: Question, distance: str) -> tuple[float, ...]:
-    r = question.replicate
-    found: Recommendation = library_of(question).recommend(
-        r.embeddings[question.row], k=len(question.candidates), distance=distance
-    )
+def _judged(question: Question, run: int) -> tuple[float, ...]:
+    r, embedding = question.replicate, question.replicate.embeddings[question.row]
     names = [r.experts[j] for j in question.candidates]
+    desk = library_of(question).desk()
+    found = desk.recommend(embedding, "library", len(names), names, {}, {}, 0)
+    if run:
+        count = embedding.meta["samples"]
+        shares = dict(zip(names, 1 - question.score("probe"), strict=True))
+        tried = {name: (100 * shares[name], stderr_of(shares[name], count)) for name in found.experts[:run]}
+        found = desk.recommend(embedding, "library", len(names), names, {}, tried, 0)
     truth = question.truth[[names.index(expert) for expert in found.experts]]
     low, high = found.intervals.T
     lost = truth[0] - truth.min()

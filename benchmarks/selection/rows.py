@@ -16,11 +16,12 @@ from t2v_lightning.functional.distances import cdist
 from t2v_lightning.library.methods import (
     expert_embedding,
     kernel_average,
+    kernel_ridge,
     nearest_expert,
     static_list,
+    tune_ridge,
     with_scores,
 )
-from t2v_lightning.library.methods.kernel_ridge import kernel_ridge, tune_ridge
 from t2v_lightning.library.methods.tuning import mixed, tune
 
 Vector = NDArray[np.float64]

@@ -8,7 +8,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from t2v_lightning.cli import plain
-from t2v_lightning.cli.advising import embedding_for
+from t2v_lightning.cli.advising import embedding_for, short_list
 from t2v_lightning.data import BUILTIN_TASKS
 from t2v_lightning.library import Protocol, TaskLibrary, builtin_library
 from t2v_lightning.library.builtin import open_library
@@ -68,6 +68,22 @@ def test_the_plain_command_prints_it_in_80_columns(photos: Path) -> None:
     missing = CliRunner().invoke(plain.app, ["recommend", str(photos), "--library", "none"])
     assert missing.exit_code == 1
     assert "none holds no library" in missing.output
+
+
+@pytest.mark.slow
+def test_the_plain_command_tries_a_short_list(photos: Path) -> None:
+    words = ["recommend", str(photos), "--max-samples", "8", "-k", "2", "--try", "2"]
+    result = CliRunner().invoke(plain.app, words, terminal_width=80)
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.output.split())
+    assert "by library and 2 tried" in said
+    assert "Run on the task's own images were 2 of the experts" in said
+
+
+def test_a_short_list_needs_the_images(library: TaskLibrary, tmp_path: Path) -> None:
+    library[library.names[0]].save(tmp_path / "embedding.safetensors")
+    with pytest.raises(ValueError, match="holds an embedding; networks are tried on the images themselves"):
+        short_list(str(tmp_path), "builtin", 2, 8)
 
 
 def test_what_is_no_library(tmp_path: Path) -> None:

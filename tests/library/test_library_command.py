@@ -118,6 +118,11 @@ def test_a_bad_table_changes_nothing(
         (["recommend", "outputs/new_birds"], "has no results"),
         (["recommend", "outputs/new_birds", "--protocol", "x"], "'x' is no protocol"),
         (["recommend", "outputs/new_birds", "--method", "guess"], "unknown method 'guess'"),
+        (["recommend", "outputs/new_birds", "--try", "2"], "--try N runs experts on the images of --dataset"),
+        (
+            ["recommend", "outputs/new_birds", "--try", "2", "--dataset", "digits", "--method", "static"],
+            "--try takes its list by the method library",
+        ),
         (["nearest", "missing"], "missing does not exist"),
         (["measure", "--dataset", "digits", "--experts", "resnet19"], "unknown probe 'resnet19'"),
         (
@@ -159,6 +164,26 @@ def test_measuring_goes_on_where_it_was(folder: Path, capsys: pytest.CaptureFixt
     assert run(*command, "0", "1") == 0
     assert "1 results are new, 1 were there" in capsys.readouterr().out
     assert TaskLibrary("lib").protocols == [Protocol("probe", 2, 0), Protocol("probe", 2, 1)]
+
+
+def test_a_short_list_is_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("efficientnet_lite0", "efficientnet_lite0+digits", "nonesuch")
+    for number in range(3):
+        embedding = Embedding([1.0 + number, 2.0], [1, 1], meta={"task_name": f"task {number}"})
+        embedding.save(f"own/{number}/embedding.safetensors")
+    rows = [
+        f"task {number},{name},{10 + 5 * j}" for number in range(3) for j, name in enumerate(reversed(names))
+    ]
+    Path("own.csv").write_text("\n".join(["task,expert,error", *rows]) + "\n")
+    assert run("build", "--library", "lib", "own", "--results", "own.csv") == 0
+    words = ["--try", "2", "--dataset", "textures", "--input-size", "32"]
+    assert run("recommend", "--library", "lib", "own/0", *words) == 0
+    said = capsys.readouterr().out
+    assert "nonesuch cannot be run: unknown probe 'nonesuch'" in said
+    assert "by library and 2 tried" in said
+    written = json.loads(Path("own/0/recommendation.json").read_text())
+    assert written["tried"].keys() == {*names[:2]}
+    assert max(map(len, said.splitlines()[:-2])) <= 80 or "cannot be run" in said
 
 
 def test_as_a_module(

@@ -12,7 +12,7 @@ from t2v_lightning import Embedding
 from t2v_lightning.functional.distances import cdist, noise_floor
 from t2v_lightning.library import Protocol, Recommendation, TaskLibrary
 
-METHODS = ["library", "static", "nearest", "asymmetric", "expert_embedding"]
+METHODS = ["library", "kernel_average", "static", "nearest", "asymmetric", "expert_embedding"]
 
 
 def regret(recommendation: Recommendation, errors: Any) -> float:
@@ -109,6 +109,8 @@ def test_a_task_that_is_far_from_all_gets_the_static_list_and_is_told_so() -> No
     assert found.support == {}
     assert found.experts == library.recommend(near, "static", k=12).experts
     assert "No task of the library is near" in str(found)
+    assert found.reason.endswith("try a short list of them.")
+    assert max(map(len, str(found).splitlines())) <= 80
     assert not library.recommend(near).far
 
 
@@ -120,8 +122,10 @@ def test_noise_of_the_embedding_and_of_the_results_makes_advice_less_sure() -> N
     rough = embedding.group_sums * np.exp(2 * world.rng.normal(size=embedding.group_sums.shape)).astype(
         np.float32
     )
-    fields: dict[str, Any] = {**embedding.arrays(), "group_sums": rough}
-    unsure = library.recommend(Embedding(**fields, meta=embedding.meta), k=12)
+    # without mean features, which have no groups, the distances are those of the Fisher entries
+    fields: dict[str, Any] = {**embedding.arrays(), "mean_features": None}
+    embedding = Embedding(**fields, meta=embedding.meta)
+    unsure = library.recommend(Embedding(**{**fields, "group_sums": rough}, meta=embedding.meta), k=12)
     sure = library.recommend(embedding, k=12)
     assert unsure.experts == sure.experts  # the vector itself is the same
     assert not np.array_equal(unsure.intervals, sure.intervals)
@@ -154,7 +158,7 @@ def test_features_of_an_expert_are_scored_by_a_probe() -> None:
     good = world.rng.normal(size=(40, 5)) + 3 * labels[:, None]
     bad = world.rng.normal(size=(40, 5))
     found = library.recommend(
-        embedding, features={plain.experts[0]: (bad, labels), plain.experts[1]: (good, labels)}
+        embedding, k=12, features={plain.experts[0]: (bad, labels), plain.experts[1]: (good, labels)}
     )
     assert found.experts.index(plain.experts[1]) < found.experts.index(plain.experts[0])
 
@@ -230,7 +234,10 @@ def test_protocols_do_not_mix() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "model"}, "unknown method 'model'; allowed are library, static, nearest"),
+        (
+            {"method": "model"},
+            "unknown method 'model'; allowed are library, short_list, kernel_average, static, nearest",
+        ),
         ({"k": 0}, "k is 0; it is how many are wanted"),
         ({"experts": []}, "experts is empty"),
         ({"experts": ["net"]}, "'net' cannot be compared"),
@@ -302,6 +309,7 @@ def test_tables_and_json() -> None:
     text = str(found)
     assert text.startswith("Experts for cats, by library (2 compared on 3 tasks; probe)\n")
     assert " 1  resnet" in text
+    assert max(map(len, text.splitlines())) <= 80
     assert "It rests most on birds (" in text
 
 
@@ -318,18 +326,24 @@ def test_pandas_is_used_where_it_is_there(monkeypatch: pytest.MonkeyPatch) -> No
     assert table["error"].tolist() == found.errors.tolist()
 
 
-def test_an_expert_is_not_judged_by_the_task_that_it_was_trained_on() -> None:
-    """It is the best there, and nowhere else."""
-    library = TaskLibrary()
-    for number, shift in enumerate((0.0, 0.1, 0.2)):
-        library.add(
-            bare([4.0, 1.0 + shift]),
-            {"own": 1.0 if number == 0 else 40.0, "vit": 30.0},
-            name=f"birds {number}",
-        )
-    before = library.recommend(bare([4.0, 1.0])).experts[0]
-    library.add_expert("own", task="birds 0")
-    assert (before, library.recommend(bare([4.0, 1.0])).experts[0]) == ("own", "vit")
+def test_the_task_that_an_expert_was_trained_on_counts_for_the_tasks_beside_it_alone() -> None:
+    """Its neighbours profit from the expert, as those do that are left out in turn; the static list ignores it."""
+    world, library = World(7, spread=0.2, experts=4), TaskLibrary()
+    centres = [world.family() for _ in range(4)]
+    for number, centre in enumerate(centres):
+        for place in range(3):
+            embedding, errors = world.task(centre, f"task {number}.{place}", f"family {number}")
+            own = {f"own {n}": 2.0 if n == number else 30.0 for n in range(4)}
+            library.add(embedding, named(errors) | own)
+    for number in range(4):
+        library.add_expert(f"own {number}", task=f"task {number}.0")
+    embedding, _ = world.task(centres[2], "new", "")
+    before = [library.recommend(embedding, method, k=8) for method in ("library", "static")]
+    assert before[0].experts[0] == "own 2"
+    library.add_result("task 2.0", "own 2", 60.0, replace=True)
+    after = [library.recommend(embedding, method, k=8) for method in ("library", "static")]
+    assert after[0].errors[after[0].experts.index("own 2")] > before[0].errors[0] + 5
+    assert after[1].experts == before[1].experts
 
 
 def test_named_results_are_those_that_are_kept() -> None:

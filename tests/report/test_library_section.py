@@ -53,7 +53,7 @@ def test_each_task_has_the_advice_of_the_library(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["--library", "new"], "has no tasks"),
+        (["--library", "new"], "holds no library"),
         (["--protocol", "probe"], "--protocol belongs to --library"),
         (["--library", "lib", "--taxonomy"], "give one of them"),
         (["--library", "lib", "--protocol", "finetune"], "no results of the protocol finetune"),

@@ -1,6 +1,7 @@
 """Advice on experts at the end of a run: `library=FOLDER recommend=true`."""
 
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 from rich.console import Console
@@ -11,8 +12,10 @@ from t2v_lightning.embedding.collection import find_embeddings, load_embeddings
 from t2v_lightning.embedding.run_folder import ADVICE_FILE, EMBEDDING_FILE
 from t2v_lightning.library import TaskLibrary
 from t2v_lightning.library.advice_file import write_advice
-from t2v_lightning.library.builtin import open_library
+from t2v_lightning.library.builtin import BUILTIN, INPUT_SIZE, open_library
+from t2v_lightning.library.measure import Images
 from t2v_lightning.library.tables import print_recommendation
+from t2v_lightning.library.trying import features_of
 from t2v_lightning.probes import get_probe
 from t2v_lightning.task2vec.module import embed
 from t2v_lightning.task2vec.sources import as_task
@@ -51,11 +54,44 @@ def embedding_for(task: str, library: TaskLibrary, max_samples: int = 1000) -> E
     Raises:
         ValueError, OSError: it is neither an embedding nor a task, or the probe cannot be had by its name.
     """
-    try:
-        return load_embeddings(find_embeddings([task]))[0]
-    except FileNotFoundError:
-        source = as_task(task)
+    if found := _embedding_files(task):
+        return load_embeddings(found)[0]
+    source = as_task(task)
     like = library[library.names[0]].meta
     probe = get_probe(like["probe"], input_size=like["input_size"])
     own = {name: like[name] for name in ("method", "sampling", "include", "skip_layers") if name in like}
     return embed(source, probe, max_samples=max_samples, **own)
+
+
+def short_list(task: str, library: str, run: int, most: int) -> dict[str, Any]:
+    """Keywords of `TaskLibrary.recommend` that have experts run on a task.
+
+    Args:
+        task: what `t2v_lightning.embed` takes for a task.
+        library: folder of the library, or `builtin`.
+        run: how many experts.
+        most: images that they run on, at most.
+
+    Raises:
+        ValueError, OSError: it is no task with images and classes.
+    """
+    if _embedding_files(task):
+        raise ValueError(
+            f"{task} holds an embedding; networks are tried on the images themselves, so give these"
+        )
+    source = as_task(task)
+    features = features_of(
+        Images.of(source),
+        most=most,
+        input_size=INPUT_SIZE if library == BUILTIN else None,
+        cannot_run=lambda name, reason: say(f"{name} cannot be run: {reason}"),
+    )
+    return {"method": "short_list", "features": features, "run": run}
+
+
+def _embedding_files(task: str) -> list[Path]:
+    """Embeddings in a place, if it is one that holds some."""
+    try:
+        return find_embeddings([task])
+    except FileNotFoundError:
+        return []

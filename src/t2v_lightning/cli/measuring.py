@@ -12,6 +12,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from t2v_lightning.cli.job_name import CONFIGS
+from t2v_lightning.cli.sweep import register_launchers
 from t2v_lightning.data import get_datamodule
 from t2v_lightning.library import Protocol
 from t2v_lightning.library.builtin import open_library
@@ -57,7 +58,14 @@ def measure_cells(config: DictConfig) -> list[str]:
     return found or [f"kept: {config.expert} on {images.task}, which the library has"]
 
 
-main = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="measure")(job)
+_sweep = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="measure")(job)
+
+
+def main() -> None:
+    """Measures, in jobs of any launcher where it is a sweep (`-m`)."""
+    register_launchers()
+    _sweep()
+
 
 if __name__ == "__main__":
     main()

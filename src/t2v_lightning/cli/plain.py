@@ -106,15 +106,20 @@ def recommend(
     library: Annotated[str, typer.Option(help="Folder of a library, or builtin.")] = "builtin",
     k: Annotated[int, typer.Option("-k", help="How many networks.")] = 3,
     max_samples: Annotated[int, typer.Option(help="Embed at most this many images.")] = 1000,
+    run: Annotated[
+        int | None,
+        typer.Option("--try", help="Run this many networks, those that promise most, on the task."),
+    ] = None,
 ) -> None:
     """Say which pretrained networks promise the least error on a task."""
-    from t2v_lightning.cli.advising import embedding_for
+    from t2v_lightning.cli.advising import embedding_for, short_list
     from t2v_lightning.library.builtin import open_library
     from t2v_lightning.library.tables import print_recommendation
 
     def advice() -> None:
         known = open_library(library)
-        print_recommendation(known.recommend(embedding_for(task, known, max_samples), k=k), Console())
+        own = {} if run is None else short_list(task, library, run, max_samples)
+        print_recommendation(known.recommend(embedding_for(task, known, max_samples), k=k, **own), Console())
 
     _or_exit(advice)
 

@@ -22,6 +22,7 @@ from t2v_lightning.library.measure import Images, expert_of, measure
 from t2v_lightning.library.protocol import Protocol
 from t2v_lightning.library.tables import describe, print_neighbours, print_recommendation, print_results
 from t2v_lightning.library.task_library import TaskLibrary
+from t2v_lightning.library.trying import features_of
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -72,30 +73,50 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("place", type=Path, metavar="PLACE", help="file or folder of an embedding")
     one.add_argument("-k", type=int, default=3, help="how many; 3 by default")
     one.add_argument("--method", default="library",
-                     help="library (the default), static, nearest, asymmetric or expert_embedding")  # fmt: skip
+                     help="library (the default), kernel_average, static, nearest, asymmetric or "
+                     "expert_embedding")  # fmt: skip
     one.add_argument("--experts", nargs="+", metavar="NAME", help="the candidates; by default all")
     one.add_argument("--protocol", help="whose results count, where the library has several")
     one.add_argument("--output", type=Path, metavar="JSON",
                      help=f"by default {ADVICE_FILE} beside the embedding")  # fmt: skip
+    one.add_argument("--try", dest="tries", type=int, metavar="N",
+                     help="run the N most promising experts on images of the task, which --dataset names")  # fmt: skip
+    one.add_argument("--networks", nargs="+", default=[], metavar="NAME=NETWORK:FILE",
+                     help="experts that are weights of your own; others are made by their names")  # fmt: skip
+    _image_options(one, required=False)
     one = command(
         "measure", _measure, "Fill empty cells: the error of experts on a task, by a head on their features."
     )
-    one.add_argument("--dataset", required=True, metavar="NAME", help="of the task's images, as in train.py")
-    one.add_argument("--root", help="folder of the dataset")
-    one.add_argument("--task-id", type=int, help="number of the task in the dataset")
     one.add_argument("--experts", nargs="+", required=True, metavar="EXPERT",
                      help="networks by name, or name=network:file for weights of your own")  # fmt: skip
     one.add_argument("--images", type=int, help="of each class to fit to; by default all")
     one.add_argument(
         "--seeds", type=int, nargs="+", metavar="SEED", help="of the draws of --images; 0 by default"
     )
-    one.add_argument(
+    _image_options(one, required=True)
+    return parser
+
+
+def _image_options(command: argparse.ArgumentParser, required: bool) -> None:
+    """Those that say which images experts run on, and how."""
+    command.add_argument(
+        "--dataset", required=required, metavar="NAME", help="of the task's images, as in train.py"
+    )
+    command.add_argument("--root", help="folder of the dataset")
+    command.add_argument("--task-id", type=int, help="number of the task in the dataset")
+    command.add_argument(
         "--input-size", type=int, help="side of the images in pixels; by default that of the weights"
     )
-    one.add_argument("--batch-size", type=int, default=64)
-    one.add_argument("--num-workers", type=int, default=0, help="processes that read images")
-    one.add_argument("--device", default="cpu")
-    return parser
+    command.add_argument("--batch-size", type=int, default=64)
+    command.add_argument("--num-workers", type=int, default=0, help="processes that read images")
+    command.add_argument("--device", default="cpu")
+
+
+def _images(options: argparse.Namespace) -> Images:
+    datamodule = get_datamodule(
+        options.dataset, root=options.root, task_id=options.task_id, batch_size=options.batch_size
+    )
+    return Images.of(datamodule, options.num_workers)
 
 
 def _build(options: argparse.Namespace, console: Console) -> None:
@@ -127,13 +148,29 @@ def _nearest(options: argparse.Namespace, console: Console) -> None:
 
 
 def _recommend(options: argparse.Namespace, console: Console) -> None:
+    if (options.tries is None) != (options.dataset is None):
+        raise ValueError("--try N runs experts on the images of --dataset; give both, or neither")
+    if options.tries is not None and options.method != "library":
+        raise ValueError(
+            f"--try takes its list by the method library, and not by {options.method}; give one of them"
+        )
     library, embedding = open_library(options.library), _embedding(options.place)
+    asked: dict[str, Any] = {"method": options.method}
+    if options.tries is not None:
+        features = features_of(
+            _images(options),
+            dict(expert_of(text, options.input_size) for text in options.networks),
+            input_size=options.input_size,
+            device=options.device,
+            cannot_run=lambda name, reason: _say(console, f"{name} cannot be run: {reason}"),
+        )
+        asked = {"method": "short_list", "features": features, "run": options.tries}
     found = library.recommend(
         embedding,
-        options.method,
-        options.k,
-        options.experts,
+        k=options.k,
+        experts=options.experts,
         protocol=options.protocol and Protocol.parse(options.protocol),
+        **asked,
     )
     folder = options.place if options.place.is_dir() else options.place.parent
     write_advice(found, options.output or folder / ADVICE_FILE)
@@ -148,12 +185,7 @@ def _measure(options: argparse.Namespace, console: Console) -> None:
     experts = dict(expert_of(text, options.input_size) for text in options.experts)
     if len(experts) < len(options.experts):
         raise ValueError(f"two experts have the same name: {', '.join(options.experts)}")
-    images = Images.of(
-        get_datamodule(
-            options.dataset, root=options.root, task_id=options.task_id, batch_size=options.batch_size
-        ),
-        options.num_workers,
-    )
+    images = _images(options)
     seeds = [None] if options.images is None else options.seeds or [0]
     protocols = [Protocol("probe", options.images, seed) for seed in seeds]
     results = []

@@ -36,12 +36,12 @@ def additive_fit(errors: Matrix) -> tuple[Vector, Vector]:
     per_task = there.sum(1)
     means = filled.sum(1) / np.maximum(per_task, 1)
     # the levels for given effects are means of rows; what is left are E equations
-    shares = there / np.maximum(per_task, 1)[:, None]
-    matrix = np.diag(there.sum(0)) - there.T @ shares
-    right = (np.where(known, errors - means[:, None], 0.0)).sum(0)
+    halves = there / np.sqrt(np.maximum(per_task, 1))[:, None]
+    matrix = np.diag(there.sum(0)) - halves.T @ halves
+    right = filled.sum(0) - means @ there
     sets = np.eye(len(right))[_joined(known)]
     effects = np.linalg.solve(matrix + sets @ sets.T, right)
-    levels = means - shares @ effects
+    levels = means - there @ effects / np.maximum(per_task, 1)
     levels[per_task == 0] = np.nan
     effects[~known.any(0)] = np.nan
     # adding 0 turns -0 into 0

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from t2v_lightning.library.evidence import Evidence, Matrix, Query, Vector
-from t2v_lightning.library.methods.tuning import Tuned, mixed
+from t2v_lightning.library.evidence import Evidence, Matrix, Prediction, Query, Vector
+from t2v_lightning.library.methods.kernel_ridge import Regression, Ridge, nearest_tasks, regress
+from t2v_lightning.library.methods.tuning import mixed
 from t2v_lightning.library.neighbours import feature_distances, task2vec_distances
-from t2v_lightning.library.rehearsal import MethodName, Rehearsal, distances_to_experts, method_of
-from t2v_lightning.library.sampling import RESAMPLED, effects_under_resampling, filled
+from t2v_lightning.library.rehearsal import MethodName, Rehearsal, distances_to_experts
+from t2v_lightning.library.sampling import filled, moves
 
 
 @dataclass(frozen=True)
@@ -53,17 +55,17 @@ class _Place:
     """How a newcomer lies to the tasks of a library.
 
     Attributes:
-        distances: float64 [L], in units of the median.
-        settings: of the kernel average for it.
+        first: float64 [L], Task2Vec distances, in units of the median.
+        second: float64 [L], of mean features, likewise; None where they are not known of all.
+        ridge: settings of the regression for it.
         new_family: whether it is further from all tasks than tasks usually are from the nearest of another family.
-        features: whether mean features are known of all.
         far: whether it is further from all tasks than tasks of different families usually are.
     """
 
-    distances: Vector
-    settings: Tuned
+    first: Vector
+    second: Vector | None
+    ridge: Ridge
     new_family: bool
-    features: bool
     far: bool
 
 
@@ -72,13 +74,17 @@ class Adviser:
 
     Args:
         evidence: L tasks with their embeddings and those of the experts.
-        stderrs: float64 [L, E], standard errors of the results; NaN where unknown.
+        stderrs: standard errors of the results of some tasks, int64 [n] to float64 [n, E]; NaN where unknown.
         mean_features: float32 [L, P] of the tasks; None where some are unknown.
         distance: `cosine` or `cosine_unit`.
     """
 
     def __init__(
-        self, evidence: Evidence, stderrs: Matrix, mean_features: NDArray[np.float32] | None, distance: str
+        self,
+        evidence: Evidence,
+        stderrs: Callable[[NDArray[np.int64]], Matrix],
+        mean_features: NDArray[np.float32] | None,
+        distance: str,
     ) -> None:
         assert evidence.fisher is not None
         self.evidence, self.stderrs, self.mean_features = evidence, stderrs, mean_features
@@ -95,56 +101,72 @@ class Adviser:
             draws: S.
         """
         place = self._place(newcomer)
-        kernel = place.settings.kernel
         name: MethodName = "static" if place.far else method
-        to_experts = distances_to_experts(newcomer.fisher[None], self.evidence, method, self.distance)
-        query = Query(place.distances, None if to_experts is None else to_experts[0], newcomer.fisher)
-        prediction = method_of(name, place.settings)(self.evidence, query)
+        regression = self._regression(place)
         rng = np.random.default_rng(seed)
-        weights = kernel.weights(place.distances)
-        samples = np.broadcast_to(prediction.effects, (draws, len(prediction.effects)))
+        moved = moves(
+            rng, draws, regression, self.stderrs(regression.near), self._changes(newcomer, regression, place)
+        )
+        weights = np.zeros(len(self.evidence))
         if name == "library":
-            noise = self._noise(newcomer, weights, place.settings.share)
-            samples = effects_under_resampling(
-                rng, draws, self.evidence, self.stderrs, place.distances, noise, kernel
-            )
-        level = kernel.mean(self.evidence.fit[0], weights)
-        left, levels = self.rehearsal.wrong(name, place.new_family, place.features)
+            effects = regression.effects
+            weights[regression.near] = regression.weights
+        else:
+            prediction = self._prediction(name, newcomer, place)
+            effects, weights = prediction.effects, prediction.weights
+            moved[:, :-1] = 0  # it is not that of the regression
+        left, levels = self.rehearsal.wrong(name, place.new_family, place.second is not None)
         if len(left.rows):
             picked = rng.integers(len(left.rows), size=draws)
-            samples = samples + (filled(left.effects, rng) + levels[:, None])[picked]
-        return Advice(
-            prediction.effects,
-            level,
-            (samples + level).clip(0, 100),
-            prediction.weights if name == "library" else np.zeros(len(weights)),
-            place.far,
-        )
+            moved[:, :-1] += filled(left.effects, rng)[picked]
+            moved[:, -1] += levels[picked]
+        samples = regression.level + effects + moved[:, :-1] + moved[:, -1:]
+        return Advice(effects, regression.level, samples.clip(0, 100), weights, place.far)
 
     def _place(self, newcomer: Newcomer) -> _Place:
         """How a task lies to those of the library."""
         known = self.rehearsal
         first = task2vec_distances(newcomer.fisher[None], self.fisher, self.distance)[0] / known.unit
-        second, features = None, False
+        second = None
         if newcomer.mean_features is not None and self.mean_features is not None:
-            features = True
             second = (
                 feature_distances(newcomer.mean_features[None], self.mean_features)[0] / known.second_unit
             )
-        share = known.tuned(False, features).share
-        nearest = float(mixed(first, second, share).min())
-        apart, other = known.usual_distances(share)
-        settings = known.tuned(nearest > apart, features)
-        distances = mixed(first, second, settings.share)
-        return _Place(distances, settings, nearest > apart, features, nearest > other)
+        ridge = known.ridge(False, second is not None)
+        nearest = float(mixed(first, second, ridge.share).min())
+        apart, other = known.usual_distances(ridge.share)
+        if nearest > apart:
+            ridge = known.ridge(True, second is not None)
+        return _Place(first, second, ridge, nearest > apart, nearest > other)
 
-    def _noise(self, newcomer: Newcomer, weights: Vector, share: float) -> Matrix | None:
-        """Changes of the distances to the tasks that count, without each group of images [G, L]; None where unknown."""
-        deleted = newcomer.without_groups
-        if deleted is None:
+    def _regression(self, place: _Place) -> Regression:
+        """On the nearest tasks."""
+        distances = mixed(place.first, place.second, place.ridge.share)
+        near = nearest_tasks(distances)
+        between, second = task2vec_distances(self.fisher[near], None, self.distance), None
+        if place.second is not None and self.mean_features is not None:
+            features = self.mean_features[near]
+            second = feature_distances(features, features) / self.rehearsal.second_unit
+        mixture = mixed(between / self.rehearsal.unit, second, place.ridge.share)
+        return regress(self.evidence, near, distances[near], mixture, place.ridge)
+
+    def _prediction(self, name: MethodName, newcomer: Newcomer, place: _Place) -> Prediction:
+        """By another method than the regression."""
+        method, share = self.rehearsal.method(name, place.new_family, place.second is not None)
+        to_experts = distances_to_experts(newcomer.fisher[None], self.evidence, name, self.distance)
+        return method(
+            self.evidence,
+            Query(
+                mixed(place.first, place.second, share),
+                None if to_experts is None else to_experts[0],
+                newcomer.fisher,
+            ),
+        )
+
+    def _changes(self, newcomer: Newcomer, regression: Regression, place: _Place) -> Matrix | None:
+        """Changes of the distances to the tasks that count, without each group of images [G, n]; None where unknown."""
+        if newcomer.without_groups is None:
             return None
-        near = weights.argsort()[::-1][:RESAMPLED]
-        change = np.zeros((len(deleted), len(weights)))
-        moved = task2vec_distances(deleted, self.fisher[near], self.distance) / self.rehearsal.unit
-        change[:, near] = (1 - share) * (moved - moved.mean(0))
-        return change
+        near = self.fisher[regression.near]
+        moved = task2vec_distances(newcomer.without_groups, near, self.distance) / self.rehearsal.unit
+        return np.asarray((1 - place.ridge.share) * (moved - moved.mean(0)))

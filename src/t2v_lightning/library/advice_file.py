@@ -20,6 +20,7 @@ def write_advice(found: Recommendation, path: Path) -> None:
         "far": found.far,
         "tasks": found.tasks,
         "candidates": found.candidates,
+        "tried": found.tried,
         "reason": found.reason,
     }
     with whole_file(path) as part:

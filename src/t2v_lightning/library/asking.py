@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.functional.distances.jackknife import leave_one_out
 from t2v_lightning.library.advice import Adviser, Newcomer
-from t2v_lightning.library.evidence import Evidence
+from t2v_lightning.library.conditioning import conditioned
+from t2v_lightning.library.evidence import Evidence, Matrix
 from t2v_lightning.library.files import Contents
 from t2v_lightning.library.methods.with_scores import with_scores
 from t2v_lightning.library.protocol import Protocol
@@ -49,10 +51,10 @@ class Desk:
         errors = contents.results.errors(names, every, protocol)
         place = {name: n for n, name in enumerate(names)}
         own_row = [place.get(task, -1) for task in contents.experts.values()]
-        for column, row in enumerate(own_row):
-            if row >= 0:  # how well an expert does on its own task says nothing of others
-                errors[row, column] = np.nan
         known = ~np.isnan(errors)
+        for column, row in enumerate(own_row):
+            if row >= 0:  # on its own task alone an expert cannot be compared
+                known[row, column] = False
         rows, columns = np.asarray(known.any(1)), np.asarray(known.any(0))
         if not rows.any():
             raise ValueError(
@@ -71,14 +73,17 @@ class Desk:
             contents.tasks[name] or f"\n{name}" for name in tasks
         )  # no family has a line break in its name
         evidence = Evidence(
-            errors[np.ix_(rows, columns)],
+            errors if rows.all() and columns.all() else errors[np.ix_(rows, columns)],
             np.array([families.setdefault(family, len(families)) for family in own], np.int64),
             np.array([used_at.get(contents.experts[expert], -1) for expert in experts], np.int64),
             fisher if rows.all() else fisher[rows],
             of_experts,
         )
         whole = None if features is None or np.isnan(features[rows]).any() else features[rows]
-        stderrs = contents.results.stderrs(tasks, experts, protocol)
+
+        def stderrs(rows: NDArray[np.int64]) -> Matrix:
+            return contents.results.stderrs([tasks[row] for row in rows], experts, protocol)
+
         return cls(Adviser(evidence, stderrs, whole, distance), protocol, tasks, experts)
 
     def recommend(
@@ -88,15 +93,20 @@ class Desk:
         k: int,
         candidates: list[str],
         scores: Mapping[str, float],
+        tried: Mapping[str, tuple[float, float]],
         seed: int,
     ) -> Recommendation:
-        """The best k of the candidates, which all have results."""
+        """The best k of the candidates, which all have results; `tried` are errors in percent and their errors."""
         newcomer = Newcomer(
             embedding.fisher.astype(np.float32), embedding.mean_features, _without_groups(embedding)
         )
         advice = self.adviser.ask(newcomer, method, seed)
         columns = [self.experts.index(expert) for expert in candidates]
         errors, samples = advice.level + advice.effects[columns], advice.samples[:, columns]
+        if tried:
+            measured, stderrs = np.array([tried.get(expert, (np.nan, np.nan)) for expert in candidates]).T
+            errors, samples = conditioned(errors, samples, measured, stderrs, seed)
+            samples = samples.clip(0, 100)
         if scores:
             given = np.array([float(scores.get(expert, np.nan)) for expert in candidates])
             together = with_scores(errors, given)
@@ -106,7 +116,7 @@ class Desk:
         winners = np.bincount(samples.argmin(1), minlength=len(candidates)) / len(samples)
         return Recommendation(
             task=embedding.task_name,
-            method=method + (" and scores" if scores else ""),
+            method=method + (" and scores" if scores else "") + (f" and {len(tried)} tried" if tried else ""),
             protocol=str(self.protocol),
             experts=tuple(candidates[place] for place in best),
             errors=errors[best].clip(0, 100),
@@ -122,6 +132,7 @@ class Desk:
             far=advice.far,
             tasks=len(self.tasks),
             candidates=len(candidates),
+            tried={expert: float(error) for expert, (error, _) in tried.items()},
         )
 
 
@@ -141,6 +152,18 @@ def one_protocol(there: Sequence[Protocol], protocol: Protocol | None) -> Protoc
     if protocol is not None and protocol not in there:
         raise ValueError(f"the library has no results of the protocol {protocol}; it has {shown}")
     return protocol or there[0]
+
+
+def check_method(method: str) -> MethodName:
+    """The name of the method that predicts; a short list is predicted by that of the library.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    allowed = ("library", "short_list", *get_args(MethodName)[1:])
+    if method not in allowed:
+        raise ValueError(f"unknown method {method!r}; allowed are {', '.join(allowed)}")
+    return "library" if method == "short_list" else method  # type: ignore[return-value]
 
 
 def check_experts(what: str, names: Collection[str], allowed: Sequence[str]) -> None:

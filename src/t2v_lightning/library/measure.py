@@ -120,7 +120,7 @@ def measure(
         missing = [p for p in protocols if library.results.get(images.task, name, p) is None]
         if not missing:
             continue
-        probe = _probe(expert, images)
+        probe = as_expert(expert)
         results = _measured(probe.to(device), name, images, missing)
         if save and library.folder is not None:
             record(library.folder, results)
@@ -205,7 +205,8 @@ def _check(protocols: Sequence[Protocol], images: Images) -> None:
                 )
 
 
-def _probe(expert: ProbeNetwork | nn.Module | Maker, images: Images) -> ProbeNetwork:
+def as_expert(expert: ProbeNetwork | nn.Module | Maker) -> ProbeNetwork:
+    """A network whose features are taken, made where it is not yet."""
     if isinstance(expert, ProbeNetwork):
         return expert
     if isinstance(expert, nn.Module):
@@ -218,8 +219,8 @@ def _measured(probe: ProbeNetwork, name: str, images: Images, protocols: Sequenc
         y = np.asarray(images.train.targets)
         drawn = {protocol: draw(y, protocol) for protocol in protocols}
         used = np.arange(len(y)) if images.test is None else np.unique(np.concatenate([*drawn.values()]))
-        features = _features(probe, Subset(images.train, used.tolist()), images)
-        tests = None if images.test is None else _features(probe, images.test, images)
+        features = expert_features(probe, Subset(images.train, used.tolist()), images)
+        tests = None if images.test is None else expert_features(probe, images.test, images)
         answers = None if images.test is None else np.asarray(images.test.targets)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
@@ -285,7 +286,7 @@ class _Prepared(Dataset[tuple[Tensor, int]]):
 
 
 @torch.inference_mode()
-def _features(probe: ProbeNetwork, data: Dataset[Any], images: Images) -> Tensor:
+def expert_features(probe: ProbeNetwork, data: Dataset[Any], images: Images) -> Tensor:
     """Features float32 [N, P] on the CPU, in the order of the data."""
     device = next(probe.parameters()).device
     loader = DataLoader(

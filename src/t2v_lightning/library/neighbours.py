@@ -53,8 +53,10 @@ def _floor(embedding: Embedding, distance: str) -> float | None:
         return None
 
 
-def task2vec_distances(a: NDArray[np.float32], b: NDArray[np.float32], distance: str = "cosine") -> Matrix:
-    """Distances from rows [m, D] to rows [n, D] in float32, float64 [m, n].
+def task2vec_distances(
+    a: NDArray[np.float32], b: NDArray[np.float32] | None, distance: str = "cosine"
+) -> Matrix:
+    """Distances from rows [m, D] to rows [n, D] in float32, or among the former: float64 [m, n].
 
     Raises:
         ValueError: an unknown distance, or one that needs more than Fisher entries in float32.
@@ -63,9 +65,10 @@ def task2vec_distances(a: NDArray[np.float32], b: NDArray[np.float32], distance:
         raise ValueError(
             f"the distance of a library is {distance!r}; allowed are cosine and cosine_unit, which need no variances"
         )
-    out = np.empty((len(a), len(b)))
+    out = np.empty((len(a), len(a if b is None else b)))
     one = np.ones((1, a.shape[1]))
-    left, right = (Rows(part, np.broadcast_to(one, part.shape)) for part in (a, b))
+    left, right = (None if part is None else Rows(part, np.broadcast_to(one, part.shape)) for part in (a, b))
+    assert left is not None
     fill_distances(out, replace(DISTANCES[distance], prepare=None), left, right, lambda _: None)
     return out
 
@@ -81,9 +84,8 @@ def feature_distances(a: NDArray[np.float32], b: NDArray[np.float32]) -> Matrix:
     return np.asarray(1 - left @ right.T, np.float64).clip(min=0)
 
 
-def typical(distances: Matrix, rows: NDArray[np.int64]) -> float:
-    """Median distance of tasks `rows` [R] to others, from `distances` [R, L]; 1 where there is none above 0."""
-    others = np.ones(distances.shape, bool)
-    others[np.arange(len(rows)), rows] = False
-    median = float(np.median(distances[others])) if others.any() else 1.0
+def typical(distances: Matrix) -> float:
+    """Median distance of different tasks, from all distances among them [L, L]; 1 where there is none above 0."""
+    others = distances[~np.eye(len(distances), dtype=bool)]
+    median = float(np.median(others)) if others.size else 1.0
     return median if median > 0 else 1.0

@@ -164,24 +164,14 @@ class ResultTable:
                 yield Result(tasks[i], experts[j], protocol, error, stderr, failures.get((i, j), ""))
 
     def _matrix(self, which: int, tasks: list[str], experts: list[str], protocol: Protocol) -> Matrix:
-        out = np.full((len(tasks), len(experts)), np.nan)
-        cells = self._cells.get(protocol)
-        if cells is None:
-            return out
-        rows = [
-            (n, i)
-            for n, task in enumerate(tasks)
-            if (i := self._tasks.get(task, -1)) in range(cells.shape[1])
-        ]
-        columns = [
-            (n, j)
-            for n, name in enumerate(experts)
-            if (j := self._experts.get(name, -1)) in range(cells.shape[2])
-        ]
-        if rows and columns:
-            (to_rows, from_rows), (to_columns, from_columns) = (
-                zip(*rows, strict=True),
-                zip(*columns, strict=True),
+        cells = self._cells.get(protocol, np.empty((2, 0, 0)))[which]
+        rows, columns = (
+            np.array([place if (place := known.get(name, size)) < size else size for name in names], np.int64)
+            for names, known, size in zip(
+                (tasks, experts), (self._tasks, self._experts), cells.shape, strict=True
             )
-            out[np.ix_(to_rows, to_columns)] = cells[which][np.ix_(from_rows, from_columns)]
+        )
+        there = np.ix_(rows < cells.shape[0], columns < cells.shape[1])
+        out = np.full((len(tasks), len(experts)), np.nan)
+        out[there] = cells[np.ix_(rows[there[0].ravel()], columns[there[1].ravel()])]
         return out

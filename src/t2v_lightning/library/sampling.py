@@ -4,53 +4,35 @@ from __future__ import annotations
 
 import numpy as np
 
-from t2v_lightning.library.evidence import Evidence, Matrix, Vector
-from t2v_lightning.library.methods.kernel_average import Kernel
-
-RESAMPLED = 100
-"""Tasks of most weight, which are resampled; the others stay, as many tasks of little weight hardly vary together."""
+from t2v_lightning.library.evidence import Matrix
+from t2v_lightning.library.methods.kernel_ridge import Regression
 
 
-def effects_under_resampling(
-    rng: np.random.Generator,
-    draws: int,
-    evidence: Evidence,
-    stderrs: Matrix,
-    distances: Vector,
-    noise: Matrix | None,
-    kernel: Kernel,
+def moves(
+    rng: np.random.Generator, draws: int, found: Regression, stderrs: Matrix, changes: Matrix | None
 ) -> Matrix:
-    """Samples of the kernel average, float64 [draws, E].
+    """Samples of how predictions and, in the last column, the level would move, float64 [draws, E + 1].
 
-    Tasks are resampled by the Bayesian bootstrap (Rubin, *The Bayesian Bootstrap*, 1981), with weights that are
-    exponentially distributed. Distances move as the jackknife over groups of images says, all of them together: the
-    variance of its G changes c_g is (G - 1) / G times the sum of their squares, which a normal mixture of them has.
-    Results move by their standard errors.
+    Tasks are resampled by the Bayesian bootstrap (Rubin, *The Bayesian Bootstrap*, 1981), with weights w that are
+    exponentially distributed: to first order a prediction moves by the sum of w - 1 times share times misfit. Distances
+    move as the jackknife over groups of images says, all of them together: the variance of its G changes c_g is
+    (G - 1) / G times the sum of their squares, which a normal mixture of them has. Results move by their standard
+    errors.
 
     Args:
         rng: source of the draws.
         draws: how many.
-        evidence: L tasks.
-        stderrs: [L, E], of the errors; NaN where unknown, which counts as 0.
-        distances: [L].
-        noise: [G, L], changes of the distances without each group of images; None for none.
-        kernel: of the average.
+        found: rests on n tasks.
+        stderrs: [n, E], of the errors; NaN where unknown, which counts as 0.
+        changes: [G, n], of the distances without each group of images; None for none.
     """
-    weights, effects = kernel.weights(distances), evidence.fit[1]
-    near = weights.argsort()[::-1][:RESAMPLED]
-    moved = np.broadcast_to(distances[near], (draws, len(near)))
-    if noise is not None and len(noise) > 1:
-        factor = np.sqrt((len(noise) - 1) / len(noise))
-        moved = moved + factor * rng.normal(size=(draws, len(noise))) @ noise[:, near]
-    drawn = kernel.weights(moved) * rng.exponential(size=moved.shape)
-    weights[near], few, values = 0, evidence.known[near], evidence.centred[near]
-    total = drawn @ few + weights @ evidence.known + kernel.prior
-    sums = drawn @ values + weights @ evidence.centred + kernel.prior * np.nan_to_num(effects)
-    squares = drawn**2 @ np.nan_to_num(stderrs[near]) ** 2
-    safe = np.where(total > 0, total, 1.0)
-    noisy = (sums + np.sqrt(squares) * rng.normal(size=sums.shape)) / safe
-    out = np.where(total > 0, noisy, effects)
-    out[:, np.isnan(effects)] = np.nan
+    weights = rng.exponential(size=(draws, len(found.near)))
+    out = (weights - 1) @ (found.shares * found.misfits)
+    if changes is not None and len(changes) > 1:
+        factor = np.sqrt((len(changes) - 1) / len(changes))
+        out += factor * rng.normal(size=(draws, len(changes))) @ (changes * found.slopes) @ found.duals
+    spread = np.sqrt((found.shares[:, :-1] ** 2 * np.nan_to_num(stderrs) ** 2).sum(0))
+    out[:, :-1] += spread * rng.normal(size=(draws, len(spread)))
     return out
 
 

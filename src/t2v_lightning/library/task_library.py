@@ -6,16 +6,14 @@ import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from t2v_lightning.embedding import Embedding
-from t2v_lightning.functional.transferability import probe_accuracy
-from t2v_lightning.library.asking import Desk, check_experts, one_protocol
+from t2v_lightning.library.asking import Desk, check_experts, check_method, one_protocol
 from t2v_lightning.library.holdings import Holdings
 from t2v_lightning.library.neighbours import Neighbour, describe_neighbour, task2vec_distances
 from t2v_lightning.library.protocol import Protocol
 from t2v_lightning.library.recommendation import Recommendation
-from t2v_lightning.library.rehearsal import check_method
+from t2v_lightning.library.short_list import FeaturesOf, LabelledFeatures, error_of, try_experts
 
 
 class TaskLibrary(Holdings):
@@ -72,8 +70,9 @@ class TaskLibrary(Holdings):
         method: str = "library",
         k: int = 3,
         experts: Sequence[str] | None = None,
-        features: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
+        features: Mapping[str, LabelledFeatures] | FeaturesOf | None = None,
         *,
+        run: int = 8,
         scores: Mapping[str, float] | None = None,
         protocol: Protocol | None = None,
         distance: str = "cosine",
@@ -83,14 +82,19 @@ class TaskLibrary(Holdings):
 
         Args:
             embedding: of the task.
-            method: `library`, the library's results averaged with weights that fall with the distance
-                (`t2v_lightning.library.methods.kernel_average`); `static`, the experts that are best on average;
-                `nearest` and `asymmetric`, the expert of the nearest task; `expert_embedding`, the nearest expert in a
-                learned space.
+            method: `library`, the library's results interpolated between tasks by their distances
+                (`t2v_lightning.library.methods.kernel_ridge`); `short_list`, the same, after which the `run` experts
+                that promise most are run on the task itself; `kernel_average`, the results averaged with weights that
+                fall with the distance; `static`, the experts that are best on average; `nearest` and `asymmetric`, the
+                expert of the nearest task; `expert_embedding`, the nearest expert in a learned space.
             k: how many; all where there are fewer.
             experts: the candidates; None for all that have results.
             features: for some candidates their features [N, P] of labelled images of the task, and the labels [N].
-                Their cross-validated accuracy counts as a score.
+                Differences of their cross-validated errors are put together with the predictions
+                (`t2v_lightning.library.conditioning`). For `short_list` a function from the name of an expert to these,
+                such as `t2v_lightning.library.trying.features_of` makes; of an expert that cannot be run it gives None,
+                and the next one is asked for.
+            run: how many experts a short list has, at most.
             scores: for some candidates any transferability score, larger for the better one.
             protocol: of the results to rest on; None where the library has one only.
             distance: `cosine` or `cosine_unit`.
@@ -98,7 +102,7 @@ class TaskLibrary(Holdings):
 
         Raises:
             ValueError: a library without tasks or results, results of several protocols, an embedding of another probe,
-                unknown experts or methods.
+                unknown experts or methods, or a short list of which no expert can be run.
         """
         name = check_method(method)
         self._check_question(embedding, k)
@@ -106,20 +110,31 @@ class TaskLibrary(Holdings):
             raise ValueError(
                 "features and scores are two ways to judge experts on the task itself; give one of them"
             )
+        if callable(features) != (method == "short_list"):
+            raise ValueError(
+                f"got method={method!r} with features={features!r}; a short list, and nothing else, needs a function "
+                "from the name of an expert to its features and labels, such as library.trying.features_of(images)"
+            )
+        if run < 2:
+            raise ValueError(f"run is {run}; a short list has 2 experts or more, which are compared")
         desk = self.desk(protocol, distance)
         candidates = desk.experts if experts is None else list(dict.fromkeys(experts))
         check_experts("experts", candidates, desk.experts)
-        for what, judged in (("features", features), ("scores", scores)):
-            if judged is not None:
-                check_experts(what, judged, candidates)
-        if features is not None:
-            scores = {expert: probe_accuracy(*pair) for expert, pair in features.items()}
+        tried: dict[str, tuple[float, float]] = {}
+        if callable(features):
+            order = desk.recommend(embedding, name, len(candidates), candidates, {}, {}, seed).experts
+            tried = try_experts(order, features, run)
+        elif features is not None:
+            check_experts("features", features, candidates)
+            tried = {expert: error_of(*pair) for expert, pair in features.items()}
+        if scores is not None:
+            check_experts("scores", scores, candidates)
         for expert, score in (scores or {}).items():
             if not np.isfinite(score):
                 raise ValueError(
                     f"the score of {expert!r} is {score}; leave out experts whose score is not a number"
                 )
-        return desk.recommend(embedding, name, k, candidates, scores or {}, seed)
+        return desk.recommend(embedding, name, k, candidates, scores or {}, tried, seed)
 
     def desk(self, protocol: Protocol | None = None, distance: str = "cosine") -> Desk:
         """What answers for one protocol and distance, with all that was worked out for earlier questions.

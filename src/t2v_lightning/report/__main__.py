@@ -13,7 +13,8 @@ from t2v_lightning.embedding import Embedding
 from t2v_lightning.embedding.collection import find_embeddings, load_embeddings, thumbnails_of
 from t2v_lightning.embedding.run_folder import REPORT_FILE
 from t2v_lightning.functional.distances import DISTANCES
-from t2v_lightning.library import Protocol, TaskLibrary
+from t2v_lightning.library import Protocol
+from t2v_lightning.library.builtin import open_library
 from t2v_lightning.report.comparison import compare
 from t2v_lightning.report.tables import print_table
 from t2v_lightning.report.taxa import find_icons, task_order, with_taxa
@@ -41,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--trivial", type=Path, help="embedding of the trivial task of `asymmetric`")
     parser.add_argument("--max-tasks", type=int, help="report on the first tasks only, at most this many")
     parser.add_argument("--library", type=Path, metavar="FOLDER",
-                        help="with a section on which experts of this library suit the tasks")  # fmt: skip
+                        help="with a section on which experts of a library, or of builtin, suit the tasks")  # fmt: skip
     parser.add_argument("--protocol", help="of the library's results, where it has several")
     taxonomy = parser.add_argument_group("tasks of CUB-200 and iNaturalist")
     taxonomy.add_argument("--taxonomy", action="store_true", help="compare distances with those of the taxa")
@@ -60,7 +61,7 @@ def _run(options: argparse.Namespace) -> None:
         raise ValueError("--library and --taxonomy are two reports; give one of them")
     if options.protocol and not options.library:
         raise ValueError("--protocol belongs to --library, which is not set; add it")
-    library = None if options.library is None else TaskLibrary(options.library)
+    library = None if options.library is None else open_library(options.library)
     paths = find_embeddings(options.places)
     embeddings, thumbnails = load_embeddings(paths), thumbnails_of(paths)
     if options.distance != "asymmetric" and not (options.alpha is None and options.trivial is None):

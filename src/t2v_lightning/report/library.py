@@ -15,6 +15,8 @@ LIBRARY_FIGURES = ("library_results", "library_regret", "library_size")
 """The names of their files, without suffix."""
 
 _LONGEST_NAME, _LARGEST_TABLE = 40, 200
+_NUMBERS = (2, 3, 4)
+"""Columns of the table of advice that hold numbers."""
 
 
 def library_section(library: TaskLibrary, comparison: Comparison, protocol: Protocol | None = None) -> str:
@@ -35,15 +37,21 @@ def library_section(library: TaskLibrary, comparison: Comparison, protocol: Prot
             f"{first['best_probability']:.0%}",
             found.reason,
         ]
-        rows.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
-    header = ("task", "experts, best first", "error of the first, %", "points it loses", "best", "why")
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
+        rows.append("<tr>" + "".join(_cell("td", cell, place) for place, cell in enumerate(cells)) + "</tr>")
+    header = ("task", "experts, best first", "error, %", "points lost", "best", "why")
+    head = "".join(_cell("th", cell, place) for place, cell in enumerate(header))
     return (
         f'<section id="library" aria-label="Experts"><h2>Which network for which task</h2>'
-        f"<p>Advice of a library of {len(library)} tasks and {len(library.experts)} experts, with intervals of 90 %. "
+        f"<p>Advice of a library of {len(library)} tasks and {len(library.experts)} experts: the error of the first "
+        "and what it loses to the best, in points, with intervals of 90 %. "
         "Tasks that are in the library themselves rest on their own results.</p>"
         f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div></section>'
     )
+
+
+def _cell(tag: str, text: str, place: int) -> str:
+    number = ' class="number"' if place in _NUMBERS else ""
+    return f"<{tag}{number}>{html.escape(text)}</{tag}>"
 
 
 def library_figures(library: TaskLibrary, protocol: Protocol | None = None) -> list[tuple[str, str, Any]]:

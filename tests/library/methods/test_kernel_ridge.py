@@ -7,14 +7,15 @@ import pytest
 
 from t2v_lightning.library.additive import additive_fit
 from t2v_lightning.library.evidence import Evidence, Matrix
-from t2v_lightning.library.methods.kernel_ridge import (
+from t2v_lightning.library.methods.kernel_ridge import Ridge, kernel_ridge, regress, targets
+from t2v_lightning.library.methods.ridge_tuning import (
     BANDWIDTHS,
     NOISES,
     SHARES,
-    Ridge,
-    kernel_ridge,
+    left_out_errors,
     tune_ridge,
 )
+from t2v_lightning.library.sampling import moves
 
 
 def table(seed: int, tasks: int = 9, experts: int = 5) -> tuple[Evidence, Matrix, Matrix]:
@@ -30,7 +31,7 @@ def table(seed: int, tasks: int = 9, experts: int = 5) -> tuple[Evidence, Matrix
 
 def written_out(evidence: Evidence, distances: Matrix, between: Matrix, ridge: Ridge) -> list[float]:
     """One expert at a time, on the tasks that it has results for."""
-    levels, effects = additive_fit(evidence.errors)
+    levels, effects = evidence.fit
     predicted = []
     for j, effect in enumerate(effects):
         rows = [t for t in range(len(evidence)) if not np.isnan(evidence.errors[t, j])]
@@ -60,7 +61,7 @@ def test_predictions_are_those_of_a_regression_for_each_expert(holes: bool) -> N
 def test_far_from_all_tasks_the_static_list_remains() -> None:
     evidence, between, _ = table(1)
     found = kernel_ridge(evidence, np.full(len(evidence), 200.0), between, Ridge())
-    np.testing.assert_allclose(found.effects, additive_fit(evidence.errors)[1], atol=1e-10)
+    np.testing.assert_allclose(found.effects, evidence.fit[1], atol=1e-10)
     assert found.weights.max() < 1e-10
 
 
@@ -86,7 +87,7 @@ def test_two_tasks_that_are_one_share_their_vote() -> None:
 @pytest.mark.parametrize("by_family", [False, True])
 def test_the_settings_are_those_of_the_least_error_when_each_is_fitted_again(by_family: bool) -> None:
     evidence, first, second = table(2)
-    levels, effects = additive_fit(evidence.errors)
+    levels, effects = evidence.fit
     residuals = evidence.errors - levels[:, None] - effects
     groups = evidence.families if by_family else np.arange(len(evidence))
     losses = {}
@@ -110,3 +111,75 @@ def test_one_task_leaves_nothing_to_choose_by() -> None:
     assert tune_ridge(evidence, np.zeros((1, 1)), None) == Ridge()
     effects = kernel_ridge(evidence, np.zeros(1), np.zeros((1, 1)), Ridge()).effects
     np.testing.assert_allclose(effects, [-10, 10])
+
+
+# --- leaving out, and how predictions move --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by_family", [False, True])
+def test_errors_of_what_is_left_out_are_those_of_fitting_the_rest(by_family: bool) -> None:
+    """For the experts and for the level; an expert of a task that is left out does not count."""
+    evidence, between, _ = table(3)
+    evidence.errors[[1, 4], [2, 3]] = np.nan
+    ridge = Ridge(0.7, 0.4)
+    found = left_out_errors(evidence, between, ridge, by_family)
+    levels, effects = evidence.fit
+    values = np.column_stack([evidence.errors - levels[:, None] - effects, levels - levels.mean()])
+    groups = evidence.families if by_family else np.arange(len(evidence))
+    kernel = np.exp(-between / ridge.bandwidth)
+    for t in range(len(evidence)):
+        rest = np.flatnonzero(groups != groups[t])
+        gram = kernel[np.ix_(rest, rest)] + ridge.noise * np.eye(len(rest))
+        wrong = values[t] - kernel[t, rest] @ np.linalg.inv(gram) @ np.nan_to_num(values[rest])
+        theirs = [s >= 0 and groups[s] == groups[t] for s in evidence.trained_on]
+        wrong[[*theirs, False]] = np.nan
+        np.testing.assert_allclose(found[t], wrong, atol=1e-9)
+
+
+def test_shares_duals_and_misfits_are_derivatives() -> None:
+    """Of predictions by results, by kernel values, and by the weights of tasks: λ / w in place of λ."""
+    evidence, between, _ = table(4)
+    evidence.errors[[2, 5], [1, 4]] = np.nan
+    ridge, distances, near = Ridge(0.9, 0.3), np.linspace(0.3, 2, 9), np.arange(9)
+    found = regress(evidence, near, distances, between, ridge)
+    values = targets(evidence)
+    kernel = np.exp(-between / ridge.bandwidth)
+
+    def predicted(column: int, y: Matrix, to_task: Matrix, weights: Matrix) -> float:
+        there = ~np.isnan(values[:, column])
+        gram = kernel[np.ix_(there, there)] + np.diag(ridge.noise / weights[there])
+        return float(to_task[there] @ np.linalg.inv(gram) @ y[there])
+
+    to_task, one, step = np.exp(-distances / ridge.bandwidth), np.ones(9), 1e-6
+    np.testing.assert_allclose(found.slopes, -to_task / ridge.bandwidth)
+    for column in range(values.shape[1]):
+        y = np.nan_to_num(values[:, column])
+        start = predicted(column, y, to_task, one)
+        moved = (
+            found.effects[column] - evidence.fit[1][column]
+            if column < 5
+            else found.level - evidence.fit[0].mean()
+        )
+        assert start == pytest.approx(moved)
+        for t in near:
+            up = step * (near == t)
+            slope = (predicted(column, y + up, to_task, one) - start) / step
+            assert found.shares[t, column] == pytest.approx(slope, abs=1e-5)
+            slope = (predicted(column, y, to_task + up, one) - start) / step
+            assert found.duals[t, column] == pytest.approx(slope, abs=1e-4)
+            slope = (predicted(column, y, to_task, one + up) - start) / step
+            assert found.shares[t, column] * found.misfits[t, column] == pytest.approx(slope, abs=1e-4)
+
+
+def test_moves_have_the_spread_of_their_sources() -> None:
+    evidence, between, _ = table(5)
+    found = regress(evidence, np.arange(9), np.linspace(0.3, 2, 9), between, Ridge(0.9, 0.3))
+    stderrs = np.full((9, 5), 2.0)
+    changes = 0.05 * np.random.default_rng(0).normal(size=(8, 9))
+    drawn = moves(np.random.default_rng(1), 20_000, found, stderrs, changes)
+    resampled = ((found.shares * found.misfits) ** 2).sum(0)
+    jackknife = 7 / 8 * (((changes * found.slopes) @ found.duals) ** 2).sum(0)
+    results = np.append(4 * (found.shares[:, :-1] ** 2).sum(0), 0)
+    np.testing.assert_allclose(drawn.var(0), resampled + jackknife + results, rtol=0.06)
+    without = moves(np.random.default_rng(1), 20_000, found, np.full((9, 5), np.nan), None)
+    np.testing.assert_allclose(without.var(0), resampled, rtol=0.06)

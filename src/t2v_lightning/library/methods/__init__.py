@@ -10,8 +10,9 @@ from t2v_lightning.library.methods.expert_embedding import (
     train_experts,
 )
 from t2v_lightning.library.methods.kernel_average import Kernel, kernel_average
-from t2v_lightning.library.methods.kernel_ridge import Ridge, kernel_ridge, tune_ridge
+from t2v_lightning.library.methods.kernel_ridge import Ridge, kernel_ridge
 from t2v_lightning.library.methods.nearest_expert import nearest_expert
+from t2v_lightning.library.methods.ridge_tuning import left_out_errors, tune_ridge
 from t2v_lightning.library.methods.static_list import static_list
 from t2v_lightning.library.methods.with_scores import with_scores
 
@@ -27,6 +28,7 @@ __all__ = [
     "expert_embedding",
     "kernel_average",
     "kernel_ridge",
+    "left_out_errors",
     "nearest_expert",
     "static_list",
     "task_coordinates",

@@ -6,8 +6,9 @@ With levels a_t and effects b_j of `additive_fit`, residuals :math:`r_{tj} = e_{
 .. math:: \hat b_j = b_j + k_{*}^\top (K + \lambda I)^{-1} r_j
 
 over the tasks that j has results for (Saunders, Gammerman and Vovk, *Ridge Regression Learning Algorithm in Dual
-Variables*, 1998); it is also the mean of a Gaussian process. A kernel average counts ten labellings of the same images
-as ten tasks; here they share one vote. Far from all tasks the advice turns into the static list.
+Variables*, 1998); it is also the mean of a Gaussian process. The level of the new task is predicted likewise, from
+:math:`a_t - \bar a`. A kernel average counts ten labellings of the same images as ten tasks; here they share one vote.
+Far from all tasks the advice turns into the static list.
 
 An expert's error on the task that it was trained on counts here, if it was measured on images that it has not seen: the
 neighbours of that task profit from the expert too.
@@ -16,18 +17,13 @@ neighbours of that task profit from the expert too.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
+from numpy.typing import NDArray
 
-from t2v_lightning.library.additive import additive_fit
-from t2v_lightning.library.evidence import Evidence, Mask, Matrix, Prediction, Vector
-from t2v_lightning.library.methods.tuning import mixed
+from t2v_lightning.library.evidence import Evidence, Matrix, Prediction, Vector
 
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-BANDWIDTHS = (0.3, 0.6, 1.0, 2.0, 4.0)
-NOISES = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-MOST = 300
+MOST = 100
 """The nearest tasks, which are interpolated between. Each pattern of holes takes a system of so many equations."""
 
 
@@ -46,8 +42,84 @@ class Ridge:
     share: float = 0.0
 
 
+@dataclass(frozen=True)
+class Regression:
+    """The regression at one task, for E experts and, in the last column, the level.
+
+    Attributes:
+        near: int64 [n], the tasks that it rests on.
+        effects: float64 [E], of the experts.
+        level: of the task, in percent.
+        slopes: float64 [n], change of each kernel value with the distance.
+        shares: float64 [n, E + 1], by which each residual counts; 0 where there is none.
+        duals: float64 [n, E + 1], by which each kernel value counts.
+        misfits: float64 [n, E + 1], residuals less their fitted values.
+        weights: float64 [n], how much each task counts on average over the experts.
+    """
+
+    near: NDArray[np.int64]
+    effects: Vector
+    level: float
+    slopes: Vector
+    shares: Matrix
+    duals: Matrix
+    misfits: Matrix
+    weights: Vector
+
+
+def targets(evidence: Evidence, rows: NDArray[np.int64] | slice = slice(None)) -> Matrix:
+    """Residuals r of some tasks with the deviations of their levels as last column, float64 [rows, E + 1]."""
+    levels, effects = evidence.fit
+    residuals = evidence.errors[rows] - levels[rows, None] - effects
+    return np.column_stack([residuals, levels[rows] - np.nanmean(levels)])
+
+
+def nearest_tasks(distances: Vector) -> NDArray[np.int64]:
+    """Positions of the nearest tasks, `MOST` at most, in order."""
+    return np.sort(distances.argsort(kind="stable")[:MOST])
+
+
+def regress(
+    evidence: Evidence, near: NDArray[np.int64], distances: Vector, between: Matrix, ridge: Ridge
+) -> Regression:
+    """The regression on some tasks.
+
+    Args:
+        evidence: L tasks.
+        near: int64 [n], those that count.
+        distances: float64 [n], from the new task to them, mixed already.
+        between: float64 [n, n], among them, likewise.
+        ridge: settings.
+    """
+    values = targets(evidence, near)
+    known = ~np.isnan(values)
+    kernel = np.exp(-between / ridge.bandwidth) + ridge.noise * np.eye(len(near))
+    to_task = np.exp(-distances / ridge.bandwidth)
+    shares, duals = np.zeros((2, *values.shape))
+    patterns, which = np.unique(known, axis=1, return_inverse=True)
+    for number, there in enumerate(patterns.T):
+        columns = np.flatnonzero(which.ravel() == number)
+        solved = np.linalg.solve(
+            kernel[np.ix_(there, there)],
+            np.column_stack([to_task[there], values[np.ix_(there, columns)]]),
+        )
+        shares[np.ix_(there, columns)], duals[np.ix_(there, columns)] = solved[:, :1], solved[:, 1:]
+    changes = to_task @ duals
+    weights = shares[:, :-1].clip(0).mean(1)
+    return Regression(
+        near,
+        evidence.fit[1] + changes[:-1],
+        float(np.nanmean(evidence.fit[0]) + changes[-1]),
+        -to_task / ridge.bandwidth,
+        shares,
+        duals,
+        ridge.noise * duals,
+        weights / max(1.0, float(weights.sum())),
+    )
+
+
 def kernel_ridge(evidence: Evidence, distances: Vector, between: Matrix, ridge: Ridge) -> Prediction:
-    """The regression, for one task.
+    """The regression on the nearest tasks, for one task.
 
     Args:
         evidence: L tasks.
@@ -60,68 +132,8 @@ def kernel_ridge(evidence: Evidence, distances: Vector, between: Matrix, ridge: 
     >>> kernel_ridge(evidence, np.array([0.1, 0.9]), between, Ridge(1.0, 0.1)).effects.round(2)
     array([-7.6,  7.6])
     """
-    levels, effects = additive_fit(evidence.errors)
-    near = np.sort(distances.argsort(kind="stable")[:MOST])
-    residuals = (evidence.errors - levels[:, None] - effects)[near]
-    known = ~np.isnan(residuals)
-    kernel = np.exp(-between[np.ix_(near, near)] / ridge.bandwidth) + ridge.noise * np.eye(len(near))
-    to_task = np.exp(-distances[near] / ridge.bandwidth)
-    patterns, which = np.unique(known, axis=1, return_inverse=True)
-    predicted, weights = effects.copy(), np.zeros(len(evidence))
-    for number, there in enumerate(patterns.T):
-        experts = which.ravel() == number
-        shares = np.linalg.solve(kernel[np.ix_(there, there)], to_task[there])
-        predicted[experts] += shares @ residuals[np.ix_(there, experts)]
-        weights[near[there]] += shares.clip(0) * experts.mean()
-    return Prediction(predicted, weights / max(1.0, float(weights.sum())))
-
-
-def tune_ridge(evidence: Evidence, first: Matrix, second: Matrix | None, by_family: bool = False) -> Ridge:
-    r"""The settings of least squared error of tasks, or families, that are left out.
-
-    Leaving out a group g changes its predictions by :math:`(G_{gg})^{-1} (G r)_g` with :math:`G = (K + \lambda
-    I)^{-1}`, so that nothing is fitted again. Holes count as results of the static list.
-
-    Args:
-        evidence: L tasks.
-        first: float64 [L, L], Task2Vec distances, in units of their median.
-        second: the same of mean features; None where unknown.
-        by_family: leave out whole families.
-    """
-    levels, effects = additive_fit(evidence.errors)
-    residuals = evidence.errors - levels[:, None] - effects
-    families = evidence.families if by_family else np.arange(len(evidence))
-    groups = [np.flatnonzero(families == family) for family in np.unique(families)]
-    if len(groups) < 2:
-        return Ridge()
-    counted = ~np.isnan(residuals) & ~_of_left_out(evidence, families)
-    filled = np.nan_to_num(residuals)
-    best, least = Ridge(), np.inf
-    shares = SHARES if second is not None else SHARES[:1]
-    for share, bandwidth in product(shares, BANDWIDTHS):
-        values, vectors = np.linalg.eigh(np.exp(-mixed(first, second, share) / bandwidth))
-        for noise in NOISES:
-            inverse = (vectors / (values + noise)) @ vectors.T
-            alpha = inverse @ filled
-            if len(groups) == len(evidence):
-                wrong = alpha / inverse.diagonal()[:, None]
-            else:
-                parts = [np.linalg.solve(inverse[np.ix_(g, g)], alpha[g]) for g in groups]
-                wrong = np.concatenate(parts)[np.argsort(np.concatenate(groups))]
-            wrong = np.where(counted, wrong, np.nan)
-            loss = float(np.nanmean((wrong - _row_means(wrong)) ** 2))
-            if loss < least:
-                best, least = Ridge(bandwidth, noise, share), loss
-    return best
-
-
-def _of_left_out(evidence: Evidence, families: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Mask:
-    """Cells [L, E] of experts that were trained on a task of the same group: with it they are left out too."""
-    known = evidence.trained_on >= 0
-    own = np.where(known, families[evidence.trained_on], -1)
-    return np.asarray((families[:, None] == own) & known)
-
-
-def _row_means(values: Matrix) -> Matrix:
-    there = ~np.isnan(values)
-    return np.asarray(np.nansum(values, 1, keepdims=True) / np.maximum(there.sum(1, keepdims=True), 1))
+    near = nearest_tasks(distances)
+    found = regress(evidence, near, distances[near], between[np.ix_(near, near)], ridge)
+    weights = np.zeros(len(evidence))
+    weights[near] = found.weights
+    return Prediction(found.effects, weights)

@@ -1,0 +1,103 @@
+r"""Bandwidth, noise and mixture of distances of the regression, by leaving out each task or family of the library.
+
+Leaving out a group g changes its predictions by :math:`(G_{gg})^{-1} (G r)_g` with :math:`G = (K + \lambda I)^{-1}`, so
+that nothing is fitted again. Holes count as results of the static list.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from t2v_lightning.library.evidence import Evidence, Mask, Matrix
+from t2v_lightning.library.methods.kernel_ridge import Ridge, targets
+from t2v_lightning.library.methods.tuning import mixed
+
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+BANDWIDTHS = (0.3, 0.6, 1.0, 2.0, 4.0)
+NOISES = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+MOST_EXPERTS = 100
+"""Of more experts every so manieth takes part in the choice."""
+
+Groups = list[NDArray[np.int64]]
+
+
+def left_out_errors(evidence: Evidence, between: Matrix, ridge: Ridge, by_family: bool = False) -> Matrix:
+    """By how much the regression is wrong about tasks that are left out, float64 [L, E + 1].
+
+    Truth less prediction, for each expert and, in the last column, for the level; NaN where there is no result, and
+    for experts that were trained on a task that is left out too. Nothing is predicted where all tasks are one group.
+
+    Args:
+        evidence: L tasks.
+        between: float64 [L, L], distances among them, mixed already.
+        ridge: settings.
+        by_family: leave out the whole family of each.
+    """
+    values = targets(evidence)
+    groups = _groups(evidence, by_family)
+    if len(groups) < 2:
+        return np.full(values.shape, np.nan)
+    values_and_vectors = np.linalg.eigh(np.exp(-between / ridge.bandwidth))
+    wrong = _wrong(*values_and_vectors, ridge.noise, np.nan_to_num(values), groups)
+    return np.where(_counted(evidence, values, by_family), wrong, np.nan)
+
+
+def tune_ridge(evidence: Evidence, first: Matrix, second: Matrix | None, by_family: bool = False) -> Ridge:
+    """The settings of least squared error of tasks, or families, that are left out.
+
+    Args:
+        evidence: L tasks.
+        first: float64 [L, L], Task2Vec distances, in units of their median.
+        second: the same of mean features; None where unknown.
+        by_family: leave out whole families.
+    """
+    groups = _groups(evidence, by_family)
+    if len(groups) < 2:
+        return Ridge()
+    values = targets(evidence)
+    counted = _counted(evidence, values, by_family)[:, :-1]
+    columns = np.linspace(0, counted.shape[1] - 1, min(counted.shape[1], MOST_EXPERTS)).astype(np.int64)
+    filled, counted = np.nan_to_num(values[:, columns]), counted[:, columns]
+    total = np.maximum(counted.sum(1, keepdims=True), 1)
+    best, least = Ridge(), np.inf
+    for share, bandwidth in product(SHARES if second is not None else SHARES[:1], BANDWIDTHS):
+        spectrum, vectors = np.linalg.eigh(np.exp(-mixed(first, second, share) / bandwidth))
+        for noise in NOISES:
+            wrong = np.where(counted, _wrong(spectrum, vectors, noise, filled, groups), 0.0)
+            loss = float((wrong**2).sum() - (wrong.sum(1, keepdims=True) ** 2 / total).sum())
+            if loss < least:
+                best, least = Ridge(bandwidth, noise, share), loss
+    return best
+
+
+def _wrong(spectrum: Matrix, vectors: Matrix, noise: float, filled: Matrix, groups: Groups) -> Matrix:
+    """Truth less prediction of each group when it is left out, [L, columns], from the eigenvectors of the kernel."""
+    inverse = (vectors / (spectrum + noise)) @ vectors.T
+    duals = inverse @ filled
+    if len(groups) == len(filled):
+        return np.asarray(duals / inverse.diagonal()[:, None])
+    wrong = np.empty_like(duals)
+    for g in groups:
+        wrong[g] = np.linalg.solve(inverse[np.ix_(g, g)], duals[g])
+    return wrong
+
+
+def _groups(evidence: Evidence, by_family: bool) -> Groups:
+    """Tasks that are left out together."""
+    families = _families(evidence, by_family)
+    return [np.flatnonzero(families == family) for family in np.unique(families)]
+
+
+def _families(evidence: Evidence, by_family: bool) -> NDArray[np.int64]:
+    return evidence.families if by_family else np.arange(len(evidence))
+
+
+def _counted(evidence: Evidence, values: Matrix, by_family: bool) -> Mask:
+    """Which of the targets [L, E + 1] are results of experts that stay when the task is left out, or levels."""
+    families, known = _families(evidence, by_family), evidence.trained_on >= 0
+    own = np.where(known, families[evidence.trained_on], -1)
+    gone = np.column_stack([(families[:, None] == own) & known, np.zeros(len(families), bool)])
+    return np.asarray(~np.isnan(values) & ~gone)
