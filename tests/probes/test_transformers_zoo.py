@@ -76,7 +76,7 @@ def test_a_language_model_with_its_own_output_layer(kind: str, tmp_path: Path) -
 
 
 def test_an_encoder_predicts_no_next_token(bert: Path) -> None:
-    with pytest.raises(ValueError, match="for language models that predict the next token.* is a bert"):
+    with pytest.raises(ValueError, match=r"for language models that predict the next token.* is a bert"):
         get_probe(f"hf/{bert}", pooling="none")
     with pytest.raises(ValueError, match="for a language model with its own output layer"):
         ProbeNetwork.from_module(model("bert"), tokenizer=tokenizer(), pooling="none")

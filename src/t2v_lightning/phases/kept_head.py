@@ -15,7 +15,7 @@ from t2v_lightning.phases.head import HeadFit
 from t2v_lightning.phases.options import HeadOptions
 from t2v_lightning.phases.out_of_memory import Halving
 from t2v_lightning.phases.precision import full_precision
-from t2v_lightning.phases.token_head import TokenProblem, TokenStore
+from t2v_lightning.phases.token_head import TokenProblem, TokenStore, mean_states
 from t2v_lightning.probes import ProbeNetwork
 
 TOKEN_HEADS = ("keep", "adam", "bias")
@@ -43,6 +43,8 @@ class KeptHeadPhase(Phase):
     Attributes:
         fit: loss and accuracy of the head, once finished; the constant guess that it is compared with is the
             frequencies of the tokens.
+        mean_features: float64 [P], once finished: the weighted mean over sequences of the mean of their hidden states
+            at the positions that count.
     """
 
     title: ClassVar[str] = "head"
@@ -65,7 +67,8 @@ class KeptHeadPhase(Phase):
         self.all_reduce, self.kind = all_reduce, get_likelihood(task.likelihood)
         self.halving = Halving(self.title)
         self.fit: HeadFit | None = None
-        self._totals = torch.zeros(2, dtype=torch.float64)  # loss and accuracy
+        self.mean_features = torch.zeros(probe.feature_size, dtype=torch.float64)
+        self._totals = torch.zeros(2 + probe.feature_size, dtype=torch.float64)  # loss, accuracy, features
         self._share = torch.zeros(probe.num_classes, dtype=torch.float64)  # of each token
 
     def order(self, epoch: int) -> Tensor:
@@ -86,7 +89,9 @@ class KeptHeadPhase(Phase):
             else:
                 hidden = torch.cat(self.halving(self._hidden, batch))
                 self.store.add(positions[real].cpu(), hidden, targets)
-                measured = torch.zeros(len(targets), 2, dtype=torch.float64, device=weights.device)
+                measured = torch.zeros(
+                    len(targets), len(self._totals), dtype=torch.float64, device=weights.device
+                )
         share = self.kind.best_constant(targets, weights, self.probe.num_classes).exp()
         self._totals = self._totals.to(weights.device) + weights @ measured
         self._share = self._share.to(weights.device) + share
@@ -103,7 +108,7 @@ class KeptHeadPhase(Phase):
         return hidden
 
     def _measure(self, batch: Inputs) -> Tensor:
-        """Loss and accuracy of each sequence, float64 [n, 2]."""
+        """Loss, accuracy and mean hidden state of each sequence, float64 [n, 2 + P]."""
         hidden, targets = self._hidden(batch), self.kind.targets_of(batch)
         assert targets is not None
         rows = []
@@ -111,7 +116,8 @@ class KeptHeadPhase(Phase):
             outputs = self.probe.head(part)
             self.kind.check_targets(outputs, tokens)
             measures = self.kind.loss(outputs, tokens), self.kind.accuracy(outputs, tokens)
-            rows.append(torch.stack(measures, 1).double())
+            means = mean_states(part, tokens)
+            rows.append(torch.cat([torch.stack(measures, 1).double(), means.double()], 1))
         return torch.cat(rows)
 
     def finish(self, log: LogMetrics) -> None:
@@ -125,16 +131,21 @@ class KeptHeadPhase(Phase):
         self.all_reduce(totals)
         self.all_reduce(share)
         constant = -torch.special.xlogy(share, share / share.sum()).sum()
-        loss, accuracy = totals.tolist()
+        loss, accuracy = totals[:2].tolist()
+        self.mean_features = totals[2:].cpu()
         self.fit = HeadFit(loss, self.kind.measured(accuracy, loss, float(constant)), float(constant))
         log({"head/loss": loss, f"head/{self.kind.log_name}": accuracy}, len(self.task))
 
     def result(self) -> dict[str, Any]:
         assert self.fit is not None
-        return {"meta": {"head": asdict(self.options) | asdict(self.fit)}}
+        meta = {"head": asdict(self.options) | asdict(self.fit)}
+        return {"mean_features": self.mean_features.numpy(), "meta": meta}
 
     def shared_state(self) -> State:
-        fit = {"fit": None if self.fit is None else asdict(self.fit)}
+        fit = {
+            "fit": None if self.fit is None else asdict(self.fit),
+            "mean_features": self.mean_features,
+        }
         return fit if self.options.method == "keep" else fit | {"head": self.probe.head.state_dict()}
 
     def own_state(self) -> State:
@@ -142,6 +153,7 @@ class KeptHeadPhase(Phase):
 
     def load_state(self, shared: State, own: State) -> None:
         self.fit = None if shared["fit"] is None else HeadFit(**shared["fit"])
+        self.mean_features = shared["mean_features"]
         if "head" in shared:
             self.probe.head.load_state_dict(shared["head"])
         if own:

@@ -31,6 +31,12 @@ _CLOSE = 1e-5
 """Sum of the absolute gradient at which the bias is optimal: by as much frequencies of tokens are off in total."""
 
 
+def mean_states(hidden: Tensor, targets: Tensor) -> Tensor:
+    """The mean [N, P] of the hidden states [N, T, P] at the positions whose target [N, T] counts."""
+    counted = (targets != IGNORED).to(hidden.dtype)
+    return ((counted / counted.sum(1, keepdim=True))[:, None] @ hidden)[:, 0]
+
+
 class TokenStore:
     """Hidden states and next tokens of sequences, by the position of the sequence in the task."""
 
@@ -95,13 +101,14 @@ class TokenProblem:
 
     @torch.no_grad()
     def measured(self) -> Tensor:
-        """Weighted mean loss, and share of right tokens: float64 [2]."""
-        totals = torch.zeros(2, dtype=torch.float64, device=self.device)
+        """Weighted means of loss, right tokens and hidden states: float64 [2 + P]."""
+        totals = torch.zeros(2 + self.hidden.shape[1], dtype=torch.float64, device=self.device)
         for part in self._blocks(len(self.tokens)):
             outputs, tokens = self.head(self.hidden[part]), self.tokens[part]
             losses = F.cross_entropy(outputs, tokens, reduction="none").double()
             right = (outputs.argmax(1) == tokens).double()
-            totals += torch.stack([self.weights[part] @ losses, self.shares[part] @ right])
+            totals[:2] += torch.stack([self.weights[part] @ losses, self.shares[part] @ right])
+            totals[2:] += self.shares[part] @ self.hidden[part].double()
         return totals
 
     @torch.enable_grad()
