@@ -9,7 +9,7 @@ import torch
 from oracles import filter_means, sequence_fishers
 from pytorch_lightning import Trainer
 from runs import KillAfter, Killed
-from small_language_models import GPT, VOCABULARY, padded
+from small_language_models import VOCABULARY, Backbone, padded, probe
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -19,24 +19,6 @@ from t2v_lightning.embedding.summary import summarise
 from t2v_lightning.phases import HeadOptions
 
 OPTIONS: dict[str, Any] = {"likelihood": "next_token", "batch_size": 4, "progress": False}
-
-
-class Backbone(GPT):
-    """What a language model computes before its head."""
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Any:
-        return self.hidden(input_ids, attention_mask)
-
-
-def probe() -> ProbeNetwork:
-    """In two parts, of which the head's weight is the table of the backbone."""
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        backbone = Backbone()
-    head = backbone.head
-    del backbone.head
-    transform: Any = None
-    return ProbeNetwork(backbone, head, None, transform, "gpt").double()
 
 
 def texts(n: int = 10) -> list[Tensor]:

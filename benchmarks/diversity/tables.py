@@ -1,0 +1,5 @@
+from pathlib import Path
+
+
+def print_tables(folder: Path) -> None:
+    pass
