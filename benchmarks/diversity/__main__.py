@@ -30,7 +30,7 @@ from t2v_lightning.diversity.embedded import embed_bounds
 from t2v_lightning.diversity.result import CrossDiversity
 from t2v_lightning.phases import HeadOptions
 
-BATCHES, SIZE = 12, 16
+BATCHES, SIZE = 10, 16
 UNION = "union"
 HEADS: dict[str, Any] = {
     "pretrained": "pretrained",
@@ -98,7 +98,7 @@ def measure(texts: Path, folder: Path) -> None:
         if fault in ("none", "all"):
             cache(f"published {fault}, {name}", lambda name=name, faults=faults: published(name, faults))  # type: ignore[misc]
     for head in ("bias", "full"):
-        for name in held:
+        for name in some:
             keep(f"head {head}", name, 0, 3, head=HEADS[head])
     for name, (fault, faults) in itertools.product(some, VARIANTS.items()):
         cache(f"published {fault}, {name}", lambda name=name, faults=faults: published(name, faults))  # type: ignore[misc]
