@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from t2v_lightning import ProbeNetwork
+
 VOCABULARY = 7
 
 
@@ -68,6 +70,23 @@ class GPT(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Any:
         return self.head(self.hidden(input_ids, attention_mask))
+
+
+class Backbone(GPT):
+    """What a language model computes before its head."""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Any:
+        return self.hidden(input_ids, attention_mask)
+
+
+def probe() -> ProbeNetwork:
+    """In two parts, of which the head's weight is the table of the backbone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        backbone = Backbone()
+    head = backbone.head
+    del backbone.head
+    return ProbeNetwork(backbone, head, None, None, "gpt").double()
 
 
 class Scaled(GPT):

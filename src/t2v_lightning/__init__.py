@@ -1,6 +1,7 @@
 """Task2Vec on PyTorch Lightning: task embeddings from the Fisher information of a pretrained probe."""
 
 from t2v_lightning._version import __version__
+from t2v_lightning.diversity import cross_diversity_coefficient, diversity_coefficient
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.embedding.frames import to_pandas
 from t2v_lightning.metrics import FilterwiseFisher
@@ -16,6 +17,8 @@ __all__ = [
     "Task2Vec",
     "Task2VecCallback",
     "__version__",
+    "cross_diversity_coefficient",
+    "diversity_coefficient",
     "embed",
     "embed_many",
     "get_probe",

@@ -10,7 +10,7 @@ import pytest
 import torch
 from small_texts import DECODERS, ENCODERS, SPECIAL, WORDS, model, save, texts, tokenizer
 
-from t2v_lightning import get_probe
+from t2v_lightning import ProbeNetwork, embed, get_probe
 
 transformers = pytest.importorskip("transformers")
 
@@ -59,6 +59,27 @@ def test_pooling_belongs_to_the_digest_and_changes_the_features(bert: Path) -> N
     for how, probe in probes.items():
         torch.testing.assert_close(probe.features(batch)[0], expected[how])
     assert len({probe.digest for probe in probes.values()}) == 3
+
+
+@pytest.mark.parametrize("kind", ["gpt2", pytest.param("llama", marks=pytest.mark.slow)])
+def test_a_language_model_with_its_own_output_layer(kind: str, tmp_path: Path) -> None:
+    network = model(kind, "AutoModelForCausalLM")
+    probe = get_probe(f"hf/{save(network, tmp_path / kind)}", pooling="none")
+    sample = {name: ids[None] for name, ids in probe.transform("ant bee cat").items()}
+    torch.testing.assert_close(probe(**sample), network(**sample).logits)
+    tied = network.config.tie_word_embeddings
+    assert probe.tied == (("encoder.wte.weight",) if tied else ())
+    assert get_probe(f"hf/{tmp_path / kind}").digest != probe.digest
+    task = [(text, 0) for text, _ in texts(4) if " " in text]
+    embedding = embed(task, probe, likelihood="next_token", progress=False)
+    assert not any("wte" in layer or "head" in layer for layer in embedding.layers) or not tied
+
+
+def test_an_encoder_predicts_no_next_token(bert: Path) -> None:
+    with pytest.raises(ValueError, match=r"for language models that predict the next token.* is a bert"):
+        get_probe(f"hf/{bert}", pooling="none")
+    with pytest.raises(ValueError, match="for a language model with its own output layer"):
+        ProbeNetwork.from_module(model("bert"), tokenizer=tokenizer(), pooling="none")
 
 
 def test_random_weights_follow_the_seed(bert: Path) -> None:

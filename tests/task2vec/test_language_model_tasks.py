@@ -9,33 +9,16 @@ import torch
 from oracles import filter_means, sequence_fishers
 from pytorch_lightning import Trainer
 from runs import KillAfter, Killed
-from small_language_models import GPT, VOCABULARY, padded
+from small_language_models import VOCABULARY, Backbone, padded, probe
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from t2v_lightning import Embedding, ProbeNetwork, Task2Vec, embed
 from t2v_lightning.callbacks.checkpoint import BatchCheckpoint
 from t2v_lightning.embedding.summary import summarise
+from t2v_lightning.phases import HeadOptions
 
 OPTIONS: dict[str, Any] = {"likelihood": "next_token", "batch_size": 4, "progress": False}
-
-
-class Backbone(GPT):
-    """What a language model computes before its head."""
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Any:
-        return self.hidden(input_ids, attention_mask)
-
-
-def probe() -> ProbeNetwork:
-    """In two parts, of which the head's weight is the table of the backbone."""
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        backbone = Backbone()
-    head = backbone.head
-    del backbone.head
-    transform: Any = None
-    return ProbeNetwork(backbone, head, None, transform, "gpt").double()
 
 
 def texts(n: int = 10) -> list[Tensor]:
@@ -116,7 +99,9 @@ def test_a_trainer_that_was_killed_gives_the_embedding_of_the_plain_loop(kill: i
 
 @pytest.mark.parametrize("options", [{"head": "lbfgs"}, {"method": "variational"}], ids=str)
 def test_another_head_or_method_is_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"goes with method='montecarlo' and head='keep'"):
+    with pytest.raises(
+        ValueError, match=r"goes with method='montecarlo' and one of the heads keep, adam, bias"
+    ):
         Task2Vec(probe(), likelihood="next_token", **options)
 
 
@@ -134,3 +119,44 @@ def test_a_backbone_without_a_vector_for_each_token_is_refused() -> None:
 def test_other_texts_to_test_with_are_refused() -> None:
     with pytest.raises(ValueError, match="by their labels, which likelihood='next_token' has none of"):
         embed(task(), probe(), test=task(), **OPTIONS)
+
+
+@pytest.mark.parametrize("head", ["adam", "bias"])
+def test_a_fitted_head_leaves_the_table_as_it_was_and_predicts_better(head: Any) -> None:
+    module = Task2Vec(
+        probe(), likelihood="next_token", head=HeadOptions(head, lr=0.1, epochs=3, num_samples=30)
+    )
+    found = module.embed(task(), batch_size=4, progress=False)
+    kept = embed(task(), probe(), **OPTIONS)
+    assert list(found.layers) == list(kept.layers) == ["places", "mixed", "out"]
+    assert found.meta["head"]["loss"] < kept.meta["head"]["loss"]
+    assert torch.equal(module.probe.backbone.get_parameter("tokens.weight"), probe().head.weight)
+    assert not np.allclose(found.fisher, kept.fisher, rtol=1e-3)
+    other = embed(
+        [(x, 3) for x, _ in task(9)], probe(), head=module.options.head, **OPTIONS | {"batch_size": 3}
+    )
+    np.testing.assert_allclose(found.fisher, other.fisher, rtol=1e-6)
+
+
+@pytest.mark.parametrize("head", ["keep", "adam"])
+def test_a_token_table_that_counts_does_so_once_by_its_use_at_the_input(head: Any) -> None:
+    module = Task2Vec(
+        probe(), likelihood="next_token", sampling="exact", token_table=True,
+        head=HeadOptions(head, lr=0.1, epochs=1, num_samples=10),
+    )  # fmt: skip
+    embedding = module.embed(task(), batch_size=4, progress=False)
+    assert list(embedding.layers) == ["tokens", "places", "mixed", "out"]
+    assert embedding.meta["token_table"] is True
+    network = module.probe.requires_grad_()
+    table = network.backbone.get_parameter("tokens.weight")
+    assert network.head.weight is not table
+    total = sum(sequence_fishers(whole(network), texts(), table), torch.zeros_like(table))
+    expected = filter_means(total / 10, 0)
+    np.testing.assert_allclose(
+        embedding.fisher[embedding.layers["tokens"]], expected.detach(), rtol=1e-9, atol=1e-15
+    )
+
+
+def test_the_bias_is_no_head_of_labelled_tasks() -> None:
+    with pytest.raises(ValueError, match=r"head='bias' is for the output layer of a language model"):
+        Task2Vec(probe(), head="bias").embed(task(), progress=False)

@@ -137,6 +137,16 @@ def report(
     main([*map(str, places), *given])
 
 
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+)
+def diversity(context: typer.Context) -> None:
+    """Say how diverse datasets are; options are those of `python -m t2v_lightning.diversity`."""
+    from t2v_lightning.diversity.__main__ import main
+
+    main(context.args)
+
+
 @app.command()
 def download(
     name: Annotated[str, typer.Argument(help="A benchmark; `t2v list downloads` names them.")],

@@ -87,7 +87,9 @@ class MonteCarloPhase(MethodPhase):
     ) -> "MonteCarloPhase":
         engine = before.engine if isinstance(before, MonteCarloPhase) else None
         if engine is None or engine.form != describe(batch_of_one(probe, example)):
-            engine = fisher_of_filters(probe, skip_layers, options.include, example, probe_digest)
+            engine = fisher_of_filters(
+                probe, skip_layers, options.include, example, probe_digest, options.token_table
+            )
         return cls(probe, task, engine, options, seed, all_reduce)
 
     def take_refits(self, refits: Refits | None) -> None:
@@ -141,6 +143,7 @@ class MonteCarloPhase(MethodPhase):
             "group_weights": total.group_weights.cpu().numpy(),
             "meta": {
                 "include": options.include,
+                **({"token_table": options.token_table} if self.probe.tied else {}),
                 "sampling": options.sampling,
                 "passes": options.passes,
                 "squares": options.squares,
@@ -199,6 +202,7 @@ def fisher_of_filters(
     include: Include,
     example: Inputs | None = None,
     digest: str | None = None,
+    token_table: bool = False,
 ) -> PerSampleFisher:
     """Engine for the weights of a probe from stage `skip_layers` on; logs which have no closed form.
 
@@ -208,8 +212,10 @@ def fisher_of_filters(
         include: which kinds of weights.
         example: an input without batch dimension to trace the network with; a black image when None.
         digest: of the probe's weights; computed when None. A probe with the same is not traced again.
+        token_table: whether weights that the head was tied to, `probe.tied`, are measured.
     """
-    head = _without(probe.head, "_parameters", "out_features")
+    head = probe.head.bias is None, _without(probe.head, "_parameters", "out_features")
+    left_out = frozenset(() if token_table else probe.tied)
     own = _without(probe, "_modules", "name", "input_size", "transform", "stages")
     tied = [name for name, parameter in probe.backbone.named_parameters() if parameter is probe.head.weight]
     engine = engine_of(
@@ -218,7 +224,9 @@ def fisher_of_filters(
         (probe.backbone, head, own, tied),
         digest or probe.digest,
         include=include,
-        candidates=frozenset(probe.layer_prefix + name for name in probe.stage_parameters(skip_layers)),
+        candidates=frozenset(
+            probe.layer_prefix + name for name in probe.stage_parameters(skip_layers) if name not in left_out
+        ),
         prefix=probe.layer_prefix,
     )
     for note in engine.prepared.notes:

@@ -8,7 +8,7 @@ from t2v_lightning.functional.engine.usage import Include, check_include
 from t2v_lightning.functional.layers.sketch import Squares, check_squares
 from t2v_lightning.functional.likelihood import Sampling, check_sampling
 
-HeadMethod = Literal["adam", "lbfgs", "keep", "calibrated"]
+HeadMethod = Literal["adam", "lbfgs", "keep", "calibrated", "bias"]
 NoiseInit = Literal["fisher", "reference"]
 
 
@@ -37,7 +37,9 @@ class HeadOptions:
     Attributes:
         method: "adam", "lbfgs" (the optimum of the convex problem to ten digits, found by Newton's method),
             "calibrated" (that optimum, but the distribution of an image is the one that a head gives which was fitted
-            without it; see `functional.head.refits`), or "keep" the head that the probe came with.
+            without it; see `functional.head.refits`), or "keep" the head that the probe came with. The head of a
+            language model, under `likelihood="next_token"`, is kept, or a copy of it is fitted further by "adam", or
+            gets the "bias" with which it predicts the task's own token frequencies; see `phases.token_head`.
         lr: learning rate of Adam.
         weight_decay: L2 penalty, `weight_decay / 2 * (|W|^2 + |b|^2)`.
         epochs: of Adam.
@@ -74,6 +76,8 @@ class MonteCarloOptions:
         passes: random vectors per image.
         target_stderr: stop once the relative standard error is that small; None sees all images.
         include: "weights", "weights+norm" or "all".
+        token_table: whether the vector has the table of tokens that shares its weight with a language model's head, by
+            what the table does at the input; without it the vector depends less on which words occur.
         squares: "auto" (unbiased estimates where they are faster, for "sign" and "categorical"), "exact", or a number
             of columns; see `functional.layers.sketch`.
 
@@ -93,6 +97,7 @@ class MonteCarloOptions:
     passes: int = 1
     target_stderr: float | None = None
     include: Include = "weights"
+    token_table: bool = False
     squares: Squares = "auto"
 
     def __post_init__(self) -> None:
@@ -101,6 +106,8 @@ class MonteCarloOptions:
         check_sampling(self.sampling, self.passes)
         check_include(self.include)
         check_squares(self.squares)
+        if not isinstance(self.token_table, bool):
+            raise TypeError(f"token_table must be True or False, got {self.token_table!r}")
         if self.target_stderr is not None and not (
             is_number(self.target_stderr) and 0 < self.target_stderr < 1
         ):

@@ -17,7 +17,7 @@ from t2v_lightning.probes.heads import new_head, split_head
 from t2v_lightning.probes.image_inputs import default_transform, input_size_of, trial_input
 from t2v_lightning.probes.network_copy import copy_network
 from t2v_lightning.probes.stages import find_stages, stage_of
-from t2v_lightning.probes.text_network import Pooling, TextBackbone, text_backbone
+from t2v_lightning.probes.text_network import Pooling, TextBackbone, language_model, text_backbone
 from t2v_lightning.probes.text_transform import SAMPLE
 
 Transform = Callable[[Any], Any]
@@ -38,6 +38,10 @@ class ProbeNetwork(nn.Module):
         transform: deterministic; maps a PIL image to a float tensor of `input_size`.
         name: of the probe in files and figures.
         stages: dotted paths of the backbone's stages, first to last; found by `find_stages` when None.
+
+    Attributes:
+        tied: names of the backbone's parameters that were the head's weight too when the probe was made, such as the
+            table of tokens of a language model.
 
     >>> module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
     >>> probe = ProbeNetwork.from_module(module, input_size=(3, 32, 32))
@@ -66,6 +70,7 @@ class ProbeNetwork(nn.Module):
         self.transform = transform
         self.name = name
         self.stages = find_stages(backbone) if stages is None else tuple(stages)
+        self.tied = tuple(name for name, weight in backbone.named_parameters() if weight is head.weight)
         self.eval()
 
     @classmethod
@@ -99,7 +104,9 @@ class ProbeNetwork(nn.Module):
                 or a tuple or dict of tensors. Then `input_size` of the probe is None.
             tokenizer: of `transformers`, for a network that takes texts; also without example.
             pooling: how hidden states of tokens become features of a text: "mean", "cls" (the first token) or "last";
-                None for the last of a network that looks back only, and for the mean of any other.
+                None for the last of a network that looks back only, and for the mean of any other. "none" leaves a
+                vector for each token, with the output layer of a language model as the head, for
+                `likelihood="next_token"`.
             max_length: most tokens of a text, of which the rest is cut off; None for as many as the network takes.
 
         Raises:
@@ -135,6 +142,9 @@ class ProbeNetwork(nn.Module):
     ) -> ProbeNetwork:
         """`from_module` without the copy: the module is taken apart in place."""
         name = name or type(module).__name__
+        if tokenizer is not None and pooling == "none":
+            tokens, transform, output = language_model(module, tokenizer, max_length)
+            return cls(tokens, output, None, transform, name)
         if tokenizer is not None:
             module, transform, features = text_backbone(module, tokenizer, pooling, max_length)
             if features is not None:

@@ -53,7 +53,8 @@ def get_probe(
             weights are evaluated at. The transform is rescaled in proportion.
         seed: of random weights and heads; PyTorch's global random numbers are not touched.
         pooling: how tokens become features of a text: "mean", "cls" (the first token) or "last"; None for the last of a
-            network that looks back only (GPT-2, Llama), and for the mean of any other (BERT).
+            network that looks back only (GPT-2, Llama), and for the mean of any other (BERT). "none" leaves a vector
+            for each token, with the model's own output layer as the head, for `likelihood="next_token"`.
         max_length: most tokens of a text, of which the rest is cut off; None for as many as the network takes.
 
     Returns:

@@ -13,7 +13,7 @@ from t2v_lightning.functional.inputs import MASK
 from t2v_lightning.probes.outputs import tensor_of
 from t2v_lightning.probes.text_transform import SAMPLE, TextTransform
 
-Pooling = Literal["mean", "cls", "last"]
+Pooling = Literal["mean", "cls", "last", "none"]
 
 _TENSORS = ("logits", "last_hidden_state")
 """What may be taken from a dict of outputs."""
@@ -26,7 +26,7 @@ class TextBackbone(nn.Module):
         encoder: takes `input_ids` and `attention_mask` [N, L] and gives hidden states [N, L, P], as a tensor or as
             `last_hidden_state` of a model of `transformers`. One that gives [N, P] by itself is left to it.
         pooling: "mean" of the tokens of a text, "cls" for the first one, or "last", which alone has seen the whole
-            text in a network that looks back only.
+            text in a network that looks back only. "none" leaves a vector for each token, [N, L, P].
     """
 
     def __init__(self, encoder: nn.Module, pooling: Pooling) -> None:
@@ -38,7 +38,9 @@ class TextBackbone(nn.Module):
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         found = self.encoder(input_ids=input_ids, attention_mask=mask, **more)
         hidden = tensor_of(found, _TENSORS, self.encoder)
-        return pool(hidden, mask, self.pooling) if hidden.dim() == 3 else hidden
+        if self.pooling == "none" or hidden.dim() != 3:
+            return hidden
+        return pool(hidden, mask, self.pooling)
 
 
 def text_backbone(
@@ -79,6 +81,36 @@ def text_backbone(
             "needed are hidden states [N, L, P] or logits [N, K]"
         )
     return TextBackbone(network, pooling), transform, hidden.shape[2] if hidden.dim() == 3 else None
+
+
+def language_model(
+    network: nn.Module, tokenizer: Any, max_length: int | None = None
+) -> tuple[TextBackbone, TextTransform, nn.Linear]:
+    """A language model as a backbone that gives a vector for each token, and its own output layer as the head.
+
+    The layer may share its weight with the table of tokens, as it does in the model.
+
+    Raises:
+        ValueError: the network has no output layer, or changes what that gives.
+    """
+    transform = TextTransform.of(tokenizer, network, max_length)
+    find: Any = getattr(network, "get_output_embeddings", lambda: None)
+    head, base = find(), getattr(network, "base_model", network)
+    if not isinstance(head, nn.Linear) or base is network:
+        raise ValueError(
+            f"pooling='none' is for a language model with its own output layer, such as one of AutoModelForCausalLM; "
+            f"{type(network).__name__} has none: choose pooling 'mean', 'cls' or 'last'"
+        )
+    backbone = TextBackbone(base.eval(), "none")
+    batch = inputs.to({name: ids[None] for name, ids in transform(SAMPLE).items()}, head.weight.device)
+    with torch.no_grad():
+        logits = tensor_of(network.eval()(**batch), ("logits",), network)
+        if not torch.allclose(head(backbone(**batch)), logits, 1e-3, 1e-4):
+            raise ValueError(
+                f"the logits of {type(network).__name__} are not what its output layer gives, but changed afterwards; "
+                "choose pooling 'last'"
+            )
+    return backbone, transform, head
 
 
 def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:

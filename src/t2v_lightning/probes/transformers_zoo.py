@@ -58,13 +58,15 @@ def transformers_probe(
         options["gguf_file"] = gguf
     with _quiet(transformers), _explained(name):
         config = transformers.AutoConfig.from_pretrained(folder, **options)
-        kind = _class_of(config, transformers, name)
+        kind, auto = _class_of(config, transformers, name), transformers.AutoModel
+        if pooling == "none":
+            kind, auto = _with_output(config, transformers, name), transformers.AutoModelForCausalLM
         config.use_cache = False  # which is for writing texts
         # some models have a layer for their first training task behind the hidden states
         has_pooler = "add_pooling_layer" in inspect.signature(kind).parameters
         extra = {"add_pooling_layer": False} if has_pooler else {}
         if weights is None:
-            model = transformers.AutoModel.from_config(config, dtype=float32, **extra)
+            model = auto.from_config(config, dtype=float32, **extra)
         else:
             loading = {"config": config, "dtype": float32, "output_loading_info": True, **extra}
             if weights == "DEFAULT":
@@ -168,6 +170,17 @@ def _class_of(config: Any, transformers: ModuleType, name: str) -> Any:
         raise ValueError(
             f"{name} ({config.model_type}) is not one network from a text to its hidden states; load the part that is, "
             "such as model.get_encoder(), and pass it to ProbeNetwork.from_module(part, tokenizer=...)"
+        )
+    return kind
+
+
+def _with_output(config: Any, transformers: ModuleType, name: str) -> Any:
+    """The class of a language model with its own output layer; ValueError where it does not predict the next token."""
+    kind = transformers.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    if kind is None or type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING:
+        raise ValueError(
+            f"pooling='none' is for language models that predict the next token, such as GPT-2 or Llama; {name} is a "
+            f"{config.model_type}: choose pooling 'mean' or 'cls'"
         )
     return kind
 

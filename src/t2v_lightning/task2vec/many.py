@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextlib import nullcontext
+from dataclasses import replace
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -28,7 +30,7 @@ def embed_many(
     device: str | torch.device = "auto",
     batch_size: int | None = None,
     num_workers: int | None = None,
-    seed: int = 0,
+    seed: int | Iterable[int] = 0,
     progress: bool = True,
     **options: Any,
 ) -> Iterator[Embedding]:
@@ -40,7 +42,8 @@ def embed_many(
     Args:
         tasks: what `embed` takes (datasets, DataLoaders, LightningDataModules, folders, names), or pairs (name, such a
             task), or a mapping of names to such tasks. The name becomes the `task_name` of the embedding.
-        probe, method, device, batch_size, num_workers, seed, options: of `embed`, for every task.
+        probe, method, device, batch_size, num_workers, options: of `embed`, for every task.
+        seed: of `embed`; an iterable has one for each task, such as `itertools.count()`.
         progress: show a progress bar.
 
     Returns:
@@ -63,14 +66,16 @@ def embed_many(
             f"embed_many takes an iterable of tasks, such as a list of datasets, got {type(tasks).__name__}; "
             "embed takes one task"
         )
+    seeds = iter(seed) if isinstance(seed, Iterable) else repeat(seed)
     with torch.inference_mode(False):
-        module = Task2Vec(probe, method, seed=seed, **options)
+        module = Task2Vec(probe, method, seed=seed if isinstance(seed, int) else 0, **options)
     named = tasks.items() if isinstance(tasks, Mapping) else tasks
-    return _embeddings(named, module, pick_device(device), batch_size, num_workers, progress)
+    return _embeddings(named, seeds, module, pick_device(device), batch_size, num_workers, progress)
 
 
 def _embeddings(
     tasks: Iterable[Any],
+    seeds: Iterator[int],
     module: Task2Vec,
     device: torch.device,
     batch_size: int | None,
@@ -88,6 +93,7 @@ def _embeddings(
                 bar.at(number, title)
             try:
                 source, loading = open_source(as_task(source), batch_size, num_workers)
+                module.options = replace(module.options, seed=next(seeds))
                 with torch.inference_mode(False):
                     plan = module.prepare(source, loading, before=plan)
                     embedding = run_plan(plan, device)

@@ -155,10 +155,10 @@ class Task2Vec(LightningFit):
                 f"got likelihood='gaussian' for {type(source).__name__}, whose targets are numbers of classes; make it "
                 "give real numbers (likelihood='gaussian' to image_folder and hf), or leave out the likelihood"
             )
-        kept = self._original_head[0] if options.head.method == "keep" else None
         likelihood = options.likelihood or of_source
         options.check_likelihood(likelihood)
         kind = get_likelihood(likelihood)
+        kept = self._original_head[0] if options.head.method == "keep" or kind.of_inputs else None
         selection = select_images(
             dataset,
             likelihood=likelihood,
@@ -175,8 +175,11 @@ class Task2Vec(LightningFit):
             selection, options = selection.first(few, options.seed), options.shortened(few)
         if kept is None:
             self.probe.reset_head(selection.num_classes, torch.Generator().manual_seed(options.seed))
-        elif all(weight is not self.probe.head.weight for weight in self.probe.backbone.parameters()):
-            self.probe.head = copy.deepcopy(kept).to(self.probe.head.weight.device)
+        elif not self._shares_head:
+            head = copy.deepcopy(kept)
+            if options.head.method == "bias" and head.bias is None:
+                head.register_parameter("bias", nn.Parameter(head.weight.new_zeros(head.out_features)))
+            self.probe.head = head.to(self.probe.head.weight.device)
         self.embedding = None
         of_datamodule = isinstance(source, LightningDataModule)
         plan = Plan(
@@ -196,6 +199,13 @@ class Task2Vec(LightningFit):
         if hooked is None:
             warn_random_hooks(plan.hooks, plan.random_hooks)
         return plan
+
+    @property
+    def _shares_head(self) -> bool:
+        """Whether the head stays one weight with the table of tokens: neither fitted nor measured apart from it."""
+        options = self.options
+        counted = getattr(options.own, "token_table", False)
+        return bool(self.probe.tied) and options.head.method == "keep" and not counted
 
     def embed(
         self,

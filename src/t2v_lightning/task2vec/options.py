@@ -6,6 +6,7 @@ from typing import Any
 
 from t2v_lightning.functional.likelihood import TOKEN_LIKELIHOODS, LikelihoodName, get_likelihood
 from t2v_lightning.phases import HeadOptions, method_options
+from t2v_lightning.phases.kept_head import TOKEN_HEADS
 from t2v_lightning.phases.methods import MethodName, Options
 from t2v_lightning.phases.options import HeadMethod, VariationalOptions, is_number, is_whole
 
@@ -64,10 +65,15 @@ class EmbeddingOptions:
 
     def check_likelihood(self, name: LikelihoodName) -> None:
         """Raises ValueError unless there is a likelihood of that name, and the method and the head go with it."""
-        if get_likelihood(name).of_inputs and (self.method != "montecarlo" or self.head.method != "keep"):
+        of_tokens, head = get_likelihood(name).of_inputs, self.head.method
+        if of_tokens and (self.method != "montecarlo" or head not in TOKEN_HEADS):
             raise ValueError(
-                f"likelihood={name!r} goes with method='montecarlo' and head='keep', the output layer of a language "
-                f"model; got method={self.method!r} and head={self.head.method!r}"
+                f"likelihood={name!r} goes with method='montecarlo' and one of the heads {', '.join(TOKEN_HEADS)}, of "
+                f"the output layer of a language model; got method={self.method!r} and head={head!r}"
+            )
+        if not of_tokens and head == "bias":
+            raise ValueError(
+                f"head='bias' is for the output layer of a language model (likelihood='next_token'); got {name!r}"
             )
 
     def __post_init__(self) -> None:

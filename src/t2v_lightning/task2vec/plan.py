@@ -108,7 +108,7 @@ class Plan:
             all_reduce=all_reduce,
         )
         if of_inputs:
-            first: Phase = KeptHeadPhase(probe, last.features, task, options.head, all_reduce)
+            first: Phase = KeptHeadPhase(probe, last.features, task, options.head, all_reduce, options.seed)
         else:
             first = FeaturesPhase(
                 probe,

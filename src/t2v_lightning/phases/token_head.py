@@ -1,0 +1,187 @@
+r"""Fits the output layer of a language model further to the tokens of a task.
+
+With h_t the hidden state of a position, y_t its next token, and weights w_t that sum to 1, the loss is
+
+.. math:: \sum_t w_t \, (\mathrm{logsumexp}(W h_t + b) - (W h_t + b)_{y_t}) + \frac\lambda2 \|\theta\|^2 .
+
+"adam" changes W, and b where the layer has one, by a fixed number of steps, as the published diversity coefficient of
+texts does (Lee et al., arXiv:2306.13840). "bias" keeps W and finds the optimal b, so that but for the penalty the
+mean probability of each token is its frequency in the task.
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from t2v_lightning.functional.likelihood import Likelihood
+from t2v_lightning.functional.likelihood.next_token import IGNORED
+from t2v_lightning.functional.random import random_bits
+from t2v_lightning.phases.base import LogMetrics
+from t2v_lightning.phases.options import HeadOptions
+
+_LOGITS = 2**24
+"""Logits that are there at a time."""
+
+_STEPS = 100
+"""Most steps to the optimal bias; measured, it takes 5 to 30."""
+
+_CLOSE = 1e-5
+"""Sum of the absolute gradient at which the bias is optimal: by as much frequencies of tokens are off in total."""
+
+
+def mean_states(hidden: Tensor, targets: Tensor) -> Tensor:
+    """The mean [N, P] of the hidden states [N, T, P] at the positions whose target [N, T] counts."""
+    counted = (targets != IGNORED).to(hidden.dtype)
+    return ((counted / counted.sum(1, keepdim=True))[:, None] @ hidden)[:, 0]
+
+
+class TokenStore:
+    """Hidden states and next tokens of sequences, by the position of the sequence in the task."""
+
+    def __init__(self, rows: Mapping[int, tuple[Tensor, Tensor]] | None = None) -> None:
+        self.rows = dict(rows or {})
+
+    def add(self, positions: Tensor, hidden: Tensor, targets: Tensor) -> None:
+        """Those that count, of hidden states [N, T, P] and targets [N, T]."""
+        for position, states, tokens in zip(positions.tolist(), hidden, targets, strict=True):
+            counted = tokens != IGNORED
+            self.rows[position] = states[counted].cpu(), tokens[counted].cpu()
+
+    def state(self) -> dict[int, tuple[Tensor, Tensor]]:
+        """What the class is made from again."""
+        return self.rows
+
+
+class TokenProblem:
+    """An output layer, and the tokens of all sequences that it is to predict.
+
+    Args:
+        head: fitted in place.
+        store: of all sequences.
+        weights: float64 [N] of the sequences, which sum to 1.
+        kind: whether a sequence counts by the mean over its tokens, or by their sum.
+        device: where to compute.
+    """
+
+    def __init__(
+        self, head: nn.Linear, store: TokenStore, weights: Tensor, kind: Likelihood, device: torch.device
+    ) -> None:
+        self.head, self.device = head, device
+        rows = [store.rows[number] for number in range(len(weights))]
+        for number, (_, tokens) in enumerate(rows):
+            if not len(tokens):
+                raise ValueError(
+                    f"sequence {number} has no token to predict; a sequence needs two tokens or more, so leave shorter "
+                    "ones out"
+                )
+        self.hidden = torch.cat([states for states, _ in rows]).to(device, head.weight.dtype)
+        self.tokens = torch.cat([tokens for _, tokens in rows]).to(device)
+        if int(self.tokens.max()) >= head.out_features:
+            raise ValueError(
+                f"tokens range up to {int(self.tokens.max())}, but the network has {head.out_features} outputs; use "
+                "the tokenizer that it was trained with"
+            )
+        self.lengths = torch.tensor([len(tokens) for _, tokens in rows])
+        self.starts = self.lengths.cumsum(0) - self.lengths
+        self.per_token = getattr(kind, "per_token", True)
+        scale = self.lengths if self.per_token else torch.ones_like(self.lengths)
+        self.weights = (weights / scale).repeat_interleave(self.lengths).to(device)
+        self.shares = (weights / self.lengths).repeat_interleave(self.lengths).to(device)
+
+    def fit(
+        self, options: HeadOptions, draws: Callable[[int, int], Tensor], seed: int, log: LogMetrics
+    ) -> None:
+        """Fits the head by "adam" or "bias"; `draws` gives so many positions of sequences for a key."""
+        if options.method == "bias":
+            self._bias(options.weight_decay)
+        else:
+            self._adam(options, draws, seed, log)
+
+    @torch.no_grad()
+    def measured(self) -> Tensor:
+        """Weighted means of loss, right tokens and hidden states: float64 [2 + P]."""
+        totals = torch.zeros(2 + self.hidden.shape[1], dtype=torch.float64, device=self.device)
+        for part in self._blocks(len(self.tokens)):
+            outputs, tokens = self.head(self.hidden[part]), self.tokens[part]
+            losses = F.cross_entropy(outputs, tokens, reduction="none").double()
+            right = (outputs.argmax(1) == tokens).double()
+            totals[:2] += torch.stack([self.weights[part] @ losses, self.shares[part] @ right])
+            totals[2:] += self.shares[part] @ self.hidden[part].double()
+        return totals
+
+    @torch.enable_grad()
+    def _adam(
+        self, options: HeadOptions, draws: Callable[[int, int], Tensor], seed: int, log: LogMetrics
+    ) -> None:
+        head = self.head.requires_grad_()
+        optimizer = torch.optim.Adam(head.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+        for epoch in range(options.epochs):
+            key = int(random_bits(seed, epoch, torch.zeros(1, dtype=torch.int64), 1))
+            total, drawn = 0.0, draws(options.num_samples, key)
+            for batch in drawn.split(options.batch_size):
+                optimizer.zero_grad()
+                total += self._gradient(batch) * len(batch)
+                optimizer.step()
+            log({"head/loss": total / len(drawn)}, (epoch + 1) * len(drawn))
+        optimizer.zero_grad()
+        head.requires_grad_(False)
+
+    def _gradient(self, batch: Tensor) -> float:
+        """Adds the gradient of the mean loss over sequences to that of the head, and gives the loss."""
+        rows = torch.cat(
+            [torch.arange(int(self.starts[n]), int(self.starts[n] + self.lengths[n])) for n in batch]
+        ).to(self.device)
+        each = 1 / (self.lengths[batch] if self.per_token else torch.ones_like(batch)) / len(batch)
+        weights = each.repeat_interleave(self.lengths[batch]).to(self.hidden)
+        total = 0.0
+        for part in self._blocks(len(rows)):
+            own = rows[part]
+            losses = F.cross_entropy(self.head(self.hidden[own]), self.tokens[own], reduction="none")
+            loss = weights[part] @ losses
+            loss.backward()
+            total += float(loss.detach())
+        return total
+
+    @torch.no_grad()
+    def _bias(self, penalty: float) -> None:
+        """Steps along -g / (p + penalty), as mean probabilities p bound the curvature; halved where the loss grows."""
+        head = self.head
+        scale = float(self.weights.sum())
+        frequencies = torch.zeros(head.out_features, dtype=torch.float64, device=self.device)
+        frequencies.index_add_(0, self.tokens, self.weights)
+        bias, step = head.bias.double(), 1.0
+        loss, p = self._probabilities(bias, penalty)
+        for _ in range(_STEPS):
+            gradient = p - frequencies + penalty * bias
+            if float(gradient.abs().sum()) <= _CLOSE * scale:
+                break
+            direction = gradient / (p + penalty)
+            direction -= (
+                direction.mean() - bias.mean()
+            )  # the optimum has mean 0, which the penalty alone finds slowly
+            while True:
+                moved = bias - step * direction
+                new_loss, new_p = self._probabilities(moved, penalty)
+                if new_loss <= loss or step < 1e-4:
+                    break
+                step /= 2
+            bias, loss, p = moved, new_loss, new_p
+            step = min(1.0, 2 * step)
+        head.bias.copy_(bias)
+
+    def _probabilities(self, bias: Tensor, penalty: float) -> tuple[float, Tensor]:
+        """The penalised loss with this bias, and the weighted sums [V] of the probabilities, float64."""
+        self.head.bias.copy_(bias)
+        loss, p = penalty / 2 * float(bias @ bias), torch.zeros_like(bias)
+        for part in self._blocks(len(self.tokens)):
+            logs = self.head(self.hidden[part]).log_softmax(1)
+            right = logs.gather(1, self.tokens[part, None])[:, 0].double()
+            loss -= float(self.weights[part] @ right)
+            p += (self.weights[part].to(logs.dtype) @ logs.exp()).double()
+        return loss, p
+
+    def _blocks(self, rows: int) -> list[slice]:
+        step = max(1, _LOGITS // self.head.out_features)
+        return [slice(start, start + step) for start in range(0, rows, step)]
