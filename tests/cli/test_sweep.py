@@ -56,7 +56,9 @@ def test_a_failed_job_is_listed_and_resuming_does_what_is_missing(
     assert train(monkeypatch, *sweep) == 1
     shown = capsys.readouterr().out
     assert "Traceback" not in shown
-    assert "job 1 (dataset.name=digit) failed: got dataset 'digit'; allowed are digits" in shown
+    assert (
+        "job 1 (dataset.name=digit) failed: got dataset 'digit', which does not exist; did you mean" in shown
+    )
     places = [
         shown.index(text) for text in ("job 0: digits_low", "digits_low: 20 images", "job 1: digit", "job 2:")
     ]

@@ -17,6 +17,9 @@ from t2v_lightning.probes import get_probe
 from t2v_lightning.task2vec.module import embed
 from t2v_lightning.task2vec.sources import as_task
 
+_OPTIONS = ("method", "sampling", "include", "skip_layers")
+"""Options of `embed` that two embeddings must share to be compared."""
+
 
 def check_library(config: DictConfig) -> None:
     """Raises before any work where a run is to end in advice that it cannot have.
@@ -57,5 +60,13 @@ def embedding_for(task: str, library: TaskLibrary, max_samples: int = 1000) -> E
         source = as_task(task)
     like = library[library.names[0]].meta
     probe = get_probe(like["probe"], input_size=like["input_size"])
-    own = {name: like[name] for name in ("method", "sampling", "include", "skip_layers") if name in like}
+    own = {name: like[name] for name in _OPTIONS if name in like}
     return embed(source, probe, max_samples=max_samples, **own)
+
+
+def settings_like(library: TaskLibrary) -> list[str]:
+    """The settings of a run whose embedding can be compared with those of a library."""
+    like = library[library.names[0]].meta
+    size = ",".join(map(str, like["input_size"]))
+    own = [f"task2vec.{name}={like[name]}" for name in _OPTIONS if name in like and name != "method"]
+    return [f"task2vec={like['method']}", f"probe.name={like['probe']}", f"probe.input_size=[{size}]", *own]
