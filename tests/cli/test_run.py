@@ -118,7 +118,11 @@ def test_typing_errors_name_what_is_allowed_and_leave_nothing_behind(
 
 @pytest.mark.parametrize(
     ("override", "text"),
-    [("probe.name=resnet35", "unknown probe 'resnet35'"), ("task2vec.skip_layers=99", "skip_layers=99")],
+    [
+        ("probe.name=resnet35", "unknown probe 'resnet35'"),
+        ("task2vec.skip_layers=99", "task2vec.skip_layers=99 leaves"),
+        ("task2vec.head.batch_size=0", "ERROR task2vec.head.batch_size=0; it must be"),
+    ],
 )
 def test_errors_reach_the_terminal_without_a_trace(
     override: str,

@@ -254,9 +254,10 @@ def test_a_broken_launcher_and_a_stopped_sweep_still_say_what_there_is(
         assert text in capsys.readouterr().out
 
 
-def test_the_command_line_takes_the_place_of_an_experiments_list() -> None:
+@pytest.mark.parametrize("key", ["dataset", "dataset.name"])
+def test_the_command_line_takes_the_place_of_an_experiments_list(key: str) -> None:
     hydra = {
-        "overrides": {"task": ["experiment=tour", "dataset.name=digits,faces", "seed=1"]},
+        "overrides": {"task": ["experiment=tour", f"{key}=digits,faces", "seed=1"]},
         "sweeper": {"params": {"dataset.name": "digits,photos,medical", "seed": "1,2", "probe.name": "a,b"}},
     }
     config = OmegaConf.create({"hydra": hydra})
