@@ -38,7 +38,7 @@ def in_settings(text: str, config: Mapping[str, Any], words: Iterable[str]) -> s
     def in_full(match: re.Match[str]) -> str:
         candidates = names.get(match["name"], [])
         of_head = [name for name in candidates if ".head." in name and match[0].startswith("head ")]
-        chosen = [name for name in candidates if name in typed] or of_head or candidates
+        chosen = of_head or [name for name in candidates if name in typed] or candidates
         return chosen[0] if len(chosen) == 1 else match[0]
 
     text = _OF_TRAINER.sub(r"trainer.\1", text)
