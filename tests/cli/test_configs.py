@@ -238,7 +238,7 @@ def test_an_unknown_choice_names_the_choices(override: str, named: str) -> None:
 @pytest.mark.parametrize(
     ("override", "error", "text"),
     [
-        ("dataset.name=digit", KeyError, r"allowed are .*digits"),
+        ("dataset.name=digit", KeyError, r"got dataset 'digit', .* did you mean 'digits'"),
         ("probe.name=resnet35", KeyError, r"unknown probe 'resnet35'.*resnet34"),
         ("task2vec.method=fisher", ValueError, r"unknown method 'fisher'; allowed are montecarlo"),
         ("task2vec.sampling=signs", ValueError, "unknown sampling 'signs'; allowed are exact, sign"),

@@ -1,5 +1,7 @@
 """`t2v`: what it takes tasks for, and the settings that it says."""
 
+import subprocess
+import sys
 from pathlib import Path
 from unittest import mock
 
@@ -8,8 +10,11 @@ from typer.testing import CliRunner
 
 from t2v_lightning import Embedding, __version__
 from t2v_lightning.cli import plain
-from t2v_lightning.cli.job_name import CONFIGS
-from t2v_lightning.cli.sources import source_of
+from t2v_lightning.cli.completion import complete_distance, complete_list, complete_probe
+from t2v_lightning.cli.overrides import for_hydra
+from t2v_lightning.cli.settings import CONFIGS, presets
+from t2v_lightning.cli.sources import is_for_texts, source_of
+from t2v_lightning.data import TEXT_TASKS
 
 
 def run(*arguments: object) -> tuple[int, str, list[list[str]]]:
@@ -25,15 +30,18 @@ def test_folders_tables_and_names_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "my cats").mkdir()
     (tmp_path / "saved").mkdir()
     (tmp_path / "saved" / "dataset_info.json").touch()
-    (tmp_path / "birds.csv").touch()
-    assert source_of(str(tmp_path / "my cats")).settings[0] == "dataset.name=image_folder"
-    assert source_of(str(tmp_path / "my cats")).settings[1] == f"dataset.root='{tmp_path}/my cats'"
-    assert source_of(str(tmp_path / "saved")) == (
+    (tmp_path / "birds.csv").write_text("path,label\n")
+    (tmp_path / "reviews.jsonl").write_text('{"text": "good", "label": 1}\n')
+    cats = ["dataset=image_folder", f"dataset.root='{tmp_path}/my cats'"]
+    assert source_of(str(tmp_path / "my cats")) == ("my cats", cats, False)
+    assert source_of(str(tmp_path / "saved"))[:2] == (
         "saved",
-        ["dataset.name=hf", f"dataset.root={tmp_path}/saved"],
+        ["dataset=hf", f"dataset.root={tmp_path}/saved"],
     )
-    assert source_of(str(tmp_path / "birds.csv")).name == "birds"
-    assert source_of("letters").settings == ["dataset.name=letters"]
+    assert source_of(str(tmp_path / "birds.csv"))[::2] == ("birds", False)
+    assert source_of(str(tmp_path / "reviews.jsonl"))[::2] == ("reviews", True)
+    assert source_of("letters").settings == ["dataset=emnist_letters"]
+    assert {name for name in presets("dataset") if is_for_texts(name)} == {"text", *TEXT_TASKS}
 
 
 def test_a_quoted_folder_is_what_hydra_reads() -> None:
@@ -47,31 +55,27 @@ def test_a_quoted_folder_is_what_hydra_reads() -> None:
 
 def test_embed_says_and_runs_the_full_command(tmp_path: Path) -> None:
     (tmp_path / "cats").mkdir()
-    status, output, lines = run(
-        "embed",
-        "digits",
-        tmp_path / "cats",
-        "--input-size",
-        96,
-        "--set",
-        "task2vec.passes=4",
-        "--out",
-        tmp_path / "o",
-    )
+    options = ["--input-size", 96, "--set", "task2vec.passes=4", "--out", tmp_path / "o"]
+    status, output, lines = run("embed", "digits", tmp_path / "cats", "docstrings", *options)
     assert status == 0
     assert lines[0] == [
-        "dataset.name=digits", "probe.input_size=96", "task2vec.passes=4", f"hydra.run.dir={tmp_path}/o/digits",
+        "dataset=digits", "probe.input_size=96", "task2vec.passes=4", f"hydra.run.dir={tmp_path}/o/digits",
     ]  # fmt: skip
     assert f"$ python -m t2v_lightning {' '.join(lines[0])}" in output
-    assert lines[1][:2] == ["dataset.name=image_folder", f"dataset.root={tmp_path}/cats"]
+    assert lines[1][:2] == ["dataset=image_folder", f"dataset.root={tmp_path}/cats"]
+    assert lines[2][:2] == ["dataset=docstrings", "probe=minilm"]
 
 
-def test_nothing_runs_where_one_task_is_not_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_runs_where_one_task_is_not_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my_photos").mkdir()
     status, output, lines = run("embed", "digits", "facse")
     assert (status, lines) == (1, [])
-    assert "error: got dataset 'facse'" in output
-    assert "did you mean 'faces'" in output
-    assert "does not exist; give a folder" in run("embed", "data/none")[1]
+    assert output == "error: there is no file, folder or built-in task 'facse'; did you mean 'faces'?\n"
+    assert "did you mean 'my_photos'?" in run("embed", "my_photo")[1]
+    assert "`t2v list datasets` names" in run("embed", "data/none")[1]
+    Path("notes.doc").touch()
+    assert "allowed are folders, tables that end in .csv" in run("embed", "notes.doc")[1]
 
 
 def test_the_settings_that_it_says_exist() -> None:
@@ -90,7 +94,7 @@ def test_the_settings_that_it_says_exist() -> None:
         "variational",
     )
     with initialize_config_dir(str(CONFIGS), version_base=None):
-        config = compose("config", [line for line in lines[0] if not line.startswith("hydra.")])
+        config = compose("config", for_hydra(lines[0]))
     assert (config.probe.name, config.probe.input_size, config.task2vec.max_samples) == ("resnet18", 64, 9)
     assert config.task2vec.method == "variational"
 
@@ -103,6 +107,32 @@ def test_compare_report_and_lists(tmp_path: Path) -> None:
     assert "a" in output
     assert run("list", "distances")[1].split()[0] == "cosine"
     assert "digits" in run("list", "datasets")[1].split()
-    assert "allowed are datasets, downloads, probes, distances" in run("list", "things")[1]
+    assert (
+        "digits                      Which of the ten handwritten digits? (built in)"
+        in run("list", "datasets")[1]
+    )
+    assert "resnet101" in run("list", "probes")[1].split()
+    assert (
+        "allowed are datasets, downloads, probes, distances; did you mean 'probes'?"
+        in run("list", "probs")[1]
+    )
     assert run("--version")[1].strip() == __version__
     assert "error: " in run("compare", tmp_path / "none")[1]
+
+
+def test_the_shell_completes_names() -> None:
+    assert complete_list("d") == ["datasets", "downloads", "distances"]
+    assert complete_probe("resnet") == ["resnet18", "resnet34", "resnet50"]
+    assert complete_distance("cos") == ["cosine", "cosine_unit"]
+
+
+def test_what_needs_no_torch_loads_none() -> None:
+    """Plain commands, help and typing errors answer within a second."""
+    code = (
+        "import sys, t2v_lightning, t2v_lightning.cli.plain, t2v_lightning.cli.start as start\n"
+        "sys.argv = ['train.py', '--help']\n"
+        "start.main()\n"
+        "sys.exit(', '.join({'torch', 'pytorch_lightning', 'hydra', 'numpy', 'matplotlib'} & {*sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == ""

@@ -56,7 +56,9 @@ def test_a_failed_job_is_listed_and_resuming_does_what_is_missing(
     assert train(monkeypatch, *sweep) == 1
     shown = capsys.readouterr().out
     assert "Traceback" not in shown
-    assert "job 1 (dataset.name=digit) failed: got dataset 'digit'; allowed are digits" in shown
+    assert (
+        "job 1 (dataset.name=digit) failed: got dataset 'digit', which does not exist; did you mean" in shown
+    )
     places = [
         shown.index(text) for text in ("job 0: digits_low", "digits_low: 20 images", "job 1: digit", "job 2:")
     ]
@@ -252,9 +254,10 @@ def test_a_broken_launcher_and_a_stopped_sweep_still_say_what_there_is(
         assert text in capsys.readouterr().out
 
 
-def test_the_command_line_takes_the_place_of_an_experiments_list() -> None:
+@pytest.mark.parametrize("key", ["dataset", "dataset.name"])
+def test_the_command_line_takes_the_place_of_an_experiments_list(key: str) -> None:
     hydra = {
-        "overrides": {"task": ["experiment=tour", "dataset.name=digits,faces", "seed=1"]},
+        "overrides": {"task": ["experiment=tour", f"{key}=digits,faces", "seed=1"]},
         "sweeper": {"params": {"dataset.name": "digits,photos,medical", "seed": "1,2", "probe.name": "a,b"}},
     }
     config = OmegaConf.create({"hydra": hydra})

@@ -22,7 +22,7 @@ def settings(**changes: Any) -> DictConfig:
     [
         ({"max_epochs": 3}, "got trainer.max_epochs=3, which a run sets itself: .*task2vec.epochs"),
         ({"logger": False}, "got trainer.logger=False, which a run sets itself: .*~logger"),
-        ({"devcies": 2}, "got trainer.devcies=2; allowed are .* Did you mean 'devices'"),
+        ({"devcies": 2}, "got trainer.devcies=2; allowed are .*; did you mean 'devices'"),
         ({"devices": 0}, "no Trainer with .*trainer.devices=0"),
         ({"accelerator": "abacus"}, "no Trainer with trainer.accelerator=abacus"),
         ({"precision": "12-true"}, "no Trainer with .*12-true"),

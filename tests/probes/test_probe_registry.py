@@ -49,7 +49,7 @@ def zoo_transform(name: str, crop: tuple[int, int]) -> object:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"name": "resnet35"}, KeyError, "unknown probe 'resnet35'. Close names: resnet34|resnet"),
+        ({"name": "resnet35"}, KeyError, "unknown probe 'resnet35'; did you mean 'resnet"),
         ({"name": "ResNet-18"}, KeyError, "resnet18"),
         ({"name": 18}, KeyError, "unknown probe"),
         ({"num_classes": 0}, ValueError, "num_classes must be a positive integer, got 0"),

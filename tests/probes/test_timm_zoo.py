@@ -82,7 +82,7 @@ def test_no_network_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_names() -> None:
     names = list_probes(timm=True)
     assert {"timm/resnet50", "timm/resnet50.a1_in1k", "resnet50"} <= set(names)
-    with pytest.raises(KeyError, match="Close names: timm/"):
+    with pytest.raises(KeyError, match="did you mean 'timm/"):
         get_probe("timm/vit_smal_patch16_224")
 
 

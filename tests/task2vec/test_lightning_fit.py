@@ -1,5 +1,6 @@
 """A fit by a Trainer: the same embedding, and an ordinary fit for everything else that takes part in it."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -27,12 +28,26 @@ def test_a_trainer_gives_what_embed_gives(sampling: Any, head: str) -> None:
 
 
 @pytest.mark.parametrize("epochs", [{"max_epochs": 1}, {"max_epochs": 50}, {"max_epochs": -1}, {}], ids=str)
-def test_the_number_of_epochs_is_set_by_the_phases(epochs: dict[str, int]) -> None:
+def test_the_number_of_epochs_is_set_by_the_phases_and_nothing_is_said_without_need(
+    epochs: dict[str, int], caplog: pytest.LogCaptureFixture
+) -> None:
     module = Task2Vec(small_probe(double=False), head=QUICK)
-    trainer = quietly(**epochs)
-    trainer.fit(module, DataLoader(task(double=False), batch_size=5))
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        before = list(warnings.filters)
+        trainer = quietly(**epochs)
+        trainer.fit(module, DataLoader(task(double=False), batch_size=5))
+        trainer.validate(module, DataLoader(task(double=False), batch_size=5), verbose=False)
+        assert warnings.filters == before
     assert trainer.current_epoch == 2
     assert module.embedding is not None
+    assert [str(warning.message) for warning in warned] == []
+    own = "t2v_lightning.task2vec.lightning_fit"
+    said = [record.getMessage() for record in caplog.records if record.name == own]
+    asked = epochs.get("max_epochs", -1)
+    assert said == [f"max_epochs={asked} has no effect: the fit has 2 epochs (1 features, 1 fisher)"] * (
+        asked > 0
+    )
 
 
 def test_a_callback_of_the_caller_sees_an_ordinary_fit() -> None:

@@ -20,6 +20,9 @@ from t2v_lightning.probes import get_probe
 from t2v_lightning.task2vec.module import embed
 from t2v_lightning.task2vec.sources import as_task
 
+_OPTIONS = ("method", "sampling", "include", "skip_layers")
+"""Options of `embed` that two embeddings must share to be compared."""
+
 
 def check_library(config: DictConfig) -> None:
     """Raises before any work where a run is to end in advice that it cannot have.
@@ -54,12 +57,12 @@ def embedding_for(task: str, library: TaskLibrary, max_samples: int = 1000) -> E
     Raises:
         ValueError, OSError: it is neither an embedding nor a task, or the probe cannot be had by its name.
     """
-    if found := _embedding_files(task):
+    if found := embeddings_in(task):
         return load_embeddings(found)[0]
     source = as_task(task)
     like = library[library.names[0]].meta
     probe = get_probe(like["probe"], input_size=like["input_size"])
-    own = {name: like[name] for name in ("method", "sampling", "include", "skip_layers") if name in like}
+    own = {name: like[name] for name in _OPTIONS if name in like}
     return embed(source, probe, max_samples=max_samples, **own)
 
 
@@ -75,7 +78,7 @@ def short_list(task: str, library: str, run: int, most: int) -> dict[str, Any]:
     Raises:
         ValueError, OSError: it is no task with images and classes.
     """
-    if _embedding_files(task):
+    if embeddings_in(task):
         raise ValueError(
             f"{task} holds an embedding; networks are tried on the images themselves, so give these"
         )
@@ -89,9 +92,17 @@ def short_list(task: str, library: str, run: int, most: int) -> dict[str, Any]:
     return {"method": "short_list", "features": features, "run": run}
 
 
-def _embedding_files(task: str) -> list[Path]:
+def embeddings_in(task: str) -> list[Path]:
     """Embeddings in a place, if it is one that holds some."""
     try:
         return find_embeddings([task])
     except FileNotFoundError:
         return []
+
+
+def settings_like(library: TaskLibrary) -> list[str]:
+    """The settings of a run whose embedding can be compared with those of a library."""
+    like = library[library.names[0]].meta
+    size = ",".join(map(str, like["input_size"]))
+    own = [f"task2vec.{name}={like[name]}" for name in _OPTIONS if name in like and name != "method"]
+    return [f"task2vec={like['method']}", f"probe.name={like['probe']}", f"probe.input_size=[{size}]", *own]

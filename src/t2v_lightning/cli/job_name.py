@@ -11,14 +11,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from t2v_lightning.cli.run_folder import deciding_settings, flat
+from t2v_lightning.cli.settings import CONFIGS
 from t2v_lightning.data.own.hf import HuggingFace
 from t2v_lightning.data.own.image_folder import ImageFolder
+from t2v_lightning.data.own.text import TextTable
 
-_PACKAGED = Path(__file__).parents[1] / "configs"
-CONFIGS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[3] / "configs"
-"""The folder of configurations: in the package once installed, at the top of a checkout."""
-
-_OWN = (ImageFolder.name, HuggingFace.name)
+_OWN = (ImageFolder.name, HuggingFace.name, TextTable.name)
 """Datasets that are whatever lies at `root`, or in the dataset of the hub, so that their name alone says nothing."""
 
 _LONGEST = 60

@@ -11,7 +11,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from t2v_lightning.cli.job_name import CONFIGS
+from t2v_lightning.cli.settings import CONFIGS
 from t2v_lightning.cli.sweep import register_launchers
 from t2v_lightning.data import get_datamodule
 from t2v_lightning.library import Protocol

@@ -11,8 +11,12 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from t2v_lightning._spelling import did_you_mean
 from t2v_lightning._version import __version__
+from t2v_lightning.cli.completion import complete_distance, complete_list, complete_probe, complete_task
+from t2v_lightning.cli.lists import LISTS, print_list
 from t2v_lightning.cli.sources import Source, source_of
+from t2v_lightning.cli.start import print_loading
 
 app = typer.Typer(
     name="t2v",
@@ -23,6 +27,9 @@ app = typer.Typer(
 )
 
 Places = Annotated[list[Path], typer.Argument(help="Folders of runs or sweeps, or files of embeddings.")]
+Distance = Annotated[
+    str, typer.Option(help="One of `t2v list distances`.", autocompletion=complete_distance, metavar="NAME")
+]
 
 
 def _print_version(wanted: bool) -> None:
@@ -45,27 +52,37 @@ def embed(
     sources: Annotated[
         list[str],
         typer.Argument(
-            help="Folders with a folder of images for each class, tables of images and labels (CSV, TSV, Parquet), "
-            "folders written by save_to_disk of Hugging Face datasets, or names of `t2v list datasets`.",
-            metavar="TASK...",
+            help="Each a folder with a folder of images (or .txt files) for each class, a table of images or texts "
+            "and their labels (CSV, TSV, Parquet, JSON Lines), a folder written by save_to_disk of Hugging Face "
+            "datasets, or a name of `t2v list datasets`.",
+            metavar="TASK",
+            autocompletion=complete_task,
         ),
     ],
-    probe: Annotated[str | None, typer.Option(help="The network, one of `t2v list probes`.")] = None,
+    probe: Annotated[
+        str | None,
+        typer.Option(
+            help="The network, one of `t2v list probes`; by default efficientnet_lite0, and minilm for texts.",
+            autocompletion=complete_probe,
+            metavar="NAME",
+        ),
+    ] = None,
     input_size: Annotated[int | None, typer.Option(help="Side of its images in pixels.")] = None,
     max_samples: Annotated[int | None, typer.Option(help="At most this many images.")] = None,
-    method: Annotated[str | None, typer.Option(help="montecarlo or variational.")] = None,
+    method: Annotated[str | None, typer.Option(help="montecarlo or variational.", metavar="NAME")] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder of the results, one below it for each task; by default outputs."),
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Any other setting, such as task2vec.passes=4.")
+        list[str] | None,
+        typer.Option("--set", help="Any other setting, such as task2vec.passes=4.", metavar="NAME=VALUE"),
     ] = None,
 ) -> None:
     """Embed tasks, one after another."""
     named = {
         "task2vec": method,
-        "probe.name": probe,
+        "probe": probe,
         "probe.input_size": input_size,
         "task2vec.max_samples": max_samples,
     }
@@ -73,17 +90,16 @@ def embed(
     found = [_or_exit(source_of, text) for text in sources]
     status = 0
     for source in found:
+        for_texts = ["probe=minilm"] if source.is_text and probe is None else []
         folder = [] if out is None else [f"hydra.run.dir={Source.quoted(str(out / source.name))}"]
-        status = _run([*source.settings, *shared, *(settings or []), *folder]) or status
+        status = _run([*source.settings, *for_texts, *shared, *(settings or []), *folder]) or status
     raise typer.Exit(status)
 
 
 @app.command()
-def compare(
-    places: Places,
-    distance: Annotated[str, typer.Option(help="One of `t2v list distances`.")] = "cosine_unit",
-) -> None:
+def compare(places: Places, distance: Distance = "cosine_unit") -> None:
     """Print how far apart embeddings are."""
+    print_loading()
     from t2v_lightning.embedding.collection import find_embeddings, load_embeddings
     from t2v_lightning.functional.distances import pdist
     from t2v_lightning.report.tables import print_table
@@ -100,7 +116,8 @@ def recommend(
     task: Annotated[
         str,
         typer.Argument(
-            help="The folder of a run, the file of an embedding, or a task as `t2v embed` takes it."
+            help="The folder of a run, the file of an embedding, or a task as `t2v embed` takes it.",
+            autocompletion=complete_task,
         ),
     ],
     library: Annotated[str, typer.Option(help="Folder of a library, or builtin.")] = "builtin",
@@ -112,14 +129,20 @@ def recommend(
     ] = None,
 ) -> None:
     """Say which pretrained networks promise the least error on a task."""
-    from t2v_lightning.cli.advising import embedding_for, short_list
+    print_loading()
+    from t2v_lightning.cli.advising import embedding_for, embeddings_in, settings_like, short_list
     from t2v_lightning.library.builtin import open_library
     from t2v_lightning.library.tables import print_recommendation
 
     def advice() -> None:
         known = open_library(library)
-        own = {} if run is None else short_list(task, library, run, max_samples)
-        print_recommendation(known.recommend(embedding_for(task, known, max_samples), k=k, **own), Console())
+        tried = {} if run is None else short_list(task, library, run, max_samples)
+        if run is None and not embeddings_in(task):
+            own = [*source_of(task).settings, *settings_like(known), f"task2vec.max_samples={max_samples}"]
+            _say("t2v_lightning", [*own, f"library={library}", "recommend=true"])
+        print_recommendation(
+            known.recommend(embedding_for(task, known, max_samples), k=k, **tried), Console()
+        )
 
     _or_exit(advice)
 
@@ -127,14 +150,16 @@ def recommend(
 @app.command()
 def report(
     places: Places,
-    distance: Annotated[str, typer.Option(help="One of `t2v list distances`.")] = "cosine_unit",
+    distance: Distance = "cosine_unit",
     output: Annotated[Path | None, typer.Option(help="Folder of the page; by default the first one.")] = None,
 ) -> None:
     """Write the page, the figures and the tables on many embeddings."""
+    given = ["--distance", distance, *([] if output is None else ["--output", str(output)])]
+    words = [*map(str, places), *given]
+    _say("t2v_lightning.report", words)
     from t2v_lightning.report.__main__ import main
 
-    given = ["--distance", distance, *([] if output is None else ["--output", str(output)])]
-    main([*map(str, places), *given])
+    main(words)
 
 
 @app.command(
@@ -154,40 +179,42 @@ def download(
     remove_archives: Annotated[bool, typer.Option(help="Delete each archive once it is unpacked.")] = False,
 ) -> None:
     """Fetch a benchmark to where its datamodule reads it."""
+    words = [name, "--root", str(root), *(["--remove-archives"] if remove_archives else [])]
+    _say("t2v_lightning.data.download", words)
     from t2v_lightning.data.download.__main__ import main
 
-    raise typer.Exit(main([name, "--root", str(root), *(["--remove-archives"] if remove_archives else [])]))
+    raise typer.Exit(main(words))
 
 
 @app.command("list")
 def list_names(
-    what: Annotated[str, typer.Argument(help="datasets, downloads, probes or distances.")],
+    what: Annotated[
+        str,
+        typer.Argument(help=f"{', '.join([*LISTS][:-1])} or {[*LISTS][-1]}.", autocompletion=complete_list),
+    ],
 ) -> None:
-    """List names that other commands take, one a line."""
-    names = _names().get(what)
-    if names is None:
-        _fail(f"got {what!r}; allowed are {', '.join(_names())}")
-    else:
-        print("\n".join(names))
+    """List the names that other commands take, one a line."""
+    if what not in LISTS:
+        _fail(f"got {what!r}; allowed are {', '.join(LISTS)}{did_you_mean(what, LISTS)}")
+    print_list(what)
 
 
-def _names() -> dict[str, list[str]]:
-    from t2v_lightning.data import list_datamodules
-    from t2v_lightning.data.download.catalogue import CATALOGUE
-    from t2v_lightning.functional.distances import DISTANCES
-    from t2v_lightning.probes import list_probes
+def _say(module: str, words: list[str]) -> None:
+    """The full command line that a plain one stands for."""
+    print(f"$ python -m {module} {' '.join(map(_for_shell, words))}", flush=True)
 
-    return {
-        "datasets": list_datamodules(),
-        "downloads": [*CATALOGUE],
-        "probes": list_probes(),
-        "distances": [*DISTANCES],
-    }
+
+def _for_shell(word: str) -> str:
+    """A word as a shell takes it, as short as that can be.
+
+    >>> print(_for_shell("dataset.root='my photos'"), _for_shell("my photos"), _for_shell("a=1"))
+    "dataset.root='my photos'" 'my photos' a=1
+    """
+    return f'"{word}"' if "'" in word and not set('"$`\\!') & {*word} else shlex.quote(word)
 
 
 def _run(settings: list[str]) -> int:
-    """Runs the full command line, which is said first."""
-    print(f"$ {shlex.join(['python', '-m', 't2v_lightning', *settings])}", flush=True)
+    _say("t2v_lightning", settings)
     return subprocess.run([sys.executable, "-m", "t2v_lightning", *settings], check=False).returncode
 
 

@@ -1,7 +1,6 @@
 """The command line: Hydra composes the settings, Lightning runs them."""
 
 import logging
-import re
 import sys
 import warnings
 from pathlib import Path
@@ -19,7 +18,8 @@ from t2v_lightning.callbacks.progress import PhaseProgressBar
 from t2v_lightning.callbacks.tensorboard import TensorBoardSummary
 from t2v_lightning.cli.advising import advise, check_library
 from t2v_lightning.cli.allocation import keep_freed_memory
-from t2v_lightning.cli.job_name import CONFIGS, job_name
+from t2v_lightning.cli.job_name import job_name
+from t2v_lightning.cli.overrides import for_hydra
 from t2v_lightning.cli.processes import command_of, is_first_rank, needs_own_process, run_apart
 from t2v_lightning.cli.run_folder import (
     FolderTaken,
@@ -35,12 +35,14 @@ from t2v_lightning.cli.run_folder import (
     remove_checkpoints,
     remove_logs,
 )
+from t2v_lightning.cli.settings import CONFIGS
 from t2v_lightning.cli.signals import Stopped, stopping_on_signals
 from t2v_lightning.cli.sweep import SweepReport, say
 from t2v_lightning.cli.sweep_checks import unknown_distance
 from t2v_lightning.cli.test_split import TestSplit
 from t2v_lightning.cli.threads import fitting_threads
 from t2v_lightning.cli.trainer import make_trainer
+from t2v_lightning.cli.wording import in_settings
 from t2v_lightning.data import get_datamodule
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.embedding.run_folder import CHECKPOINTS, EMBEDDING_FILE
@@ -155,15 +157,7 @@ def _quiet() -> None:
         for handler in logging.getLogger().handlers:
             if isinstance(handler, RichHandler):
                 handler.setLevel(logging.ERROR)
-    for message in (
-        ".*configure_optimizers` returned `None`.*",
-        ".*in eval mode at the start of training.*",
-        ".*number of training batches .* is smaller than the logging interval.*",
-        ".*passed in a `val_dataloader` but have no `validation_step`.*",
-        ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
-        ".*does not have many workers.*",
-    ):
-        warnings.filterwarnings("ignore", message=message)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 
 
 def job(config: DictConfig) -> None:
@@ -207,14 +201,17 @@ def job(config: DictConfig) -> None:
             log.warning("stopped by %s; %s", stopped.signal.name, _what_is_left(folder))
         raise
     except Exception as error:
+        reason = _reason(error, config)
+        said = SweepReport.current.said if SweepReport.current else set()
         log.error(
             "%s",
-            reason_of(error),
+            "the same error as before" if reason in said else reason,
             exc_info=not isinstance(error, (ValueError, TypeError, LookupError, OSError, ImportError)),
         )
+        said.add(reason)
         log.debug("the error came from here", exc_info=True)
         if sweep or not isinstance(error, FolderTaken):  # what is in it has not failed
-            fail(folder, reason_of(error))
+            fail(folder, reason)
         if not sweep:
             sys.exit(1)
     else:
@@ -225,6 +222,12 @@ def job(config: DictConfig) -> None:
     if sweep and SweepReport.current and SweepReport.current.is_hopeless(config, folder):
         log.error("stopped, as all jobs read this folder: set dataset.root to one that exists")
         sys.exit(1)
+
+
+def _reason(error: Exception, config: DictConfig) -> str:
+    """The text of an error, with the names that settings have on the command line."""
+    plain: Any = OmegaConf.to_container(config)
+    return in_settings(reason_of(error), plain, HydraConfig.get().overrides.task)
 
 
 def _advise(config: DictConfig, folder: Path) -> None:
@@ -246,22 +249,6 @@ def _what_is_left(folder: Path) -> str:
     return "there was nothing to save yet, so there is nothing to resume"
 
 
-def _with_presets(arguments: list[str]) -> list[str]:
-    """Reads `task2vec.method=<name>` as the choice of the preset of that name, whose options can then be set.
-
-    Every keyword of a Trainer can be set, also those that are not in `configs/trainer`, which Hydra would refuse.
-
-    >>> _with_presets(["task2vec.method=variational", "task2vec.epochs=3"])
-    ['task2vec=variational', 'task2vec.epochs=3']
-    >>> _with_presets(["trainer.deterministic=true", "trainer=ddp"])
-    ['++trainer.deterministic=true', 'trainer=ddp']
-    """
-    arguments = [re.sub(r"^\+?trainer\.", "++trainer.", argument) for argument in arguments]
-    if any(argument.startswith("task2vec=") for argument in arguments):
-        return arguments
-    return [re.sub("^task2vec.method=", "task2vec=", argument) for argument in arguments]
-
-
 _run_with_hydra = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(job)
 
 
@@ -269,7 +256,7 @@ def main() -> None:
     """Embeds one task, or every task of a sweep (`-m`); exits with 1 if one fails, with 128 + signal on a signal."""
     SweepReport.current = None
     keep_freed_memory()
-    sys.argv[1:] = _with_presets(sys.argv[1:])
+    sys.argv[1:] = for_hydra(sys.argv[1:])
     with stopping_on_signals():
         try:
             _run_with_hydra()

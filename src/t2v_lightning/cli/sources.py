@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from t2v_lightning.data import get_datamodule, list_datamodules
-from t2v_lightning.data.own.label_table import TABLE_SUFFIXES
-from t2v_lightning.data.registry import ALIASES, datamodule_of_path
+from t2v_lightning._spelling import did_you_mean
+from t2v_lightning.cli.settings import presets
+from t2v_lightning.data.names import ALIASES
+from t2v_lightning.data.places import TABLE_SUFFIXES, kind_of_path
 
 
 class Source(NamedTuple):
@@ -17,10 +18,12 @@ class Source(NamedTuple):
     Attributes:
         name: of the folder that it may be written to.
         settings: of `python -m t2v_lightning` that name it.
+        is_text: whether it is one for language models.
     """
 
     name: str
     settings: list[str]
+    is_text: bool
 
     @staticmethod
     def quoted(value: str) -> str:
@@ -43,20 +46,38 @@ def source_of(text: str) -> Source:
         ValueError: it is none of these; the message says what is allowed.
 
     >>> source_of("digits")
-    Source(name='digits', settings=['dataset.name=digits'])
+    Source(name='digits', settings=['dataset=digits'], is_text=False)
     """
     path = Path(text).expanduser()
-    if text in (*list_datamodules(), *ALIASES) and not path.is_dir():
-        return Source(text, [f"dataset.name={text}"])
-    if kind := datamodule_of_path(path):
-        name = path.resolve().name if path.is_dir() else path.stem
-        return Source(name, [f"dataset.name={kind}", f"dataset.root={Source.quoted(str(path))}"])
+    name = ALIASES.get(text, text)
+    if name in presets("dataset") and not path.is_dir():
+        return Source(text, [f"dataset={name}"], is_for_texts(name))
+    if kind := kind_of_path(path):
+        title = path.resolve().name if path.is_dir() else path.stem
+        return Source(title, [f"dataset={kind}", f"dataset.root={Source.quoted(str(path))}"], kind == "text")
     if path.exists():
         raise ValueError(
             f"{text} is a file; allowed are folders, tables that end in {', '.join(TABLE_SUFFIXES)}, and names of "
             "`t2v list datasets`"
         )
-    if len(path.parts) > 1:
-        raise ValueError(f"{text} does not exist; give a folder, a table, or a name of `t2v list datasets`")
-    get_datamodule(text)  # raises, with names that are close
-    raise AssertionError
+    near = did_you_mean(text, [*presets("dataset"), *ALIASES, *_beside(path)])
+    raise ValueError(
+        f"there is no file, folder or built-in task {text!r}{near or '; `t2v list datasets` names the built-in ones'}"
+    )
+
+
+def is_for_texts(dataset: str) -> bool:
+    """Whether a dataset of that name holds texts, by what its file says.
+
+    >>> is_for_texts("docstrings"), is_for_texts("digits")
+    (True, False)
+    """
+    return "for language models" in presets("dataset")[dataset]
+
+
+def _beside(path: Path) -> list[str]:
+    """What stands where a path leads that does not exist, spelled as that path is."""
+    try:
+        return [str(path.with_name(entry.name)) for entry in path.parent.iterdir()]
+    except (OSError, ValueError):
+        return []

@@ -58,6 +58,10 @@ class SweepReport(Callback):
     _former: tuple[bytes, float] | None = None
     """What the marker of the sweep before held, and its time."""
 
+    def __init__(self) -> None:
+        self.said: set[str] = set()
+        """Errors of jobs that have been said."""
+
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Raises `SystemExit` where a setting makes the whole sweep useless."""
         register_launchers()
@@ -184,8 +188,9 @@ def _prefer_command_line(config: DictConfig) -> None:
     with read_write(config), open_dict(config):
         for word in config.hydra.overrides.task:
             key = word.partition("=")[0].lstrip("+")
-            if params and key in params:
-                del params[key]
+            for own in (key, {"dataset": "dataset.name"}.get(key)):
+                if params and own in params:
+                    del params[own]
 
 
 def swept_values(config: DictConfig) -> dict[str, list[str]]:

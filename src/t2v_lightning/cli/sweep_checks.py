@@ -2,10 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from t2v_lightning._spelling import did_you_mean
 from t2v_lightning.cli.job_name import job_name
+from t2v_lightning.cli.settings import presets, settings_of
+from t2v_lightning.data import BUILTIN_TASKS, TEXT_TASKS
 from t2v_lightning.functional.distances import DISTANCES
 
 LAUNCHERS = {
@@ -26,9 +30,34 @@ def reason_to_refuse(config: DictConfig, swept: Mapping[str, Sequence[str]]) -> 
         _missing_launcher(config.hydra.runtime.choices["hydra/launcher"])
         or _devices_for_slurm(config)
         or unknown_distance(config.report.distance)
+        or _missing_folder(config, swept)
         or _several_methods(config, swept.get("task2vec", []))
         or _jobs_of_one_name(config, swept)
     )
+
+
+def _missing_folder(config: DictConfig, swept: Mapping[str, Sequence[str]]) -> str | None:
+    """All jobs would fail for one and the same reason."""
+    names = swept.get("dataset") or swept.get("dataset.name") or [config.dataset.name]
+    root = config.dataset.get("root")
+    if "dataset.root" in swept or not all(map(_needs_folder, names)):
+        return None
+    if root is None:
+        return f"dataset={','.join(names)} needs a folder; give it as dataset.root="
+    if Path(root).expanduser().exists():
+        return None
+    return f"got dataset.root={root}, which does not exist; give the folder of dataset={','.join(names)}"
+
+
+def _needs_folder(dataset: str) -> bool:
+    """Whether a dataset is neither built in nor fetched when it is missing.
+
+    >>> _needs_folder("cub200"), _needs_folder("mnist"), _needs_folder("digits")
+    (True, False, False)
+    """
+    if dataset not in presets("dataset") or dataset in ("hf", *BUILTIN_TASKS, *TEXT_TASKS):
+        return False
+    return all(setting.name != "dataset.download" for setting in settings_of(f"dataset/{dataset}"))
 
 
 def unknown_distance(distance: str) -> str | None:
@@ -37,10 +66,13 @@ def unknown_distance(distance: str) -> str | None:
     >>> unknown_distance("cosine")
     >>> unknown_distance("euclid")
     "got report.distance='euclid'; allowed are cosine, kl, ..."
+    >>> unknown_distance("cosin")
+    "...; did you mean 'cosine'?"
     """
     if distance in DISTANCES:
         return None
-    return f"got report.distance={distance!r}; allowed are {', '.join(DISTANCES)}"
+    near = did_you_mean(distance, DISTANCES)
+    return f"got report.distance={distance!r}; allowed are {', '.join(DISTANCES)}{near}"
 
 
 def _missing_launcher(launcher: str) -> str | None:

@@ -1,12 +1,13 @@
 """The Trainer of a run, from its settings."""
 
-import difflib
 import inspect
 from typing import Any
 
 import pytorch_lightning as pl
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
+
+from t2v_lightning._spelling import did_you_mean
 
 _SET_ELSEWHERE = {
     "max_epochs": "the phases of a fit decide how many there are; see task2vec.head.epochs and task2vec.epochs",
@@ -31,10 +32,9 @@ def make_trainer(settings: DictConfig, **own: Any) -> pl.Trainer:
         if name in _SET_ELSEWHERE:
             raise ValueError(f"got trainer.{name}={value}, which a run sets itself: {_SET_ELSEWHERE[name]}")
         if name not in allowed:
-            near = difflib.get_close_matches(name, allowed, n=1)
-            hint = f". Did you mean {near[0]!r}?" if near else ""
+            near = did_you_mean(name, allowed)
             raise ValueError(
-                f"got trainer.{name}={value}; allowed are the keywords of pytorch_lightning.Trainer{hint}"
+                f"got trainer.{name}={value}; allowed are the keywords of pytorch_lightning.Trainer{near}"
             )
     try:
         return pl.Trainer(**options, **own)

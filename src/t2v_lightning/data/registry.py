@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
-import os
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
+from t2v_lightning._spelling import did_you_mean
 from t2v_lightning.data.base import TaskDataModule
 from t2v_lightning.data.benchmarks.cub200 import CUB200
 from t2v_lightning.data.benchmarks.cub_inat2018 import CUBINat2018
@@ -28,9 +26,9 @@ from t2v_lightning.data.benchmarks.small_images import (
 )
 from t2v_lightning.data.builtin.datamodule import BUILTIN_TASKS, TEXT_TASKS, BuiltinDataModule
 from t2v_lightning.data.errors import UnknownDataModuleError
-from t2v_lightning.data.own.hf import HuggingFace, is_saved_dataset
+from t2v_lightning.data.names import ALIASES
+from t2v_lightning.data.own.hf import HuggingFace
 from t2v_lightning.data.own.image_folder import ImageFolder
-from t2v_lightning.data.own.label_table import TABLE_SUFFIXES
 from t2v_lightning.data.own.text import TextTable
 
 _CLASSES: tuple[type[TaskDataModule], ...] = (
@@ -59,9 +57,6 @@ _DATAMODULES: dict[str, Callable[..., TaskDataModule]] = {
     **{datamodule.name: datamodule for datamodule in _CLASSES},
 }
 
-ALIASES: dict[str, str] = {"letters": "emnist_letters", "imat2018fashion": "imat2018_fashion"}
-"""Other names that `get_datamodule` takes, with the names that they stand for."""
-
 
 def list_datamodules() -> list[str]:
     """Names of all datamodules, grouped by family, without `ALIASES`.
@@ -89,27 +84,19 @@ def get_datamodule(name: str, **options: Any) -> TaskDataModule:
     """
     factory = _DATAMODULES.get(ALIASES.get(name, name))
     if factory is None:
-        known = [*_DATAMODULES, *ALIASES]
-        near = difflib.get_close_matches(str(name), known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UnknownDataModuleError(f"got dataset {name!r}; allowed are {', '.join(known)}{hint}")
+        near = did_you_mean(name, [*_DATAMODULES, *ALIASES])
+        raise UnknownDataModuleError(
+            f"got dataset {name!r}, which does not exist{near or ';'} "
+            "`t2v list datasets` and list_datamodules() list all"
+        )
     allowed = _options(factory)
-    unknown = [option for option in options if option not in allowed]
-    if unknown:
-        raise TypeError(f"got option {unknown[0]!r} for dataset {name!r}; allowed are {', '.join(allowed)}")
+    for option in options:
+        if option not in allowed:
+            near = did_you_mean(option, allowed)
+            raise TypeError(
+                f"got option {option!r} for dataset {name!r}; allowed are {', '.join(allowed)}{near}"
+            )
     return factory(**options)
-
-
-def datamodule_of_path(path: str | os.PathLike[str]) -> str | None:
-    """The name of the datamodule that reads images from a path, by what stands there; None where none does.
-
-    >>> datamodule_of_path("no_such_folder") is None
-    True
-    """
-    place = Path(path).expanduser()
-    if place.is_dir():
-        return HuggingFace.name if is_saved_dataset(place) else ImageFolder.name
-    return ImageFolder.name if place.is_file() and place.suffix.lower() in TABLE_SUFFIXES else None
 
 
 def _options(factory: Callable[..., TaskDataModule]) -> list[str]:

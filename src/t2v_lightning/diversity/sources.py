@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from t2v_lightning.data.own.label_table import TABLE_SUFFIXES, check_columns, read_table
+from t2v_lightning.data.own.label_table import check_columns, read_table
+from t2v_lightning.data.places import TABLE_SUFFIXES
 from t2v_lightning.task2vec.sources import as_task
 
 

@@ -81,7 +81,10 @@ class Parcel(Dataset[Any]):
 
         A terminal sends that signal to all processes at once, but the fit needs its workers until the end of the batch.
         """
-        multiprocessing.set_forkserver_preload([__name__])
+        ours = [
+            name for name in sys.modules if name.startswith("t2v_lightning.")
+        ]  # which a worker need not import
+        multiprocessing.set_forkserver_preload(ours)
         resource_tracker.ensure_running()  # here, as it would unblock the signal
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         main = vars(sys.modules["__main__"])

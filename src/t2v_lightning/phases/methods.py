@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any, Literal, NamedTuple, get_args
 
+from t2v_lightning._spelling import did_you_mean
 from t2v_lightning.phases.base import MethodPhase
 from t2v_lightning.phases.montecarlo import MonteCarloPhase
 from t2v_lightning.phases.options import MonteCarloOptions, VariationalOptions
@@ -44,7 +45,8 @@ def method_options(method: str, given: Mapping[str, Any], shared: Iterable[str] 
     2
     """
     if not isinstance(method, str) or method not in METHODS:
-        raise ValueError(f"unknown method {method!r}; allowed are {', '.join(get_args(MethodName))}")
+        near = did_you_mean(method, METHODS)
+        raise ValueError(f"unknown method {method!r}; allowed are {', '.join(get_args(MethodName))}{near}")
     defaults = {
         name: {field.name: field.default for field in fields(known.options)}
         for name, known in METHODS.items()
@@ -52,9 +54,9 @@ def method_options(method: str, given: Mapping[str, Any], shared: Iterable[str] 
     for name, value in given.items():
         owners = [owner for owner, options in defaults.items() if name in options]
         if not owners:
-            raise TypeError(
-                f"unknown option {name!r}; method={method!r} takes {', '.join([*shared, *defaults[method]])}"
-            )
+            known = [*shared, *defaults[method]]
+            near = did_you_mean(name, known)
+            raise TypeError(f"unknown option {name!r}; method={method!r} takes {', '.join(known)}{near}")
         if method not in owners and value != defaults[owners[0]][name]:
             raise ValueError(
                 f"{name}={value!r} is an option of method={owners[0]!r} and would have no effect with "

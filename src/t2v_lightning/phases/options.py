@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
+from t2v_lightning._spelling import did_you_mean
 from t2v_lightning.functional.engine.usage import Include, check_include
 from t2v_lightning.functional.layers.sketch import Squares, check_squares
 from t2v_lightning.functional.likelihood import Sampling, check_sampling
@@ -56,7 +57,9 @@ class HeadOptions:
 
     def __post_init__(self) -> None:
         if self.method not in get_args(HeadMethod):
-            raise ValueError(f"unknown head {self.method!r}; allowed are {', '.join(get_args(HeadMethod))}")
+            allowed = get_args(HeadMethod)
+            near = did_you_mean(self.method, allowed)
+            raise ValueError(f"unknown head {self.method!r}; allowed are {', '.join(allowed)}{near}")
         for name in ("epochs", "num_samples", "batch_size"):
             value = getattr(self, name)
             if not is_whole(value) or value < 1:

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import ArrayLike
 from scipy.stats import spearmanr
-from sklearn.manifold import smacof
 
 from t2v_lightning.functional.distances.geometry import classical_mds
 from t2v_lightning.plots.labels import place_labels
@@ -161,6 +160,8 @@ def _finish_scatter(ax: Axes, positions: Matrix, names: Sequence[str], title: st
 
 def _mds(distances: Matrix) -> tuple[Matrix, str]:
     """Positions [n, 2] by SMACOF from the classical solution, and a caption."""
+    from sklearn.manifold import smacof  # which takes a second to import
+
     start = classical_mds(distances, 2)
     positions, _ = smacof(distances, n_components=2, init=start, n_init=1, random_state=0)
     apart = np.linalg.norm(positions[:, None] - positions[None], axis=-1)

@@ -123,10 +123,10 @@ def check_name(name: str) -> None:
         return
     close = difflib.get_close_matches(str(name).lower(), names, n=3, cutoff=0.5)
     raise KeyError(
-        f"unknown probe {name!r}. "
-        + (f"Close names: {', '.join(close)}. " if close else "")
-        + "list_probes() lists all; models of timm are named 'timm/<model>', those of transformers 'hf/<model>'; "
-        "ProbeNetwork.from_module takes any other network"
+        f"unknown probe {name!r}"
+        + (f"; did you mean {' or '.join(map(repr, close))}? " if close else "; ")
+        + "`t2v list probes` and list_probes() list all; models of timm are named 'timm/<model>', those of "
+        "transformers 'hf/<model>'; ProbeNetwork.from_module takes any other network"
     )
 
 

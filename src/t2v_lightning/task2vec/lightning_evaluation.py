@@ -1,5 +1,8 @@
 """How Lightning evaluates a finished embedding's head: `Trainer.validate`, `Trainer.test` and `Trainer.predict`."""
 
+import warnings
+from contextlib import ExitStack
+
 from pytorch_lightning import LightningDataModule, LightningModule
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
@@ -13,6 +16,13 @@ from t2v_lightning.task2vec.evaluation import Evaluation
 from t2v_lightning.task2vec.plan import Plan
 from t2v_lightning.task2vec.trainer_checks import check_evaluating_trainer
 
+_MEANT = (
+    ".*in eval mode at the start of training.*",
+    ".*number of training batches .* is smaller than the logging interval.*",
+    ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
+)
+"""Warnings of Lightning that are of no use here: the probe is in eval mode, and the last one is for its authors."""
+
 
 class LightningEvaluation(BatchesThroughHooks, LightningModule):
     """Evaluates the fitted head by the hooks of a Trainer.
@@ -25,6 +35,7 @@ class LightningEvaluation(BatchesThroughHooks, LightningModule):
     plan: Plan
     embedding: Embedding | None
     _evaluation: Evaluation
+    _quiet: ExitStack
 
     def setup_evaluation(self, stage: str) -> None:
         """Replaces the user's loader for validate, test or predict with one that knows its items by position."""
@@ -51,6 +62,17 @@ class LightningEvaluation(BatchesThroughHooks, LightningModule):
         )
         self.batch_hooks = self._evaluation.hooks
         given.instance = self
+
+    def be_quiet(self) -> None:
+        """Until `end_quiet`, leaves out what Lightning says of every run and what is meant to be so here."""
+        self._quiet = ExitStack()
+        self._quiet.enter_context(warnings.catch_warnings())
+        for message in _MEANT:
+            warnings.filterwarnings("ignore", message=message)
+
+    def end_quiet(self) -> None:
+        """Warnings are as before."""
+        self._quiet.close()
 
     def val_dataloader(self) -> PhaseLoader:
         return self._evaluation.loader(self.trainer.global_rank, self.trainer.world_size)

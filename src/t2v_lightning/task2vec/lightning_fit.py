@@ -59,10 +59,17 @@ class LightningFit(LightningEvaluation):
 
     # --- hooks, in the order in which a fit calls them -------------------------------------------------
 
+    @LightningEvaluation.trainer.setter  # type: ignore[attr-defined, untyped-decorator]
+    def trainer(self, trainer: Trainer | None) -> None:
+        """Takes the Trainer, which would warn that nobody has set the number of epochs that `setup` sets."""
+        LightningEvaluation.trainer.fset(self, trainer)  # type: ignore[attr-defined]
+        if trainer is not None and trainer.max_epochs is None:
+            trainer.fit_loop.max_epochs = -1
+
     def configure_callbacks(self) -> list[Callback]:
         fitting = self.trainer.state.fn == "fit"
         own: list[Callback] = [TensorBoardSummary(), _EndOfWorkers()] if fitting else [_EndOfWorkers()]
-        given = {type(callback) for callback in self.trainer.callbacks}  # type: ignore[attr-defined]
+        given = {type(callback) for callback in self.trainer.callbacks}
         return [
             *(callback for callback in own if type(callback) not in given),
             *(checkpoint_for(self.trainer) if fitting else ()),
@@ -72,6 +79,7 @@ class LightningFit(LightningEvaluation):
         """Replaces the user's loader with one that knows its items by position, and sets the number of epochs."""
         if stage != "fit":
             self.setup_evaluation(stage)
+            self.be_quiet()
             return
         trainer, given = self.trainer, data_source(self.trainer, "fit")
         if given.instance is self:
@@ -84,22 +92,24 @@ class LightningFit(LightningEvaluation):
         self._dtype_before = next(self.parameters()).dtype
         self._user_source = given.instance
         loader = one_loader(given.dataloader())
-        source = trainer.datamodule if trainer.datamodule is not None else dataset_of(loader)  # type: ignore[attr-defined]
+        source = trainer.datamodule if trainer.datamodule is not None else dataset_of(loader)
         self.position, self._resumed, self._signals = (0, 0), None, None
+        dev_run = int(trainer.fast_dev_run)  # which sets max_epochs
         self.plan = plan = self.prepare(
             source,
             loader_options(loader),
             trainer.world_size,
-            dev_batches=int(trainer.fast_dev_run),  # type: ignore[attr-defined]
+            dev_batches=dev_run,
         )
         if self.options.own.learns and "mixed" in str(trainer.precision):
             plan.mixed = str(trainer.precision)
         self.batch_hooks = plan.hooks
         self.learned = plan.learned  # a part of the module, which is moved and shared as a whole
         given.instance = self
-        if trainer.max_epochs not in (None, -1, plan.epochs):
-            log.info(
-                "the fit has %d epochs: %s",
+        if trainer.max_epochs not in (-1, plan.epochs) and not dev_run and trainer.is_global_zero:
+            log.warning(
+                "max_epochs=%s has no effect: the fit has %d epochs (%s)",
+                trainer.max_epochs,
                 plan.epochs,
                 ", ".join(f"{p.epochs} {p.title}" for p in plan.phases),
             )
@@ -107,12 +117,14 @@ class LightningFit(LightningEvaluation):
         trainer.fit_loop.epoch_loop.max_steps = -1  # which fast_dev_run sets
         self._validation_limit = trainer.limit_val_batches
         trainer.limit_val_batches = 0  # there is nothing to validate before the head is fitted
-        trainer.reload_dataloaders_every_n_epochs = 1  # type: ignore[attr-defined]
+        trainer.reload_dataloaders_every_n_epochs = 1
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = SafeCheckpointIO()
+        self.be_quiet()
 
-    def configure_optimizers(self) -> None:
-        """None: the phases hold their own."""
+    def configure_optimizers(self) -> list[Any]:
+        """None for Lightning: the phases hold their own."""
+        return []
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         write_state(self.plan, self.position, self.trainer, checkpoint)
@@ -212,6 +224,7 @@ class LightningFit(LightningEvaluation):
     def end_reading(self) -> None:
         """Ends the workers of a fit or an evaluation, however it ended, and gives the Trainer its settings back."""
         self.batch_hooks = None
+        self.end_quiet()
         if self.trainer.state.fn == "fit":
             self.plan.reader.close()
             self.trainer.limit_val_batches = self._validation_limit

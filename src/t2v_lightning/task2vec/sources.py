@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from t2v_lightning.data import get_datamodule
-from t2v_lightning.data.registry import datamodule_of_path
+from t2v_lightning.data.places import kind_of_path
 from t2v_lightning.loading.items import Key, KeyedItems
 from t2v_lightning.probes import ProbeNetwork, get_probe
 
@@ -36,7 +36,7 @@ def as_task(task: Any, image_key: Key | None = None, target_key: Key | None = No
     if isinstance(task, (str, os.PathLike)):
         _refuse_keys(task, image_key, target_key)
         path = Path(task).expanduser()
-        if kind := datamodule_of_path(path):
+        if kind := kind_of_path(path):
             return get_datamodule(kind, root=path)
         if isinstance(task, os.PathLike) or len(path.parts) > 1:
             raise FileNotFoundError(

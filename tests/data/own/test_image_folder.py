@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from replicas import save_image, write_image_folder
 
-from t2v_lightning.data import TaskDataModule, get_datamodule
+from t2v_lightning.data import ImageFolder, TaskDataModule, get_datamodule
 from t2v_lightning.data.errors import (
     AnnotationError,
     DataError,
@@ -401,3 +401,16 @@ def test_a_table_in_another_encoding_is_an_error_that_names_file_and_line(root: 
     path.write_bytes("path,label\nimg/0.png,a\n".encode("utf-16-le"))
     with pytest.raises(AnnotationError, match=r"t\.csv"):
         opened(root=path)
+
+
+def test_a_tree_of_several_tasks_names_them_where_none_was_chosen(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("shapes/round", "shapes/square", "colours/red", "colours/blue"):
+        (tmp_path / name).mkdir(parents=True)
+        for number in range(5):
+            Image.new("RGB", (4, 4)).save(tmp_path / name / f"{number}.png")
+    assert ImageFolder(tmp_path, task_id=1).task_name == "shapes"
+    assert caplog.messages == []
+    assert ImageFolder(tmp_path).task_name == "colours"
+    assert f"{tmp_path} holds 2 tasks (0: colours, 1: shapes), of which the first is taken" in caplog.text

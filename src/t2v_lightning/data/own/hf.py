@@ -24,6 +24,7 @@ from t2v_lightning.data.own.labels import (
     real_targets,
     refuse_real_numbers,
 )
+from t2v_lightning.data.places import is_saved_dataset
 from t2v_lightning.data.task import Task
 
 _LABEL_COLUMNS = ("label", "labels", "fine_label")
@@ -189,11 +190,6 @@ class HuggingFace(TaskDataModule):
         raise AnnotationError(
             f"dataset {self.task_name!r} has {what}; allowed are {', '.join(features)}; pass {option}="
         )
-
-
-def is_saved_dataset(folder: Path) -> bool:
-    """Whether `save_to_disk` of Hugging Face `datasets` wrote the folder."""
-    return any((folder / name).exists() for name in ("dataset_dict.json", "dataset_info.json"))
 
 
 def _library() -> Any:

@@ -15,7 +15,6 @@ from t2v_lightning.data.errors import AnnotationError, LabelError
 from t2v_lightning.data.images import open_file
 from t2v_lightning.data.own.folder_tree import find_tasks, folder_task
 from t2v_lightning.data.own.label_table import (
-    TABLE_SUFFIXES,
     check_columns,
     label_cells,
     read_table,
@@ -25,6 +24,8 @@ from t2v_lightning.data.own.label_table import (
     table_tasks,
 )
 from t2v_lightning.data.own.labels import Unlabelled, check_label_options, check_likelihood, labelled
+from t2v_lightning.data.own.several import say_which_task
+from t2v_lightning.data.places import TABLE_SUFFIXES
 from t2v_lightning.data.task import Task
 
 
@@ -114,6 +115,8 @@ class ImageFolder(FileDataModule):
                 f"got likelihood={likelihood!r} for a tree of folders, which gives one class an image; allowed is "
                 "softmax; pass table= for other labels"
             )
+        if base is not None:
+            say_which_task(base if self.table is None else self._table_path(), self.task_names, task_id)
 
     @property
     def family(self) -> str:

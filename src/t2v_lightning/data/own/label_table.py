@@ -18,12 +18,10 @@ from t2v_lightning.data.base import SPLIT_NAMES, Split
 from t2v_lightning.data.errors import AnnotationError, MissingDataError
 from t2v_lightning.data.images import pack_names
 from t2v_lightning.data.own.labels import class_labels, is_missing, real_targets
+from t2v_lightning.data.places import TABLE_SUFFIXES
 from t2v_lightning.data.task import Task
 
 _SPLITS: dict[str, Split] = {name: split for split, names in SPLIT_NAMES.items() for name in names}
-
-TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
-"""Endings of the files that count as tables."""
 
 
 def read_table(path: Path) -> dict[str, list[Any]]:

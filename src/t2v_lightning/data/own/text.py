@@ -12,9 +12,7 @@ from t2v_lightning.data.algebra import align, hold_out
 from t2v_lightning.data.base import Split, TaskDataModule
 from t2v_lightning.data.dataset import as_it_is
 from t2v_lightning.data.errors import AnnotationError
-from t2v_lightning.data.own.hf import is_saved_dataset
 from t2v_lightning.data.own.label_table import (
-    TABLE_SUFFIXES,
     check_columns,
     filled,
     label_cells,
@@ -25,7 +23,9 @@ from t2v_lightning.data.own.label_table import (
     table_tasks,
 )
 from t2v_lightning.data.own.labels import Unlabelled, check_label_options, check_likelihood, labelled
+from t2v_lightning.data.own.several import say_which_task
 from t2v_lightning.data.own.text_sources import Columns, folder_columns, saved_columns
+from t2v_lightning.data.places import TABLE_SUFFIXES, is_saved_dataset
 from t2v_lightning.data.task import Task
 
 Text = str | tuple[str, ...]
@@ -107,6 +107,7 @@ class TextTable(TaskDataModule):
         if self.root is not None:
             labels = self._task("train").labels
             self.likelihood = check_likelihood(likelihood, labels, f"{self._source()}")
+            say_which_task(self._source(), self.task_names, task_id)
 
     @property
     def family(self) -> str:

@@ -29,6 +29,7 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from t2v_lightning._spelling import did_you_mean
 from t2v_lightning.functional.distances.formulas import FORMULAS, Distance, Rows
 from t2v_lightning.functional.distances.jackknife import halves
 from t2v_lightning.functional.distances.progress import Progress, pair_counter
@@ -209,7 +210,8 @@ def _distances(
 
 def _kind(distance: str) -> Distance:
     if distance not in DISTANCES:
-        raise ValueError(f"unknown distance {distance!r}; allowed are {', '.join(DISTANCES)}")
+        near = did_you_mean(distance, DISTANCES)
+        raise ValueError(f"unknown distance {distance!r}; allowed are {', '.join(DISTANCES)}{near}")
     return DISTANCES[distance]
 
 

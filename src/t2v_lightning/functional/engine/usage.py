@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
+from t2v_lightning._spelling import did_you_mean
 from t2v_lightning.functional.engine.row_order import RowOrder
 from t2v_lightning.functional.layers import LayerRule, filter_means
 from t2v_lightning.functional.layers.base import WeightKind
@@ -20,6 +21,7 @@ def check_include(include: str) -> None:
     if include not in get_args(Include):
         raise ValueError(
             f"unknown include {include!r}; allowed are {', '.join(map(repr, get_args(Include)))}"
+            f"{did_you_mean(include, get_args(Include))}"
         )
 
 

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from t2v_lightning._spelling import did_you_mean
 from t2v_lightning.functional.likelihood.base import Likelihood
 from t2v_lightning.functional.likelihood.bernoulli import Bernoulli
 from t2v_lightning.functional.likelihood.gaussian import Gaussian
@@ -28,5 +29,7 @@ def get_likelihood(name: str) -> Likelihood:
     """
     known = LIKELIHOODS | TOKEN_LIKELIHOODS
     if name not in known:
-        raise ValueError(f"unknown likelihood {name!r}; allowed are {', '.join(known)}")
+        raise ValueError(
+            f"unknown likelihood {name!r}; allowed are {', '.join(known)}{did_you_mean(name, known)}"
+        )
     return known[name]

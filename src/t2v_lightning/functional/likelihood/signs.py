@@ -5,6 +5,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from t2v_lightning._spelling import did_you_mean
 from t2v_lightning.functional.random import hadamard, random_signs
 
 Sampling = Literal["exact", "sign", "categorical", "empirical"]
@@ -13,7 +14,9 @@ Sampling = Literal["exact", "sign", "categorical", "empirical"]
 def check_sampling(sampling: str, passes: int) -> None:
     """Raises unless `sampling` is a known mode and `passes` makes sense for it."""
     if sampling not in get_args(Sampling):
-        raise ValueError(f"unknown sampling {sampling!r}; allowed are {', '.join(get_args(Sampling))}")
+        allowed = get_args(Sampling)
+        near = did_you_mean(sampling, allowed)
+        raise ValueError(f"unknown sampling {sampling!r}; allowed are {', '.join(allowed)}{near}")
     if passes < 1:
         raise ValueError(f"passes={passes}; at least one pass over an image is needed")
     if passes > 1 and sampling in ("exact", "empirical"):
