@@ -37,11 +37,11 @@ print(json.dumps([used / (images * classes * 8), float(gradient.norm() / penalty
 
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="peak memory is read from /proc")
-def test_a_thousand_classes_take_the_memory_of_a_few_times_their_outputs() -> None:
+def test_a_thousand_classes_take_the_memory_of_a_dozen_times_their_outputs() -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=1800, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     times_outputs, distance_bound = json.loads(done.stdout)
-    assert times_outputs < 8  # 80 MB each; the inputs, which are there before, take 164 MB
+    assert times_outputs < 14  # 80 MB each; the inputs, which are there before, take 164 MB
     assert distance_bound < 1e-9
