@@ -151,13 +151,12 @@ class HeadProblem:
         With theta the head, that is -<gradient of the loss, theta> / |theta|^2: the weight decay at the optimum, and
         the more the earlier the fit was ended.
         """
-        head, pull = self.head, 0.0
-        parts = [head.weight] if head.bias is None else [head.weight, head.bias[:, None]]
-        theta = torch.cat(parts, 1).to(self.features.device, torch.float64)
-        for z, y, w in _batches(self.features, self.targets, self.weights, head.bias is not None):
-            outputs = z @ theta.T
-            pull += float(w @ (self.likelihood.score(outputs, y) * outputs).sum(1))
-        length = float(theta.square().sum())
+        head, pull = copy.deepcopy(self.head).to(self.features.dtype), 0.0
+        for block in blocks(self.features):
+            outputs = head(self.features[block]).double()
+            along = (self.likelihood.score(outputs, self.targets[block]) * outputs).sum(1)
+            pull += float(self.weights[block] @ along)
+        length = sum(float(part.double().square().sum()) for part in head.parameters())
         return max(pull / length, self.options.weight_decay) if length else self.options.weight_decay
 
     _found: Tensor | None = None
