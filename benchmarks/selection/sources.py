@@ -89,7 +89,7 @@ def glyphs(root: Path) -> ImageSet:
             },
             f"{font} {character}",
         )
-        for font, character, image in _drawn(root, _CHARACTERS, 0, 20)
+        for font, character, image in drawn(root, _CHARACTERS, 0, 20)
     ]
     return split_by_group(items, ["glyphs_letter", "glyphs_font", "glyphs_case"], 400)
 
@@ -98,12 +98,12 @@ def numerals(root: Path) -> ImageSet:
     """Digits of 110 other fonts, of which a third is for testing."""
     items = [
         Labelled(image, {"numerals": digit, "numerals_odd_even": int(digit) % 2}, font)
-        for font, digit, image in _drawn(root, "0123456789", 20, 130)
+        for font, digit, image in drawn(root, "0123456789", 20, 130)
     ]
     return split_by_group(items, ["numerals", "numerals_odd_even"], MOST_TEST)
 
 
-def _drawn(root: Path, characters: str, first: int, last: int) -> Iterator[tuple[str, str, Image.Image]]:
+def drawn(root: Path, characters: str, first: int, last: int) -> Iterator[tuple[str, str, Image.Image]]:
     """Black on white, the same height of font; a font that lacks a character or draws two alike is left out."""
     files = sorted(folder_of(root, "fonts-aenigma").rglob("*.ttf"))
     order = np.random.default_rng(1).permutation(len(files))

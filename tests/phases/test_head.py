@@ -342,10 +342,39 @@ def test_refits_do_not_depend_on_whether_memory_holds_all_features(monkeypatch: 
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("method", ["keep", "adam"])
-def test_a_head_without_an_optimum_is_not_fitted_again(method: str) -> None:
+def test_a_head_that_is_kept_is_not_fitted_again() -> None:
     x, task = task_of("softmax")
-    assert refits_of(new_head(), x, task, method=method, epochs=1, num_samples=64) is None
+    assert refits_of(new_head(), x, task, method="keep") is None
+
+
+@pytest.mark.parametrize("likelihood", ["softmax", "bernoulli", "gaussian"])
+def test_for_the_head_of_adam_stands_the_optimum_with_the_penalty_that_would_hold_it(likelihood: str) -> None:
+    """With which making the head longer or shorter would change nothing, here by autograd."""
+    x, task = task_of(likelihood)
+    head = new_head()
+    problem = HeadProblem(head, x, task, HeadOptions("adam", lr=0.01, epochs=1, num_samples=640))
+    problem.fit(0, lambda metrics, step: None)
+    longer = torch.ones((), dtype=torch.float64, requires_grad=True)
+    outputs = longer * head(x).detach()
+    (task.weights @ get_likelihood(likelihood).loss(outputs, task.targets)).backward()
+    assert longer.grad is not None
+    penalty = -float(longer.grad) / float(
+        head.weight.detach().square().sum() + head.bias.detach().square().sum()
+    )
+    assert penalty > 1e-3  # the weight decay is 1e-4
+    found = problem.refit()
+    expected = refits_of(new_head(), x, task, method="lbfgs", weight_decay=penalty)
+    assert found is not None
+    assert expected is not None
+    torch.testing.assert_close(found.ratios, expected.ratios, rtol=1e-6, atol=1e-8)
+
+
+def test_where_nothing_pulls_at_the_head_of_adam_its_own_penalty_holds_it() -> None:
+    """Features that are all 0 leave its weights where they began."""
+    x, task = task_of("softmax")
+    found = refits_of(new_head(), x * 0, task, method="adam", epochs=1, num_samples=64, weight_decay=1e-3)
+    assert found is not None
+    assert bool(found.ratios.isfinite().all())
 
 
 def test_no_class_loses_its_last_images() -> None:

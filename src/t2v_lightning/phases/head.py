@@ -99,25 +99,27 @@ class HeadProblem:
 
         The images of a class that are all in one group stay in, as without them the task would be another one.
 
+        In place of Adam's head, which ends before any optimum, stands the optimum with the penalty of `_early_penalty`.
+
         Returns:
-            None where no head is known to change: for one that is kept, for one of Adam, which ends before any optimum
-            (measured, it changes by far less than the optimum does), and where no image can be left out.
+            None where no head changes: for one that is kept, and where no image can be left out.
         """
         task, options, groups = self.task, self.options, group_of(self.task.chosen)
         present = torch.zeros(int(task.strata.max()) + 1, GROUPS)
         present[task.strata, groups] = 1
         left_out = present.sum(1)[task.strata] > 1
-        if options.method in ("keep", "adam") or not bool(left_out.any()):
+        if options.method == "keep" or not bool(left_out.any()):
             return None
         batches, _, bias = self._convex
+        penalty = self._early_penalty() if options.method == "adam" else options.weight_decay
         refits = refit_without_groups(
             batches,
-            self._optimum(),
+            self._optimum(penalty),
             bias,
             groups,
             left_out,
             self.likelihood,
-            options.weight_decay,
+            penalty,
             count=GROUPS,
             crossed=options.method == "calibrated",
         )
@@ -136,12 +138,26 @@ class HeadProblem:
         last[-1] = 1
         return batches, basis, last if basis is None else basis[-1]
 
-    def _optimum(self, progress: Progress | None = None) -> Tensor:
+    def _optimum(self, penalty: float, progress: Progress | None = None) -> Tensor:
         """The head of least sum_n w_n loss_n + penalty / 2 (|W|^2 + |b|^2), for the inputs of `_convex`."""
         if self._found is None:
-            outputs, penalty = len(self.head.weight), self.options.weight_decay
+            outputs = len(self.head.weight)
             self._found = fit_newton(self._convex[0], outputs, self.likelihood, penalty, progress)
         return self._found
+
+    def _early_penalty(self) -> float:
+        """The penalty with which the loss would not fall by making the fitted head longer or shorter.
+
+        With theta the head, that is -<gradient of the loss, theta> / |theta|^2: the weight decay at the optimum, and
+        the more the earlier the fit was ended.
+        """
+        head, pull = copy.deepcopy(self.head).to(self.features.dtype), 0.0
+        for block in blocks(self.features):
+            outputs = head(self.features[block]).double()
+            along = (self.likelihood.score(outputs, self.targets[block]) * outputs).sum(1)
+            pull += float(self.weights[block] @ along)
+        length = sum(float(part.double().square().sum()) for part in head.parameters())
+        return max(pull / length, self.options.weight_decay) if length else self.options.weight_decay
 
     _found: Tensor | None = None
 
@@ -154,7 +170,7 @@ class HeadProblem:
             measured = likelihood.measured(accuracy, loss, guess)
             log({"head/loss": loss, f"head/{likelihood.log_name}": measured}, step)
 
-        theta, basis = self._optimum(progress), self._convex[1]
+        theta, basis = self._optimum(self.options.weight_decay, progress), self._convex[1]
         theta = theta if basis is None else theta @ basis.T
         head.weight.copy_(theta[:, : head.in_features])
         if head.bias is not None:
