@@ -25,8 +25,8 @@ def doubts(embedding: Embedding) -> list[str]:
     if _not_below(_number(meta, "variational", "cross_entropy"), guess):
         found.append("Under its noise the network is no better than a constant guess.")
     cut_off = meta.get("texts_cut_off")
-    if isinstance(cut_off, int) and cut_off > 0:
-        found.append(f"{cut_off:,} texts are longer than the probe takes; their ends are left out.")
+    if type(cut_off) is int and cut_off > 0:
+        found.append(f"Longer than the probe takes are {cut_off:,} of the texts; their ends are left out.")
     if lacks_preparation(meta):
         found.append("Made by an earlier version, which did not record how images were prepared.")
     return found

@@ -139,7 +139,8 @@ def _draw_stages(ax: Axes, labels: Sequence[str]) -> None:
         for (left, right), (one, other) in zip(pairwise(centres), pairwise(widths), strict=True)
     )
     if touching:
-        ax.tick_params(axis="x", labelrotation=90)
+        room = layer * min(right - left for left, right in pairwise(centres))  # points from name to name
+        ax.tick_params(axis="x", labelrotation=90, labelsize=float(np.clip(0.85 * room, 5, 9)))
 
 
 def _common_layers(embeddings: Sequence[Any]) -> dict[str, slice]:

@@ -105,7 +105,7 @@ def _content(comparison: Comparison) -> dict[str, Any]:
         row["warnings"] = doubts(embedding)
         row["taxon"] = {str(k): str(v) for k, v in taxon.items()} if isinstance(taxon, dict) else {}
     shared = {
-        name: in_words(embeddings[0].meta[name])
+        name: in_words(embeddings[0].meta[name], digits=4)
         for name in _SETTINGS
         if embeddings[0].meta.get(name) is not None
         and all(e.meta.get(name) == embeddings[0].meta[name] for e in embeddings)
