@@ -18,7 +18,7 @@ from t2v_lightning.functional.distances import DISTANCES, pdist
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-NEWCOMERS = ("own_data", "reading_distances")
+NEWCOMERS = ("own_data", "reading_distances", "extending")
 """Pages whose Python runs as it stands, block after block."""
 
 
