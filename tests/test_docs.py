@@ -1,5 +1,7 @@
 """The site builds without a warning, needs nothing from elsewhere, and its pages are true."""
 
+import ast
+import configparser
 import importlib
 import multiprocessing
 import re
@@ -7,6 +9,7 @@ import shlex
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import get_origin
 
 import numpy as np
 import pytest
@@ -15,6 +18,8 @@ from t2v_lightning.functional.distances import DISTANCES, pdist
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+NEWCOMERS = ("own_data", "reading_distances", "extending")
+"""Pages whose Python runs as it stands, block after block."""
 
 
 def build(folder: Path, log: Path) -> None:
@@ -62,10 +67,15 @@ def test_formulas_are_mathml(site: Path) -> None:
 def test_the_api_pages_have_every_public_name(site: Path) -> None:
     text = "".join(page.read_text() for page in (site / "api").glob("*.html"))
     documented = {name.rpartition(".")[2] for name in re.findall(r'id="(t2v_lightning\.[\w.]+)"', text)}
-    rooms = ("data", "probes", "plots", "library", "library.methods")
+    rooms = (
+        "data", "probes", "plots", "library", "library.methods", "phases", "report", "task2vec", "functional.distances",
+        "functional.transferability", "functional.likelihood", "functional.layers", "functional.head",
+    )  # fmt: skip
     for name in ("t2v_lightning", *(f"t2v_lightning.{room}" for room in rooms)):
         module = importlib.import_module(name)
-        missing = {public for public in module.__all__ if callable(getattr(module, public))} - documented
+        names = {public: getattr(module, public) for public in module.__all__}
+        code = {public for public, what in names.items() if callable(what) and get_origin(what) is None}
+        missing = code - documented
         assert missing == set(), f"put these of {name} onto a page of docs/api"
     assert {"pdist", "cdist", "noise_floor", "DISTANCES", "filterwise_fisher"} <= documented
 
@@ -104,6 +114,78 @@ def test_commands_in_the_pages_use_settings_that_exist(page: Path) -> None:
             line = re.sub(r"`seq -s , (\d+) \d+`|range\((\d+),\d+\)", "0", command)
             words = [word for word in shlex.split(line.replace("$", ""), comments=True) if "=" in word]
             compose("config", [re.sub(r",.*", "", word) for word in words if not word.startswith("-")])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", NEWCOMERS)
+def test_python_in_the_pages_for_newcomers_runs(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a reader would type them, but with a quick head; what a comment says that a line prints is printed."""
+    if page == "own_data":
+        pytest.importorskip("datasets")
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```python\n(.*?)^```", (DOCS / f"{page}.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert blocks
+    names: dict[str, object] = {"__name__": "__main__"}
+    for number, block in enumerate(blocks):
+        block = block.replace("progress=False", "progress=False, head='lbfgs'")
+        exec(compile(block, f"{page}.md, Python block {number + 1}", "exec"), names)
+        said = re.findall(r"^print\(.*\)  # (.*)$", block, re.MULTILINE)
+        assert capsys.readouterr().out.splitlines()[: len(said)] == said or not said
+
+
+def test_every_setting_is_on_its_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    from omegaconf import OmegaConf
+
+    monkeypatch.syspath_prepend(DOCS)
+    settings_page = importlib.import_module("generated_pages").settings_page
+
+    page = settings_page(ROOT / "configs")
+    for file, prefix in (
+        ("config", ""),
+        ("task2vec/montecarlo", "task2vec."),
+        ("task2vec/variational", "task2vec."),
+    ):
+        content = OmegaConf.to_container(OmegaConf.load(ROOT / "configs" / f"{file}.yaml"))
+        assert isinstance(content, dict)
+        names = [name for name in leaves(content) if name.split(".")[0] not in ("defaults", "hydra")]
+        assert [name for name in names if f"| `{prefix}{name}` |" not in page] == []
+    for group in ("dataset", "probe", "task2vec", "trainer", "logger", "experiment"):
+        for choice in (ROOT / "configs" / group).glob("*.yaml"):
+            assert re.search(rf"\| `{group}={choice.stem}` \| \S", page), f"{choice} begins with no comment"
+
+
+def leaves(content: dict[object, object], prefix: str = "") -> list[str]:
+    found = []
+    for name, value in content.items():
+        found += leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else [f"{prefix}{name}"]
+    return found
+
+
+def test_texts_quoted_under_troubleshooting_are_in_the_source() -> None:
+    quoted = re.findall(r"^\| `(.+?)`.*? \| ", (DOCS / "troubleshooting.md").read_text(), re.MULTILINE)
+    texts = []
+    for file in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value)
+    assert len(quoted) > 60
+    assert [quote for quote in quoted if not any(quote in text for text in texts)] == []
+
+
+def test_the_page_on_installing_names_every_extra() -> None:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    first_cells = "".join(re.findall(r"^\| (`.*?) \|", (DOCS / "install.md").read_text(), re.MULTILINE))
+    assert set(config["options.extras_require"]) == set(re.findall(r"`(\w+)`", first_cells))
+
+
+def test_the_version_to_cite_is_this_one() -> None:
+    from t2v_lightning import __version__
+
+    assert f'\nversion: "{__version__}"\n' in (ROOT / "CITATION.cff").read_text()
+    assert f"{{{__version__}}}" in (DOCS / "citing.md").read_text()
 
 
 def test_python_names_in_the_page_for_newcomers_exist() -> None:

@@ -89,6 +89,9 @@ class TestDistanceMatrix:
         figure = plot_distance_matrix(matrix, ["a", "b", "c"], noise_floor=5.0, clustered=False)
         marks = next(c for c in figure.axes[0].collections if isinstance(c, PathCollection))
         assert len(np.asarray(marks.get_offsets())) == 4
+        legend = figure.axes[0].get_legend()
+        assert legend is not None
+        assert [text.get_text() for text in legend.get_texts()] == ["within the noise", "largest noise floor"]
 
     def test_pictures_lie_on_the_diagonal(self) -> None:
         matrix, names, _ = tasks(4)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from email.message import Message
 from html.parser import HTMLParser
 
 import numpy as np
@@ -65,6 +66,29 @@ def test_its_header_says_how_images_were_prepared() -> None:
         "method": "montecarlo", "input_size": "3 x 96 x 96", "transform": "resize 110, crop 96 x 96",
         "precision": "32-true", "entries": "12",
     }  # fmt: skip
+
+
+def test_embeddings_that_were_warned_about_say_why() -> None:
+    guessing = {"head": {"accuracy": 0.3, "loss": 1.2, "constant_loss": 1.1}, "texts_cut_off": 1200}
+    group = embeddings("dogs", "cats")
+    group[1].meta.update(guessing)
+    sure, unsure = (task["warnings"] for task in content(build_page(compare(group)))["tasks"])
+    assert sure == []
+    assert [text.split(" ")[0] for text in unsure] == ["The", "Longer"]
+
+
+def test_the_page_says_where_more_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    comparison = compare(embeddings("dogs", "cats"))
+    for lines, said in (
+        ([], "in the documentation"),
+        (["Documentation, https://docs.example/t2v/"], 'href="https://docs.example/t2v/numbers.html"'),
+        (["Documentation, javascript:alert(1)"], "in the documentation"),
+    ):
+        found = Message()
+        for line in lines:
+            found["Project-URL"] = line
+        monkeypatch.setattr("t2v_lightning.report.page.metadata", lambda _, found=found: found)
+        assert said in build_page(comparison)
 
 
 def test_an_asymmetric_distance_says_so() -> None:

@@ -1,7 +1,9 @@
 """The page in a real browser: sorting, search, hover, neighbours, downloads, hostile names."""
 
 import csv
+import dataclasses
 import functools
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -154,6 +156,126 @@ def test_the_arrow_keys_walk_over_the_matrix(show: Page) -> None:
     assert browser.find_element(By.ID, "chosen").text == first
 
 
+def test_every_control_is_reached_by_the_keyboard(show: Page, tmp_path: Path) -> None:
+    comparison = group(9)
+    write_comparison(comparison, tmp_path)
+    browser = show(comparison)
+    browser.execute_script("document.body.focus()")
+    reached = []
+    for _ in range(60):
+        ActionChains(browser).send_keys(Keys.TAB).perform()
+        at = browser.switch_to.active_element
+        if at.tag_name == "body":
+            break
+        reached.append(at.get_attribute("id") or at.text or at.tag_name)
+        outline = browser.execute_script("return getComputedStyle(document.activeElement).outlineStyle")
+        assert outline != "none", reached
+    expected = {
+        "search",
+        "order",
+        "smaller",
+        "fit",
+        "larger",
+        "cells",
+        "download-table",
+        "How to read this page",
+    }
+    assert expected | {"Norm", "img"} <= set(reached)
+
+
+def test_the_arrow_keys_walk_over_the_table(show: Page) -> None:
+    comparison = group(9)
+    browser = show(comparison)
+    stops = browser.find_elements(By.CSS_SELECTOR, "#table tbody tr[tabindex='0']")
+    assert len(stops) == 1
+    browser.execute_script("arguments[0].focus()", stops[0])
+    ActionChains(browser).send_keys(Keys.HOME, Keys.ARROW_DOWN, Keys.ARROW_DOWN, Keys.ENTER).perform()
+    assert browser.find_element(By.ID, "chosen").text == comparison.names[2]
+    ActionChains(browser).send_keys(Keys.END, Keys.ARROW_UP, Keys.ENTER).perform()
+    assert browser.find_element(By.ID, "chosen").text == comparison.names[7]
+
+
+def alpha(browser: Any, canvas: str) -> Any:
+    """Opacities [height, width] of a canvas, 0 to 255."""
+    side, pixels = browser.execute_script(
+        "const c = document.getElementById(arguments[0]);"
+        "return [c.width, [...c.getContext('2d').getImageData(0, 0, c.width, c.width).data]]",
+        canvas,
+    )
+    return np.array(pixels).reshape(side, side, 4)[..., 3]
+
+
+def test_a_search_fades_cells_that_have_no_part_in_it(show: Page) -> None:
+    comparison = group(9)
+    browser = show(comparison)
+    key = browser.find_element(By.ID, "key-faded")
+    assert not key.is_displayed()
+    browser.find_element(By.ID, "search").send_keys("a task 0")
+    found = np.array([comparison.names[i] == "a task 0" for i in comparison.order])
+    expected = np.where(found[:, None] | found[None], 255, 50) * (1 - np.eye(9))
+    assert (alpha(browser, "canvas") == expected).all()
+    assert key.is_displayed()
+    faded = len(browser.find_elements(By.CSS_SELECTOR, "#numbers .faded"))
+    assert faded == np.count_nonzero(~(found[:, None] | found[None]))
+
+
+def test_pairs_within_the_noise_have_a_dot(show: Page) -> None:
+    comparison = group(24)
+    browser = show(comparison)
+    floors, order = np.asarray(comparison.floors), comparison.order
+    near = (comparison.matrix <= np.maximum.outer(floors, floors))[np.ix_(order, order)] & ~np.eye(
+        24, dtype=bool
+    )
+    marks = alpha(browser, "marks")
+    size = len(marks) // 24
+    drawn = marks[size // 2 :: size, size // 2 :: size][:24, :24] > 0
+    assert near.any()
+    assert (drawn == near).all()
+
+
+def test_a_warning_marks_its_task(show: Page) -> None:
+    comparison = group(9)
+    comparison.embeddings[3].meta["head"] = {"accuracy": 0.1, "loss": 3.0, "constant_loss": 1.1}
+    browser = show(comparison)
+    marked = browser.find_elements(By.CSS_SELECTOR, "#rows div:has(.warned)")
+    assert [node.get_attribute("data-task") for node in marked] == ["3"]
+    marked[0].click()
+    assert "constant guess" in browser.find_element(By.ID, "warnings").text
+
+
+def test_wide_numbers_fit(show: Page) -> None:
+    comparison = group(5)
+    browser = show(
+        dataclasses.replace(comparison, matrix=comparison.matrix * 293562398623008960.0, floors=None)
+    )
+    assert max(map(len, texts(browser, "#numbers span"))) <= 7
+    for node in browser.find_elements(By.CSS_SELECTOR, "#numbers span"):
+        assert browser.execute_script("return arguments[0].scrollWidth <= arguments[0].clientWidth", node)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_its_ground(show: Page, scheme: str) -> None:
+    browser = show(group(9))
+    media = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
+    ground = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    assert (luminance(ground) > 0.5) == (scheme == "light")
+    for selector in ("h1", "#settings dt", "#key", "#rows div:not(.on)", "#found", "td", "summary"):
+        ink = browser.execute_script(
+            "return getComputedStyle(document.querySelector(arguments[0])).color", selector
+        )
+        light, dark = sorted((luminance(ground), luminance(ink)), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) > 4.5, selector  # WCAG 2.1, contrast (minimum)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def luminance(colour: str) -> float:
+    """The relative luminance of `rgb(...)`, as WCAG 2.1 defines it."""
+    share = np.array([int(part) for part in re.findall(r"\d+", colour)[:3]]) / 255
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
 def test_neighbours_are_sorted_and_lead_on(show: Page) -> None:
     comparison = group(24)
     browser = show(comparison)
@@ -233,11 +355,11 @@ def test_nothing_overflows_the_window_and_figures_open(show: Page, tmp_path: Pat
     comparison = group(50, taxon={"class": "Aves", "order": "Passeriformes"})
     write_comparison(comparison, tmp_path)
     browser = show(comparison)
-    for width in (500, 1000, 1600):
+    for width in (390, 500, 1000, 1600):
         browser.set_window_size(width, 900)
         overflow = browser.execute_script("return document.documentElement.scrollWidth - innerWidth")
         assert overflow <= 0, width
-    browser.set_window_size(600, 900)
+    browser.set_window_size(500, 900)
     picture = browser.find_element(By.CSS_SELECTOR, "figure img")
     height = picture.size["height"]
     assert 100 < height <= 900

@@ -41,18 +41,22 @@ def provenance(meta: Mapping[str, Any], layers: Mapping[str, slice]) -> dict[str
     return {what: value for what, value in known.items() if value}
 
 
-def in_words(setting: Any) -> str:
-    """A size, a transform or another setting of `meta` on one line; empty for None.
+def in_words(setting: Any, digits: int | None = None) -> str:
+    """A size, a transform or another setting of `meta` on one line, its fractions with so many digits; empty for None.
 
     >>> in_words([3, 96, 96]), in_words({"resize": 110, "crop": [96, 96]}), in_words("sign")
     ('3 x 96 x 96', 'resize 110, crop 96 x 96', 'sign')
-    >>> in_words({"mean": [0.5, 0.25]})
-    'mean [0.5, 0.25]'
+    >>> in_words({"mean": [0.5, 0.25]}), in_words({"std": [1 / 3]}, digits=3)
+    ('mean [0.5, 0.25]', 'std [0.333]')
     """
     if isinstance(setting, dict):
-        return ", ".join(f"{name} {in_words(value)}" for name, value in setting.items())
+        return ", ".join(f"{name} {in_words(value, digits)}" for name, value in setting.items())
     if isinstance(setting, list) and all(isinstance(side, int) for side in setting):
         return " x ".join(map(str, setting))
+    if isinstance(setting, list) and digits:
+        return f"[{', '.join(in_words(value, digits) for value in setting)}]"
+    if isinstance(setting, float) and digits:
+        return f"{setting:.{digits}g}"
     return "" if setting is None else str(setting)
 
 

@@ -49,7 +49,7 @@ def summarise(embedding: Embedding, seconds: Mapping[str, float] | None = None) 
         "likelihood": meta.get("likelihood"),
         "probe": meta.get("probe"),
         "input size": in_words(meta.get("input_size")),
-        "transform": in_words(meta.get("transform")),
+        "transform": in_words(meta.get("transform"), digits=4),
         "precision": meta.get("precision"),
         "method": _method(meta),
         "head": _head(meta),

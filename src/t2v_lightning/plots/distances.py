@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 from scipy.cluster import hierarchy
@@ -19,7 +20,7 @@ from t2v_lightning.plots.style import (
     FAINT,
     INK,
     Matrix,
-    add_family_legend,
+    add_legend,
     check_lengths,
     family_colours,
     figure_of,
@@ -88,7 +89,8 @@ def plot_distance_matrix(
         ax: the axis to draw on; by default a new figure, as large as its text needs.
         noise_floor: one distance, or one for each task [n], as from
             `t2v_lightning.functional.distances.noise_floor`. Pairs at or below the larger floor of
-            the two are marked by a dot: they are no further apart than two halves of one task.
+            the two are marked by a dot: they are no further apart than two halves of one task. A line in
+            the scale is at the largest floor.
         icons: n pictures, [H, W] or [H, W, 3 or 4] or None, for the diagonal.
         label: what the colours mean.
         title: the title.
@@ -119,6 +121,7 @@ def plot_distance_matrix(
     shown = distances[np.ix_(order, order)]
     np.fill_diagonal(shown, np.nan)
     low, high = (float(np.nanmin(shown)), float(np.nanmax(shown))) if count > 1 else (0.0, 1.0)
+    largest = max(abs(low), abs(high))
     image = ax.imshow(shown, cmap="viridis_r", vmin=low, vmax=max(high, low + 1e-9))
     ax.set_facecolor("#efefef")  # seen on the diagonal, which is no distance between two tasks
     ax.set_xticks(range(count), names, rotation=90, fontsize=points, color=INK)
@@ -132,23 +135,29 @@ def plot_distance_matrix(
     bar.ax.tick_params(labelsize=max(points, 8), color=FAINT, labelcolor=INK)
     if count <= 12:
         for i, j in np.argwhere(~np.isnan(shown)):
-            ink = "white" if shown[i, j] > (low + high) / 2 else INK
-            ax.text(
-                j, i, _number(shown[i, j], high), ha="center", va="center", fontsize=0.8 * points, color=ink
-            )
+            ink, text = "white" if shown[i, j] > (low + high) / 2 else INK, _number(shown[i, j], largest)
+            ax.text(j, i, text, ha="center", va="center", fontsize=0.8 * points, color=ink)
+    marks = []
     if floors is not None:
         floors = floors[order]
         near = np.argwhere(shown <= np.fmax.outer(floors, floors))
         ax.scatter(near[:, 1], near[:, 0] + (0.3 if count <= 12 else 0), s=points, color=INK, lw=0)
-        if low <= (largest := float(np.nanmax(floors, initial=-np.inf))) <= high:
-            bar.ax.axhline(largest, color=INK, lw=1)
+        if len(near):
+            marks.append(
+                Line2D([], [], color=INK, marker="o", ms=0.4 * points, lw=0, label="within the noise")
+            )
+        if low <= (highest := float(np.nanmax(floors, initial=-np.inf))) <= high:
+            bar.ax.axhline(highest, color=INK, lw=1)
+            marks.append(Line2D([], [], color=INK, lw=1, label="largest noise floor"))
     if icons is not None:
         for i, which in enumerate(order):
             if icons[which] is not None:
                 ax.imshow(icons[which], extent=(i - 0.5, i + 0.5, i + 0.5, i - 0.5), cmap="gray")
         ax.set(xlim=(-0.5, count - 0.5), ylim=(count - 0.5, -0.5))
     if families is not None:
-        _draw_families(ax, [families[i] for i in order], points)
+        _draw_families(ax, [families[i] for i in order], points, marks=marks)
+    elif marks:
+        add_legend(ax, {}, points, marks)
     return settle(ax, title)
 
 
@@ -203,9 +212,15 @@ def plot_dendrogram(
 
 
 def _number(value: float, largest: float) -> str:
-    """Three digits of the largest number, and as many decimals for the others."""
-    decimals = int(np.clip(2 - np.floor(np.log10(max(abs(largest), 1e-9))), 0, 9))
-    return f"{value:.{decimals}f}"
+    """Three digits of the largest number, and as many decimals for the others; powers of ten where that is too wide.
+
+    >>> _number(0.1234, 0.5), _number(3.0, 293562398623008960.0), _number(2e17, 3e17)
+    ('0.123', '3.0e0', '2.0e17')
+    """
+    if largest >= 1e6 or 0 < largest < 1e-4:
+        mantissa, exponent = f"{value:.1e}".split("e")
+        return f"{mantissa}e{int(exponent)}"
+    return f"{value:.{int(max(0, 2 - np.floor(np.log10(max(largest, 1e-4)))))}f}"
 
 
 def _floors(noise_floor: ArrayLike, count: int) -> Matrix:
@@ -215,7 +230,9 @@ def _floors(noise_floor: ArrayLike, count: int) -> Matrix:
     return np.broadcast_to(floors, (count,))
 
 
-def _draw_families(ax: Axes, families: Sequence[str], points: float, edges: str = "left bottom") -> None:
+def _draw_families(
+    ax: Axes, families: Sequence[str], points: float, edges: str = "left bottom", marks: Sequence[Line2D] = ()
+) -> None:
     """Coloured bands between the axis and its labels, and a legend above."""
     colours = family_colours(sorted(set(families)))
     count, width = len(families), 0.7 * points
@@ -234,4 +251,4 @@ def _draw_families(ax: Axes, families: Sequence[str], points: float, edges: str 
             ax.add_artist(patch)
         ax.tick_params(axis="x" if edge == "bottom" else "y", pad=1.6 * width)
     ax.set(xlim=ax.get_xlim(), ylim=(count - 0.5, -0.5))
-    add_family_legend(ax, colours, points)
+    add_legend(ax, colours, points, marks)

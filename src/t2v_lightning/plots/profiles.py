@@ -14,7 +14,7 @@ from t2v_lightning.plots.style import (
     FAINT,
     INK,
     Matrix,
-    add_family_legend,
+    add_legend,
     check_lengths,
     family_colours,
     new_axes,
@@ -118,7 +118,7 @@ def _draw_many_profiles(ax: Axes, means: Matrix, families: Sequence[str] | None)
     for group, colour in colours.items():
         members = [mean for mean, other in zip(means, groups, strict=True) if other == group]
         ax.plot(np.nanmedian(members, axis=0), "o-", ms=2.5, lw=1.8, color=colour)
-    add_family_legend(ax, colours, 8)
+    add_legend(ax, colours, 8)
 
 
 def _draw_stages(ax: Axes, labels: Sequence[str]) -> None:
@@ -139,7 +139,8 @@ def _draw_stages(ax: Axes, labels: Sequence[str]) -> None:
         for (left, right), (one, other) in zip(pairwise(centres), pairwise(widths), strict=True)
     )
     if touching:
-        ax.tick_params(axis="x", labelrotation=90)
+        room = layer * min(right - left for left, right in pairwise(centres))  # points from name to name
+        ax.tick_params(axis="x", labelrotation=90, labelsize=float(np.clip(0.85 * room, 5, 9)))
 
 
 def _common_layers(embeddings: Sequence[Any]) -> dict[str, slice]:

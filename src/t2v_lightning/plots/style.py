@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.textpath import TextPath
 from numpy.typing import ArrayLike, NDArray
@@ -98,17 +99,24 @@ def settle(ax: Axes, title: str | None) -> Figure:
     return figure
 
 
-def add_family_legend(ax: Axes, colours: dict[str, tuple[float, float, float]], points: float) -> None:
-    """Names the colours of the families above the axis, in as many columns as fit."""
+def add_legend(
+    ax: Axes,
+    colours: dict[str, tuple[float, float, float]],
+    points: float,
+    marks: Sequence[Line2D] = (),
+) -> None:
+    """Names the colours of the families, and further marks, above the axis, in as many columns as fit."""
     points = max(points, 8)
     width = ax.get_position().width * figure_of(ax).get_figwidth() * 72
-    column = float(text_size(plain(max(colours, key=len)), points)[0]) + 4 * points
-    rows = -(-len(colours) // max(1, int(width / column)))
+    handles = [*(Patch(color=colour, label=plain(name)) for name, colour in colours.items()), *marks]
+    longest = max((str(handle.get_label()) for handle in handles), key=len)
+    column = float(text_size(longest, points)[0]) + 4 * points
+    rows = -(-len(handles) // max(1, int(width / column)))
     ax.legend(
-        handles=[Patch(color=colour, label=plain(name)) for name, colour in colours.items()],
+        handles=handles,
         loc="lower left",
         bbox_to_anchor=(0, 1),
-        ncols=-(-len(colours) // rows),
+        ncols=-(-len(handles) // rows),
         frameon=False,
         fontsize=points,
         handlelength=1,

@@ -19,7 +19,7 @@ from t2v_lightning.plots.style import (
     FAINT,
     INK,
     Matrix,
-    add_family_legend,
+    add_legend,
     check_lengths,
     family_colours,
     font_size,
@@ -126,7 +126,7 @@ def plot_norm_vs_error(
     ax.spines[["left", "bottom"]].set_color(FAINT)
     ax.set_ylim(bottom=0)
     ax.collections[0].set_clip_on(False)  # a point on the axis is a whole one
-    if len(positions) > 2:
+    if len(positions) > 2 and np.ptp(positions, axis=0).all():  # no order among equal values
         rank = float(spearmanr(positions[:, 0], positions[:, 1]).statistic)
         text = f"Spearman correlation {rank:.2f}"
         ax.text(0.01, 0.99, text, transform=ax.transAxes, va="top", fontsize=9, color=FAINT)
@@ -146,7 +146,7 @@ def _scatter(
     ax.scatter(positions[:, 0], positions[:, 1], s=3 * font_size(count), c=shades, lw=0)
     ax.margins(0.12)
     if families is not None:
-        add_family_legend(ax, colours, font_size(count))
+        add_legend(ax, colours, font_size(count))
     return ax
 
 

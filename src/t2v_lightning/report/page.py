@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Mapping
 from functools import cache
+from importlib.metadata import PackageNotFoundError, metadata
 from importlib.resources import files
 from string import Template
 from typing import Any
@@ -18,6 +19,7 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
 from t2v_lightning.embedding.comparable import in_words
+from t2v_lightning.embedding.doubts import doubts
 from t2v_lightning.functional.distances import mean_of_pairs
 from t2v_lightning.plots.style import family_colours
 from t2v_lightning.report.comparison import Comparison
@@ -29,6 +31,13 @@ _SETTINGS = (
     "method", "probe", "input_size", "transform", "precision", "sampling", "passes", "squares", "include",
     "skip_layers", "likelihood", "seed",
 )  # fmt: skip
+
+_MEANINGS = {
+    "cosine": "0 is for vectors that are equal up to one factor, 1 where no filter matters to both.",
+    "cosine_unit": "0 is for vectors that are equal up to one factor, 1 where no filter matters to both; vectors are "
+    "scaled to one length first, so that difficulty counts less.",
+}
+"""What the numbers of a distance say, as HTML."""
 
 
 def build_page(
@@ -60,7 +69,23 @@ def build_page(
         data=_json(_content(comparison)),
         figures=figures,
         sections=sections,
+        meaning=_MEANINGS.get(comparison.distance, "Distances have no unit: they give an order."),
+        documentation=_documentation(),
     )
+
+
+def _documentation() -> str:
+    """Where more is said: the address that the installed package gives for its documentation, else the page's name."""
+    try:
+        addresses = metadata("t2v-lightning").get_all("Project-URL") or []
+    except PackageNotFoundError:
+        addresses = []
+    page = "What the numbers mean"
+    for kind, _, address in (line.partition(", ") for line in addresses):
+        if kind == "Documentation" and address.startswith("https://"):
+            where = html.escape(address.rstrip("/") + "/numbers.html")
+            return f'More in <a href="{where}" rel="noreferrer">{page}</a>.'
+    return f"More in the documentation, on the pages “Reading a distance matrix” and “{page}”."
 
 
 def _figure(caption: str, png: bytes) -> str:
@@ -68,7 +93,7 @@ def _figure(caption: str, png: bytes) -> str:
     # A PNG begins with its size in dots; a page has 96 dots per inch.
     width = int.from_bytes(png[16:20], "big") * 96 // DPI
     picture = f'<img alt="{text}" width="{width}" src="data:image/png;base64,{data}">'
-    return f"<figure>{picture}<figcaption>{text}</figcaption></figure>"
+    return f"<figure><div>{picture}</div><figcaption>{text}</figcaption></figure>"
 
 
 def _content(comparison: Comparison) -> dict[str, Any]:
@@ -77,9 +102,10 @@ def _content(comparison: Comparison) -> dict[str, Any]:
         taxon = embedding.meta.get("taxon")
         floor = float("nan") if comparison.floors is None else float(comparison.floors[number])
         row["floor"] = None if math.isnan(floor) else floor
+        row["warnings"] = doubts(embedding)
         row["taxon"] = {str(k): str(v) for k, v in taxon.items()} if isinstance(taxon, dict) else {}
     shared = {
-        name: in_words(embeddings[0].meta[name])
+        name: in_words(embeddings[0].meta[name], digits=4)
         for name in _SETTINGS
         if embeddings[0].meta.get(name) is not None
         and all(e.meta.get(name) == embeddings[0].meta[name] for e in embeddings)

@@ -80,7 +80,7 @@ def text_rows(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
         "norm": [_text(row["norm"], ".3g").replace("e+0", "e") for row in rows],
         "stderr": [_text(row["stderr"], ".1%") for row in rows],
         "nearest": [rows[row["nearest"]]["name"] for row in rows],
-        "distance": [_text(row["distance"], ".3f") for row in rows],
+        "distance": [_text(row["distance"], ".3f" if abs(row["distance"]) < 1e6 else ".2e") for row in rows],
     }
     optional = [name for name in columns if name in ("under noise", "stderr") or name.startswith("test ")]
     for name in optional:

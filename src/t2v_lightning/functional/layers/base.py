@@ -12,7 +12,7 @@ WeightKind = Literal["weights", "norm"]
 
 @dataclass(frozen=True)
 class Call:
-    """One use of a weight in a forward pass: output = layer(input, weight, **options)."""
+    """One use of a weight in a forward pass: `output = layer(input, weight, **options)`."""
 
     input: Tensor
     weight: Tensor
@@ -66,7 +66,7 @@ class LayerRule(ABC):
 
     @abstractmethod
     def gradients(self, call: Call, grad: Tensor) -> Tensor:
-        """Gradient of every row in the weight: [N * m, *weight.shape] from output gradients [N * m, ...]."""
+        """Gradient of every row in the weight: `[N * m, *weight.shape]` from output gradients [N * m, ...]."""
 
     def squares(self, call: Call, grad: Tensor, samples: int) -> Tensor:
         """Squared per-sample gradients, averaged within each filter: [N, filters]."""
@@ -74,15 +74,16 @@ class LayerRule(ABC):
         return filter_means(gradients, self.filter_dim(call), self.filter_groups(call))
 
     def per_sample(self, call: Call, grad: Tensor, samples: int) -> Tensor:
-        """Gradient of every sample in the weight: [N, *weight.shape]."""
+        """Gradient of every sample in the weight: `[N, *weight.shape]`."""
         rows = self.gradients(call, grad)
         return rows.unflatten(0, (samples, -1)).sum(1) if len(rows) != samples else rows
 
 
 def filter_means(gradients: Tensor, filter_dim: int, groups: int = 1) -> Tensor:
-    """Mean square of each filter: [N, *weight.shape] -> [N, filters]; a scalar weight is one filter.
+    """Mean square of each filter: `[N, *weight.shape]` -> [N, filters]; a scalar weight is one filter.
 
-    The weight [C, F / groups, *kernel] of a transposed convolution holds F filters, those of one group after the other.
+    The weight `[C, F / groups, *kernel]` of a transposed convolution holds F filters, those of one group after
+    the other.
     """
     if groups > 1:
         means = filter_means(gradients.unflatten(1, (groups, -1)).flatten(0, 1), filter_dim)
