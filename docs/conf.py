@@ -62,7 +62,7 @@ def generated(app: Sphinx, page: str, source: list[str]) -> None:
     if page == "settings":
         for file in (ROOT / "configs").rglob("*.yaml"):
             app.env.note_dependency(file)
-        source[0] += settings_page(ROOT / "configs")
+        source[0] += settings_page()
     if page == "notebook":
         app.env.note_dependency(NOTEBOOK)
         source[0] += notebook_page(NOTEBOOK)

@@ -2,8 +2,10 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
+
+from t2v_lightning.cli.settings import Setting, heading_of, presets, settings_of
 
 GROUPS = {
     "task2vec": "How a task is embedded",
@@ -16,47 +18,23 @@ GROUPS = {
 }
 """The groups of settings, in the order of the page, and what they hold."""
 
-_LINE = re.compile(r"( *)([\w.]+):(?: +((?:[^#\s]|\s(?!\s*#))[^#]*?))?\s*(?:#\s*(.*))?$")
 
-
-def settings(file: Path, prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    """Each setting of a file: its whole name, its default and its comment, which may be empty.
-
-    Sections that Hydra reads itself (`defaults`, `hydra`) are left out.
-    """
-    names: list[str] = []
-    for line in file.read_text().splitlines():
-        found = _LINE.match(line)
-        if not found:
-            continue
-        indent, name, default, comment = found.groups()
-        names[len(indent) // 2 :] = [name]
-        if names[0] not in ("defaults", "hydra", "_target_") and default is not None:
-            yield prefix + ".".join(names), default, comment or ""
-
-
-def first_comment(file: Path) -> str:
-    """What the comment at the top of a file says."""
-    lines = [line[1:].strip() for line in file.read_text().splitlines() if line.startswith("#")]
-    return " ".join(line for line in lines if not line.startswith("@package"))
-
-
-def settings_page(configs: Path) -> str:
+def settings_page() -> str:
     """The tables of all settings, in Markdown."""
-    parts = ["## Of every run\n", _table(settings(configs / "config.yaml"))]
+    parts = ["## Of every run\n", _table(settings_of("config"))]
     for group, title in GROUPS.items():
-        files = sorted((configs / group).glob("*.yaml"))
-        name = group.rpartition("/")[2]
-        choices = [f"| `{group}={file.stem}` | {_cell(first_comment(file))} |" for file in files]
+        choices = [
+            f"| `{group}={name}` | {_cell(heading_of(f'{group}/{name}'))} |" for name in presets(group)
+        ]
         parts += [f"\n## {title}\n", "| choice | |\n|---|---|", *choices]
         seen: set[tuple[str, str]] = set()
-        for file in files if group != "experiment" else []:
-            rows = list(settings(file, ("hydra." if "/" in group else "") + name + "."))
+        for name in presets(group) if group != "experiment" else []:
+            rows = settings_of(f"{group}/{name}")
             all_of_them = group in ("task2vec", "trainer")  # others have many that speak for themselves
-            new = [row for row in rows if (row[2] or all_of_them) and (row[0], row[2]) not in seen]
-            seen.update((row[0], row[2]) for row in rows)
+            new = [row for row in rows if (row.about or all_of_them) and (row.name, row.about) not in seen]
+            seen.update((row.name, row.about) for row in rows)
             if new:
-                parts += [f"\n### `{group}={file.stem}`\n", _table(new)]
+                parts += [f"\n### `{group}={name}`\n", _table(new)]
     return "\n".join(parts)
 
 
@@ -79,10 +57,10 @@ def notebook_page(notebook: Path) -> str:
     return "\n\n".join(parts)
 
 
-def _table(rows: Iterator[tuple[str, str, str]] | list[tuple[str, str, str]]) -> str:
-    lines = [f"| `{name}` | `{default}` | {_cell(comment)} |" for name, default, comment in rows]
+def _table(rows: Iterable[Setting]) -> str:
+    lines = [f"| `{name}` | `{default}` | {_cell(about)} |" for name, default, about in rows]
     return "\n".join(["| setting | default | |", "|---|---|---|", *lines])
 
 
 def _cell(text: str) -> str:
-    return re.sub(r"([\\*_<\[\]{])", r"\\\1", text).replace("|", "\\|")
+    return re.sub(r"([\\*_<\[\]{])", r"\\\1", " ".join(text.split())).replace("|", "\\|")

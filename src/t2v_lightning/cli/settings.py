@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,7 +34,7 @@ def settings_of(file: str) -> tuple[Setting, ...]:
     >>> settings_of("task2vec/montecarlo")[3]
     Setting(name='task2vec.passes', default='1', about='random vectors for each image')
     """
-    group = file.rpartition("/")[0]
+    group = file.rpartition("/")[0].replace("/", ".")
     found: list[Setting] = []
     parents = [(-1, group)]
     for line in (CONFIGS / f"{file}.yaml").read_text(encoding="utf-8").splitlines():
@@ -52,12 +53,13 @@ def settings_of(file: str) -> tuple[Setting, ...]:
 
 @cache
 def presets(group: str) -> dict[str, str]:
-    """The files of a group, each with the comment at its top.
+    """The files of a group, each with the first line of the comment at its top.
 
     >>> presets("probe")["resnet18"]
     "Torchvision's ResNet-18."
     """
-    return {path.stem: _heading(path) for path in sorted((CONFIGS / group).glob("*.yaml"))}
+    names = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+    return {name: heading_of(f"{group}/{name}").partition("\n")[0] for name in names}
 
 
 @cache
@@ -78,7 +80,10 @@ def overridden_by(file: str) -> dict[str, str]:
     return dict(re.findall(r"^  - override /(\w+): (\w+)$", text, flags=re.MULTILINE))
 
 
-def _heading(path: Path) -> str:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    first = next((line for line in lines if not line.startswith("# @")), "")
-    return first.removeprefix("# ") if first.startswith("# ") else ""
+def heading_of(file: str) -> str:
+    """The comment at the top of a file."""
+    lines = (CONFIGS / f"{file}.yaml").read_text(encoding="utf-8").splitlines()
+    said = takewhile(
+        lambda line: line.startswith("# "), (line for line in lines if not line.startswith("# @"))
+    )
+    return "\n".join(line.removeprefix("# ") for line in said)
