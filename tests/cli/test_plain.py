@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -118,6 +119,28 @@ def test_compare_report_and_lists(tmp_path: Path) -> None:
     )
     assert run("--version")[1].strip() == __version__
     assert "error: " in run("compare", tmp_path / "none")[1]
+
+
+def test_compare_embeds_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def made(source: Any, *how: Any, **options: Any) -> Embedding:
+        asked.append((source.task_name, *how, *options.items()))
+        return Embedding([2.0, 1.0], [1, 1])
+
+    monkeypatch.setattr("t2v_lightning.cli.comparing.embed", made)
+    monkeypatch.setattr("t2v_lightning.cli.comparing.embed_like", made)
+    Embedding([1.0, 2.0], [1, 1], meta={"task_name": "a", "probe": "tiny"}).save(tmp_path / "a.safetensors")
+    status, output, _ = run("compare", tmp_path / "a.safetensors", "digits", "--max-samples", 8)
+    assert status == 0
+    assert [line.split()[0] for line in output.splitlines()[-2:]] == ["a", "digits"]
+    run("compare", "digits", "faces", "--probe", "resnet18")
+    assert "did you mean 'faces'?" in run("compare", "digits", "facs")[1]
+    assert asked == [
+        ("digits", {"task_name": "a", "probe": "tiny"}, 8),
+        ("digits", "resnet18", ("max_samples", 1000)),
+        ("faces", "resnet18", ("max_samples", 1000)),
+    ]
 
 
 def test_the_shell_completes_names() -> None:

@@ -1,5 +1,6 @@
 """Advice on experts at the end of a run: `library=FOLDER recommend=true`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,11 @@ def embedding_for(task: str, library: TaskLibrary, max_samples: int = 1000) -> E
     """
     if found := embeddings_in(task):
         return load_embeddings(found)[0]
-    source = as_task(task)
-    like = library[library.names[0]].meta
+    return embed_like(as_task(task), library[library.names[0]].meta, max_samples)
+
+
+def embed_like(source: Any, like: Mapping[str, Any], max_samples: int) -> Embedding:
+    """The embedding of a dataset, made in the way of another embedding, whose `meta` is given."""
     probe = get_probe(like["probe"], input_size=like["input_size"])
     own = {name: like[name] for name in _OPTIONS if name in like}
     return embed(source, probe, max_samples=max_samples, **own)

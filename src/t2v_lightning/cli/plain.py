@@ -97,15 +97,35 @@ def embed(
 
 
 @app.command()
-def compare(places: Places, distance: Distance = "cosine_unit") -> None:
-    """Print how far apart embeddings are."""
+def compare(
+    places: Annotated[
+        list[str],
+        typer.Argument(
+            help="Folders of runs or sweeps, files of embeddings, and tasks as `t2v embed` takes them, which are "
+            "embedded for this table and not kept.",
+            metavar="TASK",
+            autocompletion=complete_task,
+        ),
+    ],
+    distance: Distance = "cosine_unit",
+    probe: Annotated[
+        str | None,
+        typer.Option(
+            help="The network for tasks; by default that of the embeddings among them, or as in `t2v embed`.",
+            autocompletion=complete_probe,
+            metavar="NAME",
+        ),
+    ] = None,
+    max_samples: Annotated[int, typer.Option(help="Embed at most this many images of a task.")] = 1000,
+) -> None:
+    """Print how far apart tasks or their embeddings are."""
     print_loading()
-    from t2v_lightning.embedding.collection import find_embeddings, load_embeddings
+    from t2v_lightning.cli.comparing import embeddings_of
     from t2v_lightning.functional.distances import pdist
     from t2v_lightning.report.tables import print_table
 
     def table() -> None:
-        embeddings = load_embeddings(find_embeddings(places))
+        embeddings = embeddings_of(places, probe, max_samples)
         print_table(embeddings, pdist(embeddings, distance), Console())
 
     _or_exit(table)
