@@ -5,7 +5,6 @@ filter: how much the predictions change when the filter's weights do.
 """
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,8 +13,6 @@ from torch import Tensor, nn
 
 from t2v_lightning import FilterwiseFisher
 from t2v_lightning.data import get_datamodule
-from t2v_lightning.functional.engine.per_sample import PerSampleFisher
-from t2v_lightning.functional.likelihood import cotangents, get_likelihood
 
 
 class Classifier(LightningModule):
@@ -27,8 +24,7 @@ class Classifier(LightningModule):
             nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(),
             nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(128, 10),
         )  # fmt: skip
-        self.squares = PerSampleFisher(self.network, example=torch.zeros(1, 3, 8, 8))
-        self.fisher = FilterwiseFisher(self.squares.size)
+        self.fisher = FilterwiseFisher(self.network)  # exact; sampling="sign" is faster
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         images, labels = batch
@@ -37,7 +33,7 @@ class Classifier(LightningModule):
     def test_step(self, batch: Any, batch_idx: int) -> None:
         images, labels = batch
         self.log("accuracy", (self.network(images).argmax(1) == labels).float().mean())
-        self.fisher.update(self.squares(images, vectors))  # [images, filters]
+        self.fisher.update(images)
 
     def on_test_epoch_end(self) -> None:
         self.estimate = self.fisher.compute()  # mean over the images, standard error, ...
@@ -47,18 +43,13 @@ class Classifier(LightningModule):
         return torch.optim.Adam(self.parameters(), lr=0.01)
 
 
-def vectors(outputs: Tensor) -> Iterator[Tensor]:
-    """Gradients along these vectors give the Fisher information of a softmax exactly; "sign" is faster."""
-    return cotangents(outputs, get_likelihood("softmax"), "exact")
-
-
 def main() -> dict[str, Any]:
     seed_everything(0, verbose=False)
     module, digits = Classifier(), get_datamodule("digits")
     trainer = Trainer(max_epochs=15, devices=1, logger=False, enable_checkpointing=False)
     trainer.fit(module, digits)
     trainer.test(module, digits, verbose=False)
-    estimate, layers = module.estimate, module.squares.layers
+    estimate, layers = module.estimate, module.fisher.layers
     for layer, filters in layers.items():
         print(f"layer {layer}: Fisher information {estimate.fisher[filters].sum():.3f}")
 

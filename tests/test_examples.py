@@ -92,11 +92,23 @@ def check_embeddings(main: Callable[..., Any]) -> str:
     return f"norm {high.norm:.3f}, distance from the first {distance:.3f}"
 
 
+def check_cli(main: Callable[..., Any]) -> str:
+    """Options of all three reach what they are for."""
+    got = main(
+        ["--data.name=digits_low", "--model.max_samples=40", "--model.head=lbfgs", "--trainer.devices=1"]
+    )
+    embedding = got["embedding"]
+    assert (embedding.meta["samples"], embedding.meta["task_name"]) == (40, "digits_low")
+    assert (embedding.meta["probe"], embedding.meta["num_classes"]) == ("efficientnet_lite0", 5)
+    return f"digits_low: {len(embedding)} entries, norm {embedding.norm:.3f}"
+
+
 CHECKS: dict[str, Callable[[Callable[..., Any]], str]] = {
     "fisher_in_your_module": check_fisher,
     "drift_of_a_training": check_drift,
     "train_on_our_datamodules": check_training,
     "embed_your_datamodule": check_embeddings,
+    "lightning_cli": check_cli,
 }
 """By script: runs its `main`, holds the numbers against others, and gives what must be in its output."""
 
@@ -107,6 +119,8 @@ def test_its_numbers_are_right(
     script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    if script.stem == "lightning_cli":
+        pytest.importorskip("jsonargparse", reason="LightningCLI needs jsonargparse[signatures]")
     assert script.stem in CHECKS, f"write a check of what {script.name} prints"
     said = CHECKS[script.stem](runpy.run_path(str(script), run_name="example")["main"])
     assert said in capsys.readouterr().out

@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from t2v_lightning import FilterwiseFisher
 from t2v_lightning.functional.distances.jackknife import jackknife_variance, leave_one_out
@@ -296,8 +296,62 @@ def test_a_network_of_one_filter_has_a_vector_of_one_entry() -> None:
         assert estimate.stderr.shape == (1,)
 
 
-def test_a_network_in_the_place_of_its_number_of_filters_is_told() -> None:
-    with pytest.raises(
-        TypeError, match=r"number of filters D, an integer; got Linear.*filterwise_fisher\(model, x\)"
-    ):
-        FilterwiseFisher(torch.nn.Linear(2, 3))  # type: ignore[arg-type]
+# --- a network -----------------------------------------------------------------------------------------------
+
+
+def small_network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 3, 3), nn.Tanh(), nn.Flatten(), nn.Linear(27, 4)).double()
+
+
+IMAGES = torch.randn(7, 1, 5, 5, generator=torch.Generator().manual_seed(1)).double()
+
+
+def test_it_measures_a_network_by_batches_of_images() -> None:
+    """Against automatic differentiation of each log-probability of each image."""
+    network = small_network()
+    metric = FilterwiseFisher(network)
+    for images in IMAGES.split(3):
+        metric.update(images)
+    weight, expected = network[0].weight, torch.zeros(3, dtype=torch.float64)
+    for image in IMAGES:
+        logits = network(image[None])[0].log_softmax(0)
+        for k in range(4):
+            (gradient,) = torch.autograd.grad(logits[k], weight, retain_graph=True)
+            expected += logits[k].exp().detach() * gradient.square().mean((1, 2, 3)) / len(IMAGES)
+    torch.testing.assert_close(metric.compute().fisher, expected)
+    assert metric.layers == {"0": slice(0, 3)}
+    assert metric.compute().samples == 7
+
+
+@pytest.mark.parametrize("batch", [2, 7])
+def test_random_vectors_of_an_image_do_not_depend_on_its_batch(batch: int) -> None:
+    whole, parts = (FilterwiseFisher(small_network(), sampling="sign", seed=3) for _ in range(2))
+    whole.update(IMAGES)
+    for images in IMAGES.split(batch):
+        parts(images)
+    close(parts.compute(), whole.compute())
+    other = FilterwiseFisher(small_network(), sampling="sign", seed=4)
+    other.update(IMAGES)
+    assert not torch.equal(other.compute().fisher, whole.compute().fisher)
+
+
+def test_the_network_is_no_part_of_the_metric_and_may_change() -> None:
+    network = small_network()
+    metric = FilterwiseFisher(network, sampling="empirical")
+    assert list(metric.parameters()) == list(metric.modules())[1:] == []
+    with pytest.raises(ValueError, match="no sample of positive weight"):
+        metric.compute()
+    labels = torch.arange(7) % 4
+    before = metric(IMAGES, targets=labels).fisher
+    network[0].weight.data.mul_(2)
+    metric.reset()
+    metric.update(IMAGES, targets=labels)
+    assert not torch.equal(metric.compute().fisher, before)
+
+
+def test_what_is_neither_a_network_nor_a_number_of_filters() -> None:
+    with pytest.raises(TypeError, match=r"a network, or the number of filters D; got str"):
+        FilterwiseFisher("resnet34")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="sampling"):
+        FilterwiseFisher(small_network(), sampling="all")  # type: ignore[arg-type]

@@ -75,6 +75,49 @@ def test_the_names_of_old_numpy(reference: type, tmp_path: Path) -> None:
     assert Embedding.load(path) == Embedding([1, 1, 1], [1, 1, 1])
 
 
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("diversity.task2vec", "Embedding"),
+        ("task2vec.task2vec", "Embedding"),
+        ("diversity_src.diversity.task2vec_nlp", "Embedding"),
+        ("mistral_task2vec", "MistralEmbedding"),
+        ("__main__", "Embedding"),
+    ],
+)
+def test_the_class_of_a_fork(
+    reference: type, tmp_path: Path, module: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No such module is there to be imported when it is read."""
+    with monkeypatch.context() as patch:
+        reference.__module__, reference.__name__, reference.__qualname__ = module, name, name
+        there = types.ModuleType(module)
+        setattr(there, name, reference)
+        for dots in range(module.count(".")):
+            patch.setitem(sys.modules, module.rsplit(".", dots + 1)[0], types.ModuleType("parent"))
+        patch.setitem(sys.modules, module, there)
+        path = write(tmp_path / "embedding.p", reference(np.arange(3.0), np.ones(3), {"task_name": "wiki"}))
+    assert Embedding.load(path).fisher.tolist() == [0, 1, 2]
+    assert Embedding.load(path).task_name == "wiki"
+
+
+def test_a_dict_of_its_attributes(tmp_path: Path) -> None:
+    path = write(tmp_path / "embedding.p", {"hessian": np.arange(3.0), "scale": np.ones(3), "meta": None})
+    assert Embedding.load(path) == Embedding([0, 1, 2], [1, 1, 1])
+
+
+def test_a_class_of_another_name_or_place(tmp_path: Path) -> None:
+    for module, name in (
+        ("task2vec", "ProbeNetwork"),
+        ("os.path", "Embedding"),
+        ("task2vec.os;", "Embedding"),
+    ):
+        path = tmp_path / "embedding.p"
+        path.write_bytes(b"\x80\x04" + stack_global(module, name) + b")R.")
+        with pytest.raises(ValueError, match=r"which is refused: only NumPy arrays and task2vec\.Embedding"):
+            Embedding.load(path)
+
+
 def test_meta_may_be_missing(reference: type, tmp_path: Path) -> None:
     assert Embedding.load(write(tmp_path / "e.p", reference(np.ones(2), np.ones(2)))).meta == {}
 

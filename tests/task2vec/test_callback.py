@@ -37,6 +37,17 @@ def test_norm_and_drift_are_those_of_the_network_at_that_epoch() -> None:
     assert drift > 1e-3
     assert history.numbers[3]["drift"] == pytest.approx(drift, rel=1e-3)
     assert history.numbers[4] == history.numbers[3]  # nothing new at an epoch in between
+    assert tracker.history == [
+        {"epoch": 1, "norm": pytest.approx(expected[0].norm, rel=1e-5)},
+        {
+            "epoch": 3,
+            "norm": pytest.approx(expected[1].norm, rel=1e-5),
+            "drift": pytest.approx(drift, rel=1e-3),
+        },
+    ]
+    drifts, norms = tracker.plot().axes
+    assert drifts.lines[0].get_xydata().tolist() == [[3, tracker.history[1]["drift"]]]
+    assert norms.lines[0].get_xdata().tolist() == [1, 3]
 
 
 def test_a_network_that_stands_still_does_not_drift() -> None:
@@ -115,10 +126,14 @@ def test_another_dataset_and_a_part_of_the_module() -> None:
 def test_the_state_goes_through_a_checkpoint_whole() -> None:
     tracker = Task2VecCallback(**QUICK)
     assert tracker.state_dict() == {}
+    with pytest.raises(ValueError, match="no embedding to draw"):
+        tracker.plot()
     train(Somebodys(), [tracker], epochs=1)
     other = Task2VecCallback()
     other.load_state_dict(tracker.state_dict())
     assert other.embedding == tracker.embedding
+    assert other.history == tracker.history
+    assert len(other.history) == 1
 
 
 SCRIPT = """

@@ -43,6 +43,22 @@ class EmbedProgress(Progress):
         self.update(self._current, note=progress_note(speed, metrics))
 
 
+class StreamProgress(Progress):
+    """How far a stream has been read, whose end nobody knows."""
+
+    def __init__(self) -> None:
+        super().__init__(TextColumn("{task.description}"))
+        self._since = time.perf_counter()
+        self._line = self.add_task("reading the stream", total=None)
+
+    def __call__(self, read: int, kept: int) -> None:
+        """Shows the number of items that have been read, and of those that are kept."""
+        speed = read / max(time.perf_counter() - self._since, 1e-9)
+        self.update(
+            self._line, description=f"reading the stream: {read} items, {kept} kept, {speed:.0f} items/s"
+        )
+
+
 class TasksProgress(Progress):
     """Progress bar of `embed_many`: the task at work, and how many are done."""
 

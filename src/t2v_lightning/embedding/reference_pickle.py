@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import pickle
+import re
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ class _StandIn:
 
 
 class _ReferenceEmbedding(_StandIn):
-    """For `task2vec.Embedding`."""
+    """For `task2vec.Embedding`, and for the same class of a fork."""
 
 
 class _Dtype(_StandIn):
@@ -58,8 +59,11 @@ class _Scalar(_Array):
     """For `scalar`."""
 
 
+_FORKS = re.compile(r"(\w+\.)*\w*task2vec\w*(\.\w+)*|__main__", re.IGNORECASE)
+"""Modules of forks that have the class, such as `diversity.task2vec`, `task2vec.task2vec` and `task2vec_nlp`."""
+_FORKS_NAMES = ("Embedding", "MistralEmbedding")
+
 _ADMITTED: dict[tuple[str, str], Any] = {
-    ("task2vec", "Embedding"): _ReferenceEmbedding,
     ("numpy", "dtype"): _Dtype,
     ("numpy", "ndarray"): "numpy.ndarray",  # only ever an argument: a string cannot be called
     ("_codecs", "encode"): _Bytes,
@@ -72,6 +76,8 @@ for _core in ("numpy.core", "numpy._core"):
 
 class _RestrictedUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
+        if name in _FORKS_NAMES and _FORKS.fullmatch(module):  # whose module is not imported
+            return _ReferenceEmbedding
         try:
             return _ADMITTED[module, name]
         except KeyError:
@@ -82,7 +88,7 @@ class _RestrictedUnpickler(pickle.Unpickler):
 
 
 def read_reference_pickle(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The arguments of `Embedding` in a pickled `task2vec.Embedding`.
+    """The arguments of `Embedding` in a pickled `task2vec.Embedding`, that of a fork, or a dict of its attributes.
 
     `hessian` becomes `fisher`; numbers from NumPy in `meta` become plain ones. The layout is not recorded in such
     files.
@@ -92,9 +98,9 @@ def read_reference_pickle(path: str | os.PathLike[str]) -> dict[str, Any]:
             reconstruction and `task2vec.Embedding`.
     """
     found = _load(path)
-    if not isinstance(found, _ReferenceEmbedding) or not isinstance(found.state, dict):
+    state = found.state if isinstance(found, _ReferenceEmbedding) else found
+    if not isinstance(state, dict) or (state is found and "hessian" not in state):
         raise ValueError(f"the pickle holds a {type(found).__name__}; expected a task2vec.Embedding")
-    state = found.state
     if not {"hessian", "scale"} <= state.keys() <= {"hessian", "scale", "meta"}:
         raise ValueError(f"attributes {sorted(map(str, state))}; expected hessian, scale and meta")
     meta = _plain(state.get("meta") or {}, [_MAX_META_ITEMS])

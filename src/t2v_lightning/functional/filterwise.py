@@ -73,6 +73,61 @@ def filterwise_fisher(
     >>> {name: tuple(entries.shape) for name, entries in fisher.items()}
     {'0': (4,)}
     """
+    samples = inputs.length(x)
+    if weights is None:
+        weights = torch.ones(samples, device=inputs.device_of(x))
+    if samples and weights.shape != (samples,):
+        raise ValueError(
+            f"weights must be one number per sample, shape ({samples},); got {tuple(weights.shape)}"
+        )
+    seed = 0
+    if samples and (sampling in ("sign", "categorical") or squares != "exact"):
+        seed = int(
+            torch.randint(2**62, (), generator=generator, device=generator.device if generator else None)
+        )
+    values, layers = filterwise_squares(
+        model,
+        x,
+        sampling,
+        likelihood,
+        targets=targets,
+        passes=passes,
+        include=include,
+        squares=squares,
+        seed=seed,
+    )
+    total = weights.to(values.device, torch.float64) @ values.double()
+    return {name: total[where] for name, where in layers.items()}
+
+
+def filterwise_squares(
+    model: nn.Module,
+    x: Inputs,
+    sampling: Sampling = "exact",
+    likelihood: LikelihoodName = "softmax",
+    *,
+    targets: Tensor | None = None,
+    passes: int = 1,
+    include: Include = "weights",
+    squares: Squares = "exact",
+    seed: int = 0,
+    index: Tensor | None = None,
+) -> tuple[Tensor, dict[str, slice]]:
+    """The terms of `filterwise_fisher`, one row for each sample.
+
+    Args:
+        model, x, sampling, likelihood, targets, passes, include, squares: of `filterwise_fisher`.
+        seed: of the random modes.
+        index: int64 [N], the samples' positions in their dataset, by which random vectors differ; 0..N-1 when None.
+
+    Returns:
+        Values [N, D], and layer name -> slice of the D filters.
+
+    >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 3))
+    >>> values, layers = filterwise_squares(net, torch.randn(2, 1, 8, 8))
+    >>> tuple(values.shape), layers
+    ((2, 4), {'0': slice(0, 4, None)})
+    """
     family = get_likelihood(likelihood)
     check_sampling(sampling, passes)
     check_include(include)
@@ -88,22 +143,16 @@ def filterwise_fisher(
         raise ValueError(
             "sampling='empirical' squares the gradients at the labels, but no targets were given"
         )
-    if weights is None:
-        weights = torch.ones(samples, device=inputs.device_of(x))
-    if weights.shape != (samples,):
-        raise ValueError(
-            f"weights must be one number per sample, shape ({samples},); got {tuple(weights.shape)}"
-        )
-    seed = (
-        int(torch.randint(2**62, (), generator=generator, device=generator.device if generator else None))
-        if sampling in ("sign", "categorical") or squares != "exact"
-        else 0
-    )
+    index = torch.arange(samples) if index is None else index
+    index = index.to(inputs.device_of(x))
     prefix = getattr(model, "layer_prefix", "")
     engine = engine_of(model, x, inner_module(model), writes_to(model), include=include, prefix=prefix)
-    sketch = Sketch.of(squares, sampling, seed, torch.arange(samples, device=inputs.device_of(x)))
+    sketch = Sketch.of(squares, sampling, seed, index)
     values = engine(
-        x, lambda f: cotangents(f, family, sampling, passes=passes, seed=seed, targets=targets), sketch
+        x,
+        lambda f: cotangents(
+            f, family, sampling, passes=passes, seed=seed, index=index.to(f.device), targets=targets
+        ),
+        sketch,
     )
-    total = weights.to(values.device, torch.float64) @ values.double()
-    return {name: total[where] for name, where in engine.layers.items()}
+    return values, engine.layers

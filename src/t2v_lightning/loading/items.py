@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from t2v_lightning.functional.inputs import transform
+from t2v_lightning.loading.dataset import as_pair
 
 Key = str | int
 """A key of a dict, or a position in a tuple."""
@@ -63,17 +65,82 @@ class CollatedItems(Dataset[tuple[Any, Any]]):
         return len(self.dataset)
 
     def __getitem__(self, number: int) -> tuple[Any, Any]:
-        inputs, targets = self.collate([self.dataset[number]])
-        return transform(lambda tensor: tensor[0], inputs), targets[0]
+        return _collated(self.collate, self.dataset[number])
+
+
+def is_stream(dataset: Any) -> bool:
+    """Whether a dataset can only be iterated over, having no items by number.
+
+    >>> is_stream(iter([1, 2])), is_stream([1, 2])
+    (True, False)
+    """
+    if isinstance(dataset, IterableDataset):  # whose __getitem__ does nothing
+        return True
+    return hasattr(dataset, "__iter__") and not hasattr(dataset, "__getitem__")
+
+
+@dataclass(frozen=True)
+class Stream(IterableDataset[tuple[Any, Any]]):
+    """A stream whose items are made into pairs.
+
+    Args:
+        dataset: to iterate over.
+    """
+
+    dataset: Any
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        for number, item in enumerate(self.dataset):
+            yield self.pair(item, number)
+
+    def pair(self, item: Any, number: int) -> tuple[Any, Any]:
+        """The pair (input, target) of an item."""
+        raise NotImplementedError
+
+    def skip(self, count: int) -> Stream | None:
+        """The stream without its first items, if it can leave these out without reading them."""
+        return replace(self, dataset=self.dataset.skip(count)) if hasattr(self.dataset, "skip") else None
+
+
+@dataclass(frozen=True)
+class PlainStream(Stream):
+    """A stream of items that are pairs."""
+
+    def pair(self, item: Any, number: int) -> tuple[Any, Any]:
+        return as_pair(item, number)
+
+
+@dataclass(frozen=True)
+class KeyedStream(Stream):
+    """`KeyedItems` for a stream."""
+
+    image_key: Key
+    target_key: Key
+
+    def pair(self, item: Any, number: int) -> tuple[Any, Any]:
+        return _taken(item, self.image_key, number), _taken(item, self.target_key, number)
+
+
+@dataclass(frozen=True)
+class CollatedStream(Stream):
+    """`CollatedItems` for a stream."""
+
+    collate: Callable[[list[Any]], Any]
+
+    def pair(self, item: Any, number: int) -> tuple[Any, Any]:
+        return _collated(self.collate, item)
 
 
 def pairs_by_collate(loader: DataLoader[Any]) -> bool:
     """Whether the items of a loader are not pairs, but its own collate function makes pairs of them."""
-    if loader.collate_fn is default_collate or isinstance(loader.dataset, IterableDataset):
+    if loader.batch_sampler is None or loader.collate_fn is default_collate:
         return False
-    if not hasattr(loader.dataset, "__len__") or not len(loader.dataset):
+    if is_stream(loader.dataset):
+        item = next(iter(loader.dataset), None)
+    elif hasattr(loader.dataset, "__len__") and len(loader.dataset):
+        item = loader.dataset[0]
+    else:
         return False
-    item = loader.dataset[0]
     if isinstance(item, (tuple, list)) and len(item) == 2:
         return False
     try:
@@ -81,6 +148,11 @@ def pairs_by_collate(loader: DataLoader[Any]) -> bool:
         return len(targets) == 1
     except (TypeError, ValueError, KeyError, IndexError):
         return False
+
+
+def _collated(collate: Callable[[list[Any]], Any], item: Any) -> tuple[Any, Any]:
+    inputs, targets = collate([item])
+    return transform(lambda tensor: tensor[0], inputs), targets[0]
 
 
 def _taken(item: Any, key: Key, number: int) -> Any:

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset
 
 from t2v_lightning.functional.likelihood import LikelihoodName, get_likelihood
+from t2v_lightning.loading.items import is_stream
 from t2v_lightning.loading.strata import equal_class_weights, stratified_order, stratified_subset
 from t2v_lightning.loading.targets import LEAVE_OUT, find_targets, read_targets
 
@@ -145,11 +145,11 @@ def _refuse_unlabelled(labels: Tensor, classes: Tensor) -> None:
 
 def check_map_style(dataset: Any) -> None:
     """Raises unless `dataset` has a length and items by number, and is not empty."""
-    has_items = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
-    if not has_items or isinstance(dataset, IterableDataset):  # whose __getitem__ does nothing
+    if is_stream(dataset) or not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
         raise TypeError(
-            f"the dataset must be map-style, with __len__ and __getitem__; got {type(dataset).__name__}. Each image "
-            "must count exactly once, which an iterable dataset cannot promise: put it in a list"
+            f"the dataset must be map-style, with __len__ and __getitem__; got {type(dataset).__name__}. Of a stream a "
+            "sample is embedded: pass max_samples=, the number of its items to keep; elsewhere, keep them by "
+            "t2v_lightning.loading.streams.sample_stream, or put all of them in a list"
         )
     if len(dataset) == 0:
         raise ValueError("the dataset is empty; a task needs at least two classes of images")

@@ -4,10 +4,10 @@ from dataclasses import replace
 from typing import Any
 
 from pytorch_lightning import LightningDataModule
-from torch.utils.data import DataLoader, IterableDataset, Subset
+from torch.utils.data import DataLoader, Subset
 
 from t2v_lightning.loading.drawn import batch_length, drawn_items
-from t2v_lightning.loading.items import CollatedItems, pairs_by_collate
+from t2v_lightning.loading.items import CollatedItems, CollatedStream, is_stream, pairs_by_collate
 from t2v_lightning.loading.loader import LoaderOptions
 
 
@@ -53,7 +53,11 @@ def dataset_of(loader: DataLoader[Any]) -> Any:
     Raises:
         TypeError: the sampler can be read only once, or does not yield numbers of items.
     """
-    if isinstance(loader.dataset, IterableDataset) or not hasattr(loader.dataset, "__len__"):
+    if is_stream(loader.dataset):
+        return (
+            CollatedStream(loader.dataset, loader.collate_fn) if pairs_by_collate(loader) else loader.dataset
+        )
+    if not hasattr(loader.dataset, "__len__"):
         return loader.dataset
     items = drawn_items(loader)
     dataset: Any = (

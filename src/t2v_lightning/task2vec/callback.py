@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 from pytorch_lightning.utilities.seed import isolate_rng
@@ -25,6 +27,7 @@ from t2v_lightning.loading.relabelling import check_relabelling
 from t2v_lightning.loading.selection import check_map_style
 from t2v_lightning.loading.targets import stored_targets, targets_of_items
 from t2v_lightning.loading.users import dataset_of, loader_options, one_loader
+from t2v_lightning.plots import plot_drift
 from t2v_lightning.probes import ProbeNetwork
 from t2v_lightning.probes.network_copy import copy_network
 from t2v_lightning.task2vec.module import Task2Vec
@@ -41,7 +44,8 @@ class Task2VecCallback(Callback):
     Logs `task2vec/norm` and, from the second embedding on, `task2vec/drift`: the distance to the previous
     embedding. A drift that falls to nothing says that the features have settled. Everything happens on a copy of the
     network with its own random numbers, so training is unaffected. Processes of a DDP run
-    share the images; the networks' buffers are those of the first process. A checkpoint carries the last embedding.
+    share the images; the networks' buffers are those of the first process. A checkpoint carries the last embedding and
+    the history, which `plot` draws.
 
     Args:
         every_n_epochs: epochs from one embedding to the next.
@@ -58,6 +62,7 @@ class Task2VecCallback(Callback):
 
     Attributes:
         embedding: the last one, or None.
+        history: a row for each embedding of the run, with its `epoch`, its `norm` and, from the second on, its `drift`.
 
     Raises:
         ValueError, TypeError: options out of range, here; a run, network or data that cannot be embedded,
@@ -87,11 +92,16 @@ class Task2VecCallback(Callback):
         self.network, self.dataset = network, dataset
         self.options = {"max_samples": max_samples, **options}
         self.embedding: Embedding | None = None
+        self.history: list[dict[str, float]] = []
+
+    def plot(self, ax: Axes | None = None) -> Figure:
+        """A figure of drift and norm over the epochs; ValueError before the first embedding."""
+        return plot_drift(self.history, ax=ax)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
             return
-        self.embedding = None
+        self.embedding, self.history = None, []
         strategy = trainer.strategy
         whole = isinstance(strategy, (SingleDeviceStrategy, DDPStrategy))
         if not whole or isinstance(strategy, DeepSpeedStrategy):
@@ -113,7 +123,7 @@ class Task2VecCallback(Callback):
             layers = plan.layers
         if self.embedding is not None and self.embedding.layers != layers:
             log.warning("the checkpoint's embedding has other layers than this run's: the drift starts again")
-            self.embedding = None
+            self.embedding, self.history = None, []
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = trainer.current_epoch
@@ -128,6 +138,9 @@ class Task2VecCallback(Callback):
             vectors = [Embedding(e.fisher, e.scale) for e in (self.embedding, embedding)]
             numbers["task2vec/drift"] = float(pdist(vectors, self.distance)[0, 1])
         self.embedding = embedding
+        self.history.append(
+            {"epoch": epoch} | {name.removeprefix("task2vec/"): number for name, number in numbers.items()}
+        )
         pl_module.log_dict(numbers, on_step=False, on_epoch=True, sync_dist=trainer.world_size > 1)
 
     def state_dict(self) -> dict[str, Any]:
@@ -138,6 +151,7 @@ class Task2VecCallback(Callback):
                 [name, entries.start, entries.stop] for name, entries in self.embedding.layers.items()
             ],
             "meta": json.dumps(self.embedding.meta),
+            "history": json.dumps(self.history),
             **{name: torch.from_numpy(array.copy()) for name, array in self.embedding.arrays().items()},
         }
 
@@ -148,6 +162,7 @@ class Task2VecCallback(Callback):
                 layers={name: slice(start, stop) for name, start, stop in state_dict["layers"]},
                 meta=json.loads(state_dict["meta"]),
             )
+            self.history = json.loads(state_dict.get("history", "[]"))
 
     # --- what is embedded, and with what ---------------------------------------------------------------
 

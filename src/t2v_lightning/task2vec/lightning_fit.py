@@ -52,7 +52,13 @@ class LightningFit(LightningEvaluation):
         self._signals: StopSignals | None = None
 
     def prepare(
-        self, source: Any, loading: LoaderOptions, processes: int = 1, *, dev_batches: int = 0
+        self,
+        source: Any,
+        loading: LoaderOptions,
+        processes: int = 1,
+        *,
+        dev_batches: int = 0,
+        progress: bool = False,
     ) -> Plan:
         """The plan for a dataset or datamodule that this many processes share; `dev_batches` as for a `Plan`."""
         raise NotImplementedError
@@ -100,6 +106,7 @@ class LightningFit(LightningEvaluation):
             loader_options(loader),
             trainer.world_size,
             dev_batches=dev_run,
+            progress=trainer.progress_bar_callback is not None and trainer.is_global_zero,
         )
         if self.options.own.learns and "mixed" in str(trainer.precision):
             plan.mixed = str(trainer.precision)

@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from t2v_lightning.callbacks.progress import EmbedProgress
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.functional.likelihood import LikelihoodName, get_likelihood
 from t2v_lightning.loading.hooks import warn_random_hooks
-from t2v_lightning.loading.items import Key
+from t2v_lightning.loading.items import Key, is_stream
 from t2v_lightning.loading.loader import LoaderOptions
 from t2v_lightning.loading.random_transforms import warn_random_transforms
 from t2v_lightning.loading.selection import check_map_style, select_images
@@ -31,6 +32,7 @@ from t2v_lightning.task2vec.options import EmbeddingOptions
 from t2v_lightning.task2vec.plain_loop import run_plan
 from t2v_lightning.task2vec.plan import Plan, describe_task
 from t2v_lightning.task2vec.sources import as_probe, as_task
+from t2v_lightning.task2vec.streams import sampled
 
 
 class Task2Vec(LightningFit):
@@ -124,6 +126,8 @@ class Task2Vec(LightningFit):
         hooked: Sequence[Any] | None = None,
         before: Plan | None = None,
         dev_batches: int = 0,
+        stream_cache: str | Path | None = None,
+        progress: bool = False,
     ) -> Plan:
         """Chooses images, checks everything that can be checked early, and gives the probe the head to fit.
 
@@ -137,6 +141,8 @@ class Task2Vec(LightningFit):
             before: this module's last plan, if the weights of its probe are the same as then: what was found out
                 about the network is used again.
             dev_batches: of each phase in a development run (`Trainer(fast_dev_run=...)`); 0 for the whole task.
+            stream_cache: where what is kept of a stream stays; None for a temporary folder.
+            progress: show how far a stream has been read.
 
         Returns:
             The plan, on this module's probe; the next plan takes its place.
@@ -147,8 +153,9 @@ class Task2Vec(LightningFit):
             if isinstance(source, LightningDataModule)
             else source
         )
-        check_map_style(dataset)
-        warn_random_transforms(dataset)
+        if not is_stream(dataset):
+            check_map_style(dataset)
+            warn_random_transforms(dataset)
         of_source: LikelihoodName = getattr(source, "likelihood", "softmax")
         if options.likelihood == "gaussian" and getattr(source, "likelihood", None) == "softmax":
             raise ValueError(
@@ -159,6 +166,17 @@ class Task2Vec(LightningFit):
         options.check_likelihood(likelihood)
         kind = get_likelihood(likelihood)
         kept = self._original_head[0] if options.head.method == "keep" or kind.of_inputs else None
+        if is_stream(dataset):
+            dataset = sampled(
+                dataset,
+                options,
+                likelihood,
+                loading.num_workers,
+                stream_cache,
+                self.run_folder,
+                processes,
+                progress,
+            )
         selection = select_images(
             dataset,
             likelihood=likelihood,
@@ -218,13 +236,16 @@ class Task2Vec(LightningFit):
         test: Any = None,
         image_key: Key | None = None,
         target_key: Key | None = None,
+        stream_cache: str | Path | None = None,
     ) -> Embedding:
         """Embeds a dataset on one device, without a Trainer.
 
         Args:
             dataset: map-style, of (image, target): PIL images, or float tensors [C, H, W] that the probe takes; of
                 (text, target) for a language model; or a LightningDataModule or DataLoader over such a dataset, a
-                `datasets.Dataset`, a folder or table of images, or the name of a datamodule.
+                `datasets.Dataset`, a folder or table of images, or the name of a datamodule. Of a stream (an
+                `IterableDataset`, or anything else to iterate over) a sample of `max_samples` items is kept, see
+                `loading.streams.sample_stream`.
             device: "auto" takes a GPU if there is one.
             batch_size: images per batch; changes speed and memory only, except that the variational method takes a
                 step for each batch, so that its embeddings compare at one size. None takes that of the DataLoader, 64
@@ -235,6 +256,8 @@ class Task2Vec(LightningFit):
             test: other images of the task, as a dataset or DataLoader, or a datamodule with a test split. How the
                 fitted head does on them goes into `meta["test"]`; see `task2vec.evaluation.Evaluation`.
             image_key, target_key: where items that are dicts or longer tuples hold the image and its label.
+            stream_cache: folder for what is kept of a stream. A later call takes it from there, and goes on reading
+                where an earlier one was stopped. None for a temporary folder.
 
         Raises:
             TypeError, ValueError: the dataset cannot be embedded; the message says why.
@@ -245,7 +268,7 @@ class Task2Vec(LightningFit):
             test = as_task(test, image_key, target_key)
         source, loading = open_source(as_task(dataset, image_key, target_key), batch_size, num_workers)
         with torch.inference_mode(False):
-            self.plan = plan = self.prepare(source, loading)
+            self.plan = plan = self.prepare(source, loading, stream_cache=stream_cache, progress=progress)
             evaluation = None
             if test is not None:
                 hooked = [source, self] if isinstance(source, LightningDataModule) else [self]
@@ -270,6 +293,7 @@ def embed(
     test: Any = None,
     image_key: Key | None = None,
     target_key: Key | None = None,
+    stream_cache: str | Path | None = None,
     **options: Any,
 ) -> Embedding:
     """Embeds a dataset with a probe in one call; `options` are those of `Task2Vec`, the others of `Task2Vec.embed`.
@@ -291,6 +315,7 @@ def embed(
         test=test,
         image_key=image_key,
         target_key=target_key,
+        stream_cache=stream_cache,
     )
 
 

@@ -22,6 +22,7 @@ from t2v_lightning.loading.loader import LoaderOptions, PhaseLoader, Reader
 from t2v_lightning.loading.long_texts import count_long_texts
 from t2v_lightning.loading.sampler import ShardedSampler
 from t2v_lightning.loading.selection import Selection
+from t2v_lightning.loading.streams import StreamSample
 from t2v_lightning.phases import METHODS, FeaturesPhase, KeptHeadPhase, MethodPhase, Phase, State
 from t2v_lightning.phases.base import one_process
 from t2v_lightning.probes import ProbeNetwork
@@ -258,6 +259,8 @@ def describe_task(source: Any, dataset: Any) -> dict[str, Any]:
         for name, attribute in names.items()
         if isinstance(source, LightningDataModule) and hasattr(source, attribute)
     }
+    if isinstance(dataset, StreamSample):
+        known = {"dataset": dataset.stream_name, "stream_items": dataset.stream_items, **known}
     return known | {"dataset": known.get("dataset") or type(getattr(dataset, "dataset", dataset)).__name__}
 
 

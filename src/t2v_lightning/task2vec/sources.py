@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from t2v_lightning.data import get_datamodule
 from t2v_lightning.data.places import kind_of_path
-from t2v_lightning.loading.items import Key, KeyedItems
+from t2v_lightning.loading.items import Key, KeyedItems, KeyedStream, is_stream
 from t2v_lightning.probes import ProbeNetwork, get_probe
 
 
@@ -21,8 +21,8 @@ def as_task(task: Any, image_key: Key | None = None, target_key: Key | None = No
 
     Args:
         task: a folder of folders of images or a table of them (`t2v_lightning.data.ImageFolder`), a folder that
-            `save_to_disk` of Hugging Face wrote, the name of a datamodule, a `datasets.Dataset`, or what `embed` takes
-            anyway.
+            `save_to_disk` of Hugging Face wrote, the name of a datamodule, a `datasets.Dataset` or
+            `datasets.IterableDataset`, or what `embed` takes anyway.
         image_key, target_key: where items that are dicts or longer tuples hold the image and its label. Columns of
             a `datasets.Dataset` are found by their types.
 
@@ -54,7 +54,8 @@ def as_task(task: Any, image_key: Key | None = None, target_key: Key | None = No
         return task
     if image_key is None or target_key is None:
         raise TypeError(f"got image_key={image_key!r} and target_key={target_key!r}; give both or neither")
-    return KeyedItems(task, image_key, target_key)
+    keyed = KeyedStream if is_stream(task) else KeyedItems
+    return keyed(task, image_key, target_key)
 
 
 def as_probe(probe: str | ProbeNetwork | nn.Module) -> ProbeNetwork | nn.Module:
@@ -63,15 +64,16 @@ def as_probe(probe: str | ProbeNetwork | nn.Module) -> ProbeNetwork | nn.Module:
 
 
 def _is_hugging_face(task: Any) -> bool:
-    return (
-        type(task).__module__.startswith("datasets.")
-        and hasattr(task, "features")
-        and hasattr(task, "__len__")
-    )
+    of_library = any(kind.__module__.startswith("datasets.") for kind in type(task).__mro__)
+    return of_library and hasattr(task, "features") and (hasattr(task, "__len__") or is_stream(task))
 
 
 def _columns(task: Any, image: Key | None, target: Key | None) -> tuple[Key, Key]:
     """The columns of a `datasets.Dataset` that hold images and classes."""
+    if task.features is None:  # of a stream that says nothing of its columns
+        if image is None or target is None:
+            raise TypeError("the stream does not say what its columns are; pass image_key= and target_key=")
+        return image, target
     kinds = {name: type(kind).__name__ for name, kind in task.features.items()}
     found: list[Key] = []
     for asked, kind, option in ((image, "Image", "image_key"), (target, "ClassLabel", "target_key")):
