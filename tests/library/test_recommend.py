@@ -191,6 +191,8 @@ def test_small_libraries_have_defined_answers(method: str, kind: str) -> None:
         assert np.isfinite(values).all()
     if kind == "one task":
         assert found.far
+        assert (np.diff(found.intervals) > 80).all()
+        assert found.best_probability.max() < 0.5
 
 
 def test_an_expert_that_failed_everywhere_is_no_candidate() -> None:
