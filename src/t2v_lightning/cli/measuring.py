@@ -6,14 +6,20 @@ for each pair. Cells that are filled stay as they are, so that the same command 
 
 import logging
 import sys
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from t2v_lightning.cli.job_name import CONFIGS
-from t2v_lightning.cli.sweep import register_launchers
+from t2v_lightning.cli.run_folder import fail, reason_of
+from t2v_lightning.cli.sweep import register_launchers, say, say_what_failed
 from t2v_lightning.data import get_datamodule
+from t2v_lightning.embedding.run_folder import FAILURE_FILE, OVERRIDES_FILE
 from t2v_lightning.library import Protocol
 from t2v_lightning.library.builtin import open_library
 from t2v_lightning.library.measure import Images, measure
@@ -22,14 +28,41 @@ from t2v_lightning.probes import get_probe
 log = logging.getLogger(__name__)
 
 
+class MeasuringReport(Callback):
+    """Hydra callback: says which jobs of a sweep have failed, be it by an error or as their process died.
+
+    `failures` is their number in the sweep that ended last in this process.
+    """
+
+    failures: ClassVar[int] = 0
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Forgets the failures of an earlier sweep into the folder."""
+        for path in Path(config.hydra.sweep.dir).glob(f"*/{FAILURE_FILE}"):
+            path.unlink()
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """A line for each reason, and what to do."""
+        folder = Path(config.hydra.sweep.dir)
+        jobs = sorted(path.parents[1] for path in folder.glob(f"*/{OVERRIDES_FILE}"))
+        failed = sorted(path.parent for path in folder.glob(f"*/{FAILURE_FILE}"))
+        MeasuringReport.failures = len(failed)
+        if failed:
+            say_what_failed(folder, jobs, failed)
+            say("the other jobs are done; the same command measures what is missing")
+
+
 def job(config: DictConfig) -> None:
-    """Measures one expert on one task; exits with 1 after an error."""
+    """Measures one expert on one task; exits with 1 after an error, or in a sweep notes it for the report."""
     try:
         for line in measure_cells(config):
             log.info("%s", line)
     except (ValueError, TypeError, LookupError, OSError, ImportError, RuntimeError) as error:
-        log.error("%s", error.args[0] if isinstance(error, KeyError) and error.args else error)
-        sys.exit(1)
+        log.error("%s", reason_of(error))
+        hydra_config = HydraConfig.get()
+        if hydra_config.mode != RunMode.MULTIRUN:
+            sys.exit(1)
+        fail(Path(hydra_config.runtime.output_dir), reason_of(error))
 
 
 def measure_cells(config: DictConfig) -> list[str]:
@@ -62,9 +95,12 @@ _sweep = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="m
 
 
 def main() -> None:
-    """Measures, in jobs of any launcher where it is a sweep (`-m`)."""
+    """Measures, in jobs of any launcher where it is a sweep (`-m`); exits with 1 if one fails."""
+    MeasuringReport.failures = 0
     register_launchers()
     _sweep()
+    if MeasuringReport.failures:
+        sys.exit(1)
 
 
 if __name__ == "__main__":
