@@ -15,7 +15,8 @@ from t2v_lightning import Embedding, ProbeNetwork
 from t2v_lightning.data.dataset import TaskDataset
 from t2v_lightning.data.task import Task
 from t2v_lightning.library import Protocol, TaskLibrary
-from t2v_lightning.library.measure import Images, draw, expert_of, head_error, measure, record
+from t2v_lightning.library.experts import expert_of
+from t2v_lightning.library.measure import Images, draw, head_error, measure, record
 
 FEW = Protocol("probe", images=3, seed=1)
 
