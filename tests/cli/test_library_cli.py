@@ -94,6 +94,15 @@ def test_advice_that_cannot_be_given_is_an_error_before_the_fit(
     assert not list(Path("outputs").glob(f"**/{FILE}"))
 
 
+def test_advice_by_several_protocols_is_refused_before_the_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    library = TaskLibrary("lib")
+    library.add_result("faces", "vit", 5.0, protocol=Protocol("finetune"))
+    library.save()
+    assert call(cli.main, "library=lib", "recommend=true") == 1
+    assert "results of several protocols" in shown(capsys)
+    assert not list(Path("outputs").glob(f"**/{FILE}"))
+
+
 def test_a_library_of_another_probe_leaves_the_embedding(capsys: pytest.CaptureFixture[str]) -> None:
     library = TaskLibrary()
     library.add(Embedding(np.ones(9), np.ones(9)), {"resnet18": 10.0}, name="other")
@@ -133,7 +142,6 @@ def test_a_sweep_outlives_a_job_that_fails_and_ends_with_1(capsys: pytest.Captur
     assert "the same command measures what is missing" in said
     assert "long ago" not in said
     assert TaskLibrary("lib").results.get("textures", "lite0", Protocol("probe", 2, 0)) is not None
-    assert call(measuring.main, "-m", "dataset.name=textures", "expert=lite0", *SMALL) == 0
 
 
 def test_a_job_that_died_before_it_began_is_told_of(capsys: pytest.CaptureFixture[str]) -> None:

@@ -110,16 +110,22 @@ def recommend(
         int | None,
         typer.Option("--try", help="Run this many networks, those that promise most, on the task."),
     ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="Whose results count, where the library has several.")
+    ] = None,
 ) -> None:
     """Say which pretrained networks promise the least error on a task."""
     from t2v_lightning.cli.advising import embedding_for, short_list
+    from t2v_lightning.library import Protocol
     from t2v_lightning.library.builtin import open_library
     from t2v_lightning.library.tables import print_recommendation
 
     def advice() -> None:
         known = open_library(library)
+        how = None if protocol is None else Protocol.parse(protocol)
         own = {} if run is None else short_list(task, library, run, max_samples)
-        print_recommendation(known.recommend(embedding_for(task, known, max_samples), k=k, **own), Console())
+        embedding = embedding_for(task, known, max_samples)
+        print_recommendation(known.recommend(embedding, k=k, protocol=how, **own), Console())
 
     _or_exit(advice)
 

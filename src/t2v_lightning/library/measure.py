@@ -83,7 +83,7 @@ def measure(
     all classes weighted alike. Its error is that on the test split; where a task has none, on the training images that
     were not drawn, and with all of them by five-fold cross-validation (`probe_accuracy`). Cells that are filled stay as
     they are, so that what was interrupted goes on where it was. An expert that fails on the images has its reason as
-    result.
+    result, unless memory ran out.
 
     Args:
         library: has the task.
@@ -182,6 +182,8 @@ def _measured(probe: ProbeNetwork, name: str, images: Images, protocols: Sequenc
         features = expert_features(probe, Subset(images.train, used.tolist()), images)
         tests = None if images.test is None else expert_features(probe, images.test, images)
         answers = None if images.test is None else np.asarray(images.test.targets)
+    except torch.OutOfMemoryError:  # of the machine, and not of the expert: another one may have room
+        raise
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         return [Result(images.task, name, p, float("nan"), failure=reason) for p in protocols]
