@@ -13,6 +13,7 @@ from t2v_lightning import Embedding
 from t2v_lightning.cli import measuring
 from t2v_lightning.cli import run as cli
 from t2v_lightning.cli.advising import check_library
+from t2v_lightning.cli.measuring_report import MeasuringReport
 from t2v_lightning.cli.run_folder import begin
 from t2v_lightning.cli.sweep import SweepReport
 from t2v_lightning.library import Protocol, TaskLibrary
@@ -148,8 +149,8 @@ def test_a_job_that_died_before_it_began_is_told_of(capsys: pytest.CaptureFixtur
     Path("measured", "3").mkdir(parents=True)
     Path("measured", "3", "failed.txt").write_text("job 12 ended as OUT_OF_MEMORY")
     config = OmegaConf.create({"hydra": {"sweep": {"dir": "measured"}}})
-    measuring.MeasuringReport().on_multirun_end(config)
-    assert measuring.MeasuringReport.failures == 1
+    MeasuringReport().on_multirun_end(config)
+    assert MeasuringReport.failures == 1
     assert "job 3 failed: job 12 ended as OUT_OF_MEMORY" in shown(capsys)
 
 

@@ -7,49 +7,24 @@ for each pair. Cells that are filled stay as they are, so that the same command 
 import logging
 import sys
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from t2v_lightning.cli.job_name import CONFIGS
+from t2v_lightning.cli.measuring_report import MeasuringReport
 from t2v_lightning.cli.run_folder import fail, reason_of
-from t2v_lightning.cli.sweep import register_launchers, say, say_what_failed
+from t2v_lightning.cli.sweep import register_launchers
 from t2v_lightning.data import get_datamodule
-from t2v_lightning.embedding.run_folder import FAILURE_FILE, OVERRIDES_FILE
 from t2v_lightning.library import Protocol
 from t2v_lightning.library.builtin import open_library
 from t2v_lightning.library.measure import Images, measure
 from t2v_lightning.probes import get_probe
 
 log = logging.getLogger(__name__)
-
-
-class MeasuringReport(Callback):
-    """Hydra callback: says which jobs of a sweep have failed, be it by an error or as their process died.
-
-    `failures` is their number in the sweep that ended last in this process.
-    """
-
-    failures: ClassVar[int] = 0
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Forgets the failures of an earlier sweep into the folder."""
-        for path in Path(config.hydra.sweep.dir).glob(f"*/{FAILURE_FILE}"):
-            path.unlink()
-
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """A line for each reason, and what to do."""
-        folder = Path(config.hydra.sweep.dir)
-        jobs = sorted(path.parents[1] for path in folder.glob(f"*/{OVERRIDES_FILE}"))
-        failed = sorted(path.parent for path in folder.glob(f"*/{FAILURE_FILE}"))
-        MeasuringReport.failures = len(failed)
-        if failed:
-            say_what_failed(folder, jobs, failed)
-            say("the other jobs are done; the same command measures what is missing")
 
 
 def job(config: DictConfig) -> None:
