@@ -82,7 +82,7 @@ def report(
     print(f"library: {len(names)} tasks of {len(set(names))} families, {len(first.experts)} experts")
     print(f"{len(every)} replicates (seed, draw): {', '.join(map(str, pairs))}\n")
     scored = [r for r in every if r.scores is not None]
-    kept = setting.path(f"verdicts_{families}")
+    kept = setting.path("_".join(["verdicts", families, *(f"{seed}-{number}" for seed, number in pairs)]))
     verdicts = [*judge(FREE, every, tasks, kept), *judge([MODEL2VEC], every[:1], tasks, kept)]
     if scored:
         verdicts += judge(RUNNING, scored, tasks, kept)
@@ -92,20 +92,27 @@ def report(
     if figure is not None:
         draw_regrets(verdicts, chosen).savefig(figure, dpi=130)
     _same_images(every)
-    _followed(first, tasks.tolist(), chosen)
+    _followed(every, tasks.tolist(), chosen)
 
 
-def _followed(replicate: Replicate, tasks: Sequence[int], families: Sequence[str]) -> None:
-    print("\n`TaskLibrary.recommend`, first replicate")
-    for run, held in product((0, SHORT_LIST) if replicate.scores is not None else (0,), HELD):
-        found = follow(replicate, held, tasks, run)
-        low, high = interval(found.regrets, families)
+def _followed(replicates: Sequence[Replicate], tasks: Sequence[int], families: Sequence[str]) -> None:
+    print("\n`TaskLibrary.recommend`, means over replicates; a short list is of those with scores")
+    scored = [r for r in replicates if r.scores is not None]
+    for run, held in product((0, SHORT_LIST), HELD):
+        if not (asked := scored if run else replicates):
+            continue
+        found = [follow(replicate, held, tasks, run) for replicate in asked]
+        regrets = np.mean([one.regrets for one in found], axis=0)
+        low, high = interval(regrets, families)
+        covered, regret_covered, worse, far = (
+            np.mean([getattr(one, name) for one in found])
+            for name in ("covered", "regret_covered", "worse_than_said", "far")
+        )
         print(
-            f"{held} held out, {run} experts tried: regret {found.regrets.mean():.1f} ({low:.1f} to {high:.1f}); "
-            f"90 % intervals hold "
-            f"{found.covered.mean():.0%} of errors and {found.regret_covered.mean():.0%} of regrets; worse than "
-            f"ImageNet always by more than it said for {np.mean(found.worse_than_default > 0):.0%} of tasks; "
-            f"far from all for {found.far.mean():.0%}"
+            f"{held} held out, {run} experts tried: regret {regrets.mean():.1f} ({low:.1f} to {high:.1f}); 90 % "
+            f"intervals hold {covered:.0%} of errors and {regret_covered:.0%} of regrets; worse than ImageNet always "
+            f"by more than it said for {worse:.1%} of questions; far from all for {far:.0%}",
+            flush=True,
         )
 
 

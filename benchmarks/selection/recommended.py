@@ -58,14 +58,14 @@ class Followed:
         regrets: float64 [R], of the first expert.
         covered: [R], share of experts whose error lies in its interval.
         regret_covered: [R], 1 where the regret of the first expert lies in its interval.
-        worse_than_default: [R], points by which the first is worse than ImageNet's, beyond what it said it might lose.
+        worse_than_said: [R], 1 where the first is worse than ImageNet's by more than it said it might lose.
         far: [R], 1 where it said that nothing is near.
     """
 
     regrets: NDArray[np.float64]
     covered: NDArray[np.float64]
     regret_covered: NDArray[np.float64]
-    worse_than_default: NDArray[np.float64]
+    worse_than_said: NDArray[np.float64]
     far: NDArray[np.float64]
 
 
@@ -95,6 +95,6 @@ def _judged(question: Question, run: int) -> tuple[float, ...]:
         regret(found.errors, truth),
         float(np.mean((low <= truth) & (truth <= high))),
         float(least - 1e-9 <= lost <= most + 1e-9),
-        max(0.0, float(truth[0] - default - most)),
+        float(truth[0] - default > most),
         float(found.far),
     )

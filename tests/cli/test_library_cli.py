@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from t2v_lightning import Embedding
 from t2v_lightning.cli import measuring
 from t2v_lightning.cli import run as cli
 from t2v_lightning.cli.advising import check_library
+from t2v_lightning.cli.measuring_report import MeasuringReport
 from t2v_lightning.cli.run_folder import begin
 from t2v_lightning.cli.sweep import SweepReport
 from t2v_lightning.library import Protocol, TaskLibrary
@@ -94,6 +95,15 @@ def test_advice_that_cannot_be_given_is_an_error_before_the_fit(
     assert not list(Path("outputs").glob(f"**/{FILE}"))
 
 
+def test_advice_by_several_protocols_is_refused_before_the_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    library = TaskLibrary("lib")
+    library.add_result("faces", "vit", 5.0, protocol=Protocol("finetune"))
+    library.save()
+    assert call(cli.main, "library=lib", "recommend=true") == 1
+    assert "results of several protocols" in shown(capsys)
+    assert not list(Path("outputs").glob(f"**/{FILE}"))
+
+
 def test_a_library_of_another_probe_leaves_the_embedding(capsys: pytest.CaptureFixture[str]) -> None:
     library = TaskLibrary()
     library.add(Embedding(np.ones(9), np.ones(9)), {"resnet18": 10.0}, name="other")
@@ -121,6 +131,27 @@ def test_a_sweep_fills_cells_and_the_same_again_keeps_them(capsys: pytest.Captur
     assert call(measuring.main, *words) == 0
     assert shown(capsys).count("kept:") == 2
     assert sorted(path.name for path in Path("lib").iterdir()) == before
+
+
+def test_a_sweep_outlives_a_job_that_fails_and_ends_with_1(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["-m", "dataset.name=digits,textures", "expert=lite0", *SMALL]
+    Path("measured", "7").mkdir(parents=True)
+    Path("measured", "7", "failed.txt").write_text("long ago")
+    assert call(measuring.main, *words) == 1
+    said = shown(capsys)
+    assert "job 0 (dataset.name=digits) failed: the library has no task 'digits'" in said
+    assert "the same command measures what is missing" in said
+    assert "long ago" not in said
+    assert TaskLibrary("lib").results.get("textures", "lite0", Protocol("probe", 2, 0)) is not None
+
+
+def test_a_job_that_died_before_it_began_is_told_of(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("measured", "3").mkdir(parents=True)
+    Path("measured", "3", "failed.txt").write_text("job 12 ended as OUT_OF_MEMORY")
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": "measured"}}})
+    MeasuringReport().on_multirun_end(config)
+    assert MeasuringReport.failures == 1
+    assert "job 3 failed: job 12 ended as OUT_OF_MEMORY" in shown(capsys)
 
 
 @pytest.mark.parametrize(

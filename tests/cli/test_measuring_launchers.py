@@ -16,8 +16,8 @@ from t2v_lightning.library.results import Result
 TASKS = ("textures", "faces", "photos")
 
 
-def measured(folder: Path, *words: str) -> list[Result]:
-    """All cells of a library of three tasks after a sweep."""
+def measured(folder: Path, *words: str, code: int = 0) -> list[Result]:
+    """All cells of a library of three tasks after a sweep that exits with a code."""
     library = TaskLibrary()
     for seed, name in enumerate(TASKS):
         fisher = np.random.default_rng(seed).random(6) + 0.1
@@ -30,7 +30,7 @@ def measured(folder: Path, *words: str) -> list[Result]:
         cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, timeout=900, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout
+    assert done.returncode == code, done.stdout
     assert "Traceback" not in done.stdout
     return sorted(TaskLibrary(folder / "lib").results, key=lambda r: (r.task, r.protocol.seed or 0))
 
@@ -38,6 +38,11 @@ def measured(folder: Path, *words: str) -> list[Result]:
 @pytest.fixture(scope="module")
 def by_the_basic_launcher(tmp_path_factory: pytest.TempPathFactory) -> list[Result]:
     return measured(tmp_path_factory.mktemp("basic"))
+
+
+@pytest.mark.slow
+def test_a_sweep_with_a_job_that_fails_exits_with_1(tmp_path: Path) -> None:
+    assert {r.task for r in measured(tmp_path, "dataset.name=digits,faces", code=1)} == {"faces"}
 
 
 @pytest.mark.slow

@@ -80,6 +80,24 @@ def test_the_plain_command_tries_a_short_list(photos: Path) -> None:
     assert "Run on the task's own images were 2 of the experts" in said
 
 
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--protocol", "probe"], "no results of the protocol probe; it has probe, 10 images a class"),
+        (["--protocol", "bad"], "'bad' is no protocol"),
+        (["--try", "1"], "--try"),
+        (["-k", "0"], "-k"),
+    ],
+)
+def test_bad_options_are_told_of_before_anything_is_embedded(
+    words: list[str], text: str, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("t2v_lightning.cli.advising.embedding_for", None)
+    found = CliRunner().invoke(plain.app, ["recommend", str(photos), *words], terminal_width=200)
+    assert found.exit_code in (1, 2)
+    assert text in found.output
+
+
 def test_a_short_list_needs_the_images(library: TaskLibrary, tmp_path: Path) -> None:
     library[library.names[0]].save(tmp_path / "embedding.safetensors")
     with pytest.raises(ValueError, match="holds an embedding; networks are tried on the images themselves"):

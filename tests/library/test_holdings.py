@@ -117,6 +117,8 @@ def test_a_cell_is_filled_once_unless_it_is_replaced() -> None:
         ({"task": "cats", "error": 1.0}, KeyError, "no task 'cats'; it has birds, digits, dogs"),
         ({"error": float("inf")}, ValueError, "is inf; it must be an error in percent"),
         ({"error": 3.0, "failure": "killed"}, ValueError, "has both an error, 3, and a failure"),
+        ({"error": float("inf"), "failure": "killed"}, ValueError, "has both an error, inf, and a failure"),
+        ({"error": 3.0, "protocol": "probe"}, ValueError, "is 'probe'; give a Protocol, such as"),
         ({"error": 3.0, "stderr": -1.0}, ValueError, "standard error of .* is -1"),
         ({"error": 3.0, "stderr": float("inf")}, ValueError, "standard error of .* is inf"),
     ],

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from library_examples import World, animals, bare
+from safetensors.numpy import load_file, save_file
 
 from t2v_lightning.library import Protocol, TaskLibrary
 
@@ -147,6 +148,7 @@ def test_a_folder_without_a_library_is_an_empty_one(tmp_path: Path) -> None:
         ({"format_version": 2}, "format version 2; this package reads version 1"),
         ({"tasks": {"birds": 3}}, "a name in it is no text"),
         ({"tasks": ["birds"]}, "cannot be read"),
+        ({"experts": {"net\x1b[31m": ""}}, r"the name of the expert is .*; it must be text on one line"),
         ({"tasks": {"birds": ""}}, "its tasks and its embeddings have different names"),
         ({"arrays": "../other.safetensors"}, "'../other.safetensors', which is outside the folder"),
         ({"results": "/etc/passwd"}, "'/etc/passwd', which is outside the folder"),
@@ -225,6 +227,15 @@ def test_arrays_of_another_library(folder: Path, tmp_path: Path) -> None:
     next(folder.glob("tasks-*")).write_bytes(next((tmp_path / "one").glob("tasks-*")).read_bytes())
     with pytest.raises(ValueError, match=r"fisher is float32 \[1, 1\]; expected float32 \[3, ...\]"):
         TaskLibrary(folder)
+
+
+def test_embeddings_that_are_not_finite_are_told_of(folder: Path) -> None:
+    path = next(folder.glob("tasks-*"))
+    arrays = {name: array.copy() for name, array in load_file(path).items()}
+    arrays["fisher"][0, 0] = np.nan
+    save_file(arrays, path, metadata={"format": "t2v_lightning.library"})
+    with pytest.raises(ValueError, match="embeddings of the library are not finite"):
+        TaskLibrary(folder).recommend(bare([4.0, 1.2]), protocol=Protocol())
 
 
 def test_mean_features_are_there_for_some_tasks(tmp_path: Path) -> None:

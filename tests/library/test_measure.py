@@ -15,7 +15,8 @@ from t2v_lightning import Embedding, ProbeNetwork
 from t2v_lightning.data.dataset import TaskDataset
 from t2v_lightning.data.task import Task
 from t2v_lightning.library import Protocol, TaskLibrary
-from t2v_lightning.library.measure import Images, draw, expert_of, head_error, measure, record
+from t2v_lightning.library.experts import expert_of
+from t2v_lightning.library.measure import Images, draw, head_error, measure, record
 
 FEW = Protocol("probe", images=3, seed=1)
 
@@ -30,7 +31,7 @@ class Levels(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         self.calls += len(images)
         if self.broken:
-            raise RuntimeError("out of\nmemory")
+            raise RuntimeError("no such\nkernel")
         means = images.mean((2, 3))
         out: Tensor = self.fc(torch.cat([means, means**2], 1))
         return out
@@ -150,13 +151,26 @@ def test_an_expert_that_fails_has_its_reason(library: TaskLibrary) -> None:
     levels: Any = bad.backbone
     levels.broken = True
     first, second = measure(library, images(), {"bad": bad, "net": expert()})
-    assert (first.failure, np.isnan(first.error)) == ("out of memory", True)
+    assert (first.failure, np.isnan(first.error)) == ("no such kernel", True)
     assert second.failure == ""
     assert library.folder is not None
     assert {r.expert: r.failure for r in TaskLibrary(library.folder).results} == {
-        "bad": "out of memory",
+        "bad": "no such kernel",
         "net": "",
     }
+
+
+def test_a_machine_that_runs_out_of_memory_says_nothing_of_the_expert(
+    library: TaskLibrary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(images: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    large = expert()
+    monkeypatch.setattr(large.backbone, "forward", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        list(measure(library, images(), {"large": large}))
+    assert not list(library.results)
 
 
 def test_what_cannot_be_measured_is_refused_before_any_work(library: TaskLibrary) -> None:

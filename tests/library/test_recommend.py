@@ -191,6 +191,8 @@ def test_small_libraries_have_defined_answers(method: str, kind: str) -> None:
         assert np.isfinite(values).all()
     if kind == "one task":
         assert found.far
+        assert (np.diff(found.intervals) > 80).all()
+        assert found.best_probability.max() < 0.5
 
 
 def test_an_expert_that_failed_everywhere_is_no_candidate() -> None:
@@ -231,6 +233,28 @@ def test_protocols_do_not_mix() -> None:
         library.recommend(bare([4.0, 1.0]), protocol=Protocol("finetune"))
 
 
+def test_seeds_of_one_protocol_count_as_their_mean() -> None:
+    library, means = TaskLibrary(), animals()
+    for name in means:
+        library.add(means[name], name=name, family=means.families[name])
+        for expert in means.experts:
+            found = means.results.get(name, expert, Protocol())
+            assert found is not None
+            means.add_result(name, expert, found.error, 3.0, replace=True)
+            if (name, expert) == ("dogs", "vit"):  # one of the seeds only
+                library.add_result(name, expert, found.error, 3.0, Protocol(seed=1))
+                continue
+            for seed, off in enumerate((-3.0, 1.0, 2.0)):
+                library.add_result(name, expert, found.error + off, 3.0, Protocol(seed=seed))
+    asked = bare([4.0, 1.2])
+    assert str(library.recommend(asked)) == str(means.recommend(asked))
+    assert str(library.recommend(asked, protocol=Protocol())) == str(means.recommend(asked))
+    assert library.recommend(asked, protocol=Protocol(seed=0)).protocol == "probe, seed 0"
+    library.add_result("birds", "vit", 20.0)
+    with pytest.raises(ValueError, match="several protocols, which do not mix"):
+        library.recommend(asked)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -250,6 +274,8 @@ def test_protocols_do_not_mix() -> None:
         ({"features": {"vit": ([[1.0]], [0])}}, "a score needs two classes"),
         ({"distance": "kl"}, "the distance of a library is 'kl'; allowed are cosine and cosine_unit"),
         ({"method": "nearest"}, "say so by add_expert"),
+        ({"experts": "net"}, "experts: 'net' cannot be compared"),
+        ({"protocol": "probe"}, r"protocol is 'probe'; give a Protocol, such as Protocol.parse\('probe'\)"),
     ],
 )
 def test_questions_that_have_no_answer(options: dict[str, Any], message: str) -> None:

@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
@@ -99,8 +99,8 @@ class RayLauncher(_Launcher):
 
         if not ray.is_initialized():
             ray.init(**self.init)
-        task = ray.remote(**self.remote)(_run)
-        return [partial(ray.get, task.remote(self, *call)) for call in calls]
+        task, get = ray.remote(**self.remote)(_run), cast(Any, ray.get)  # Ray types it for a list as well
+        return [partial(get, task.remote(self, *call)) for call in calls]
 
 
 def _run(launcher: RayLauncher, *call: Any) -> JobReturn:

@@ -13,6 +13,7 @@ from t2v_lightning.embedding.collection import find_embeddings, load_embeddings
 from t2v_lightning.embedding.run_folder import ADVICE_FILE, EMBEDDING_FILE
 from t2v_lightning.library import TaskLibrary
 from t2v_lightning.library.advice_file import write_advice
+from t2v_lightning.library.asking import one_protocol
 from t2v_lightning.library.builtin import BUILTIN, INPUT_SIZE, open_library
 from t2v_lightning.library.measure import Images
 from t2v_lightning.library.tables import print_recommendation
@@ -29,13 +30,13 @@ def check_library(config: DictConfig) -> None:
     """Raises before any work where a run is to end in advice that it cannot have.
 
     Raises:
-        ValueError, FileNotFoundError: there is no library to ask.
+        ValueError, FileNotFoundError: there is no library to ask, or it has no results or those of several protocols.
     """
     if not config.recommend:
         return
     if config.library is None:
         raise ValueError("got recommend=true without a library; give its folder as library=")
-    open_library(config.library)
+    one_protocol(open_library(config.library).protocols, None)
 
 
 def advise(config: DictConfig, folder: Path) -> None:

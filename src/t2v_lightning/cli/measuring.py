@@ -6,11 +6,16 @@ for each pair. Cells that are filled stay as they are, so that the same command 
 
 import logging
 import sys
+from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from t2v_lightning.cli.measuring_report import MeasuringReport
+from t2v_lightning.cli.run_folder import fail, reason_of
 from t2v_lightning.cli.settings import CONFIGS
 from t2v_lightning.cli.sweep import register_launchers
 from t2v_lightning.data import get_datamodule
@@ -23,13 +28,16 @@ log = logging.getLogger(__name__)
 
 
 def job(config: DictConfig) -> None:
-    """Measures one expert on one task; exits with 1 after an error."""
+    """Measures one expert on one task; exits with 1 after an error, or in a sweep notes it for the report."""
     try:
         for line in measure_cells(config):
             log.info("%s", line)
     except (ValueError, TypeError, LookupError, OSError, ImportError, RuntimeError) as error:
-        log.error("%s", error.args[0] if isinstance(error, KeyError) and error.args else error)
-        sys.exit(1)
+        log.error("%s", reason_of(error))
+        hydra_config = HydraConfig.get()
+        if hydra_config.mode != RunMode.MULTIRUN:
+            sys.exit(1)
+        fail(Path(hydra_config.runtime.output_dir), reason_of(error))
 
 
 def measure_cells(config: DictConfig) -> list[str]:
@@ -62,9 +70,12 @@ _sweep = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="m
 
 
 def main() -> None:
-    """Measures, in jobs of any launcher where it is a sweep (`-m`)."""
+    """Measures, in jobs of any launcher where it is a sweep (`-m`); exits with 1 if one fails."""
+    MeasuringReport.failures = 0
     register_launchers()
     _sweep()
+    if MeasuringReport.failures:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -141,28 +141,33 @@ def recommend(
         ),
     ],
     library: Annotated[str, typer.Option(help="Folder of a library, or builtin.")] = "builtin",
-    k: Annotated[int, typer.Option("-k", help="How many networks.")] = 3,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many networks.")] = 3,
     max_samples: Annotated[int, typer.Option(help="Embed at most this many images.")] = 1000,
     run: Annotated[
         int | None,
-        typer.Option("--try", help="Run this many networks, those that promise most, on the task."),
+        typer.Option("--try", min=2, help="Run this many networks, those that promise most, on the task."),
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="Whose results count, where the library has several.")
     ] = None,
 ) -> None:
     """Say which pretrained networks promise the least error on a task."""
     print_loading()
     from t2v_lightning.cli.advising import embedding_for, embeddings_in, settings_like, short_list
+    from t2v_lightning.library import Protocol
+    from t2v_lightning.library.asking import one_protocol
     from t2v_lightning.library.builtin import open_library
     from t2v_lightning.library.tables import print_recommendation
 
     def advice() -> None:
         known = open_library(library)
+        how = one_protocol(known.protocols, None if protocol is None else Protocol.parse(protocol))
         tried = {} if run is None else short_list(task, library, run, max_samples)
         if run is None and not embeddings_in(task):
             own = [*source_of(task).settings, *settings_like(known), f"task2vec.max_samples={max_samples}"]
             _say("t2v_lightning", [*own, f"library={library}", "recommend=true"])
-        print_recommendation(
-            known.recommend(embedding_for(task, known, max_samples), k=k, **tried), Console()
-        )
+        embedding = embedding_for(task, known, max_samples)
+        print_recommendation(known.recommend(embedding, k=k, protocol=how, **tried), Console())
 
     _or_exit(advice)
 

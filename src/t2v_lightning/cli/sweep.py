@@ -113,7 +113,7 @@ class SweepReport(Callback):
                 content = "embeddings, their distances and figures are"
             except ValueError as error:
                 say(f"no distances: {error}")
-        self._say_what_failed(jobs, failed)
+        say_what_failed(self._folder, jobs, failed)
         if others := left_out(self._folder, jobs):
             say(f"left out, as they belong to earlier sweeps: {names_of(others, self._folder)}")
         planned = max(self._planned, len(jobs))
@@ -140,16 +140,6 @@ class SweepReport(Callback):
             os.utime(marker, (time, time))
         return jobs
 
-    def _say_what_failed(self, jobs: list[Path], failed: list[Path]) -> None:
-        """A line for each reason."""
-        labels, by_reason = labels_of(jobs), dict[str, list[Path]]()
-        for job in failed:
-            by_reason.setdefault(reason_of_failure(job), []).append(job)
-        for reason, alike in by_reason.items():
-            names = [f"{_title(job, self._folder)}{labels[job]}" for job in alike[:_FEW]]
-            more = f" and {len(alike) - _FEW} more" if len(alike) > _FEW else ""
-            say(f"{'job' if len(alike) == 1 else 'jobs'} {', '.join(names)}{more} failed: {reason}")
-
     def is_hopeless(self, config: DictConfig, job: Path) -> bool:
         """Whether a job has failed as the folder of its data is missing, and all other jobs read the same folder."""
         if {"dataset", "dataset.name", "dataset.root"} & {*self._swept} or not (job / FAILURE_FILE).exists():
@@ -174,6 +164,17 @@ def register_launchers() -> None:
     """Tells Hydra of our launchers, which it does not find by itself in an editable install."""
     for launcher in (LocalLauncher, SlurmLauncher, RayLauncher):
         Plugins.instance().register(launcher)
+
+
+def say_what_failed(folder: Path, jobs: list[Path], failed: list[Path]) -> None:
+    """A line for each reason why jobs of a sweep into a folder have failed."""
+    labels, by_reason = labels_of(jobs), dict[str, list[Path]]()
+    for job in failed:
+        by_reason.setdefault(reason_of_failure(job), []).append(job)
+    for reason, alike in by_reason.items():
+        names = [f"{_title(job, folder)}{labels.get(job, '')}" for job in alike[:_FEW]]
+        more = f" and {len(alike) - _FEW} more" if len(alike) > _FEW else ""
+        say(f"{'job' if len(alike) == 1 else 'jobs'} {', '.join(names)}{more} failed: {reason}")
 
 
 def say(text: str) -> None:

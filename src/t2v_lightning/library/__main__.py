@@ -17,8 +17,9 @@ from t2v_lightning.embedding.collection import find_embeddings, load_embeddings
 from t2v_lightning.embedding.run_folder import ADVICE_FILE
 from t2v_lightning.library.advice_file import write_advice
 from t2v_lightning.library.builtin import open_library
+from t2v_lightning.library.experts import expert_of
 from t2v_lightning.library.files import LIBRARY_FILE
-from t2v_lightning.library.measure import Images, expert_of, measure
+from t2v_lightning.library.measure import Images, measure
 from t2v_lightning.library.protocol import Protocol
 from t2v_lightning.library.tables import describe, print_neighbours, print_recommendation, print_results
 from t2v_lightning.library.task_library import TaskLibrary

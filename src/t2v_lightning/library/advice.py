@@ -38,7 +38,8 @@ class Advice:
     Attributes:
         effects: float64 [E], points of error relative to the mean of all experts.
         level: error in percent of the mean of all experts.
-        samples: float64 [S, E], errors in percent that are as likely as each other.
+        samples: float64 [S, E], errors in percent that are as likely as each other. Where no task can be left out to
+            see how wrong advice is, as with one task, any error is.
         weights: float64 [L], of the tasks.
         far: whether the library holds nothing near, so that this is the static list.
     """
@@ -120,7 +121,9 @@ class Adviser:
             picked = rng.integers(len(left.rows), size=draws)
             moved[:, :-1] += filled(left.effects, rng)[picked]
             moved[:, -1] += levels[picked]
-        samples = regression.level + effects + moved[:, :-1] + moved[:, -1:]
+            samples = regression.level + effects + moved[:, :-1] + moved[:, -1:]
+        else:  # nobody knows how wrong advice is here
+            samples = rng.uniform(0, 100, size=(draws, len(effects)))
         return Advice(effects, regression.level, samples.clip(0, 100), weights, place.far)
 
     def _place(self, newcomer: Newcomer) -> _Place:

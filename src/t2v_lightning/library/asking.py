@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import numpy as np
@@ -63,6 +63,8 @@ class Desk:
         tasks = [name for name, used in zip(names, rows, strict=True) if used]
         experts = [name for name, used in zip(every, columns, strict=True) if used]
         fisher, features = contents.rows.fisher, contents.rows.mean_features
+        if not np.isfinite([fisher.min(), fisher.max()]).all():
+            raise ValueError("the embeddings of the library are not finite: its file of tasks is damaged")
         of_experts = np.zeros((len(experts), fisher.shape[1]), np.float32)
         for n, row in enumerate(row for row, used in zip(own_row, columns, strict=True) if used):
             if row >= 0:
@@ -137,7 +139,7 @@ class Desk:
 
 
 def one_protocol(there: Sequence[Protocol], protocol: Protocol | None) -> Protocol:
-    """The protocol to answer by: the one that is asked for, or the only one.
+    """The protocol to answer by: the one that is asked for, or the only one, where those that differ by seed are one.
 
     Raises:
         ValueError: there are no results, none of that protocol, or several protocols and none is asked for.
@@ -145,11 +147,18 @@ def one_protocol(there: Sequence[Protocol], protocol: Protocol | None) -> Protoc
     if not there:
         raise ValueError("the library has no results, so it cannot advise; add_result() first")
     shown = "; ".join(map(str, there))
+    if protocol is not None and not isinstance(protocol, Protocol):
+        raise ValueError(
+            f"protocol is {protocol!r}; give a Protocol, such as Protocol.parse({str(there[0])!r})"
+        )
+    seedless = list(dict.fromkeys(replace(one, seed=None) for one in there))
+    if protocol is None and len(there) > 1 and len(seedless) == 1 and seedless[0] not in there:
+        return seedless[0]
     if protocol is None and len(there) > 1:
         raise ValueError(
             f"the library has results of several protocols, which do not mix: {shown}. Give protocol="
         )
-    if protocol is not None and protocol not in there:
+    if protocol is not None and protocol not in (*there, *seedless):
         raise ValueError(f"the library has no results of the protocol {protocol}; it has {shown}")
     return protocol or there[0]
 

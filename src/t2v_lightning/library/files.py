@@ -31,7 +31,7 @@ from safetensors.numpy import save
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.embedding.run_folder import whole_file
 from t2v_lightning.library.protocol import Protocol
-from t2v_lightning.library.results import Result, ResultTable
+from t2v_lightning.library.results import Result, ResultTable, check_name
 from t2v_lightning.library.task_rows import TaskRows
 
 FORMAT, FORMAT_VERSION = "t2v_lightning.library", 1
@@ -81,8 +81,8 @@ def read_library(folder: Path) -> Contents:
                 "package wrote it: update this one"
             )
         contents = Contents(
-            tasks=_texts(text["tasks"]),
-            experts=_texts(text["experts"]),
+            tasks=_named("task", text["tasks"]),
+            experts=_named("expert", text["experts"]),
             comparable_by=_as_compared(text["comparable_by"]),
             embeddings=_texts(text["embeddings"]),
             generation=str(text["generation"]),
@@ -182,6 +182,12 @@ def _texts(value: Any) -> dict[str, str]:
     if not all(isinstance(text, str) for text in value.values()):
         raise ValueError("a name in it is no text")
     return dict(value)
+
+
+def _named(what: str, value: Any) -> dict[str, str]:
+    for name in value:
+        check_name(what, name)
+    return _texts(value)
 
 
 def _as_compared(known: dict[str, Any]) -> dict[str, Any]:

@@ -19,14 +19,14 @@ def left_out(
     """For each of some tasks its row, which tasks stay [L], and its errors [E], centred, NaN where there is none.
 
     Experts that were trained on a task that is left out do not count. Rows that leave no task, or have fewer than two
-    results, are passed over.
+    results although there are several experts, are passed over.
     """
     errors, families = evidence.others, evidence.families
     for row in rows.tolist():
         kept = families != families[row] if by_family else np.arange(len(evidence)) != row
         theirs = np.isin(evidence.trained_on, (~kept).nonzero()[0])
         truth = np.where(theirs, np.nan, errors[row])
-        if kept.any() and (~np.isnan(truth)).sum() > 1:
+        if kept.any() and (~np.isnan(truth)).sum() >= min(2, len(truth)):
             yield row, kept, truth - np.nanmean(truth)
 
 
@@ -74,7 +74,7 @@ def residuals(
         query = queries(row)
         prediction = method(evidence.only(kept), replace(query, distances=query.distances[kept])).effects
         known = ~np.isnan(truth) & ~np.isnan(prediction)
-        if known.sum() < 2:
+        if known.sum() < min(2, len(known)):
             continue
         centred = prediction - prediction[known].mean()
         found.append(row)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,11 @@ from t2v_lightning.data.dataset import TaskDataset, collate_images
 from t2v_lightning.functional.head import fit_newton, with_ones
 from t2v_lightning.functional.likelihood import get_likelihood
 from t2v_lightning.functional.transferability import probe_accuracy
+from t2v_lightning.library.experts import Maker, as_expert
 from t2v_lightning.library.protocol import Protocol
 from t2v_lightning.library.results import Result
 from t2v_lightning.library.task_library import TaskLibrary
-from t2v_lightning.probes import ProbeNetwork, get_probe
-from t2v_lightning.probes.registry import check_name
-
-Maker = Callable[[], ProbeNetwork]
+from t2v_lightning.probes import ProbeNetwork
 
 _PENALTY, _NEAR = 1e-3, 1e-3
 """Of the head, on features whose mean squared norm is 1; and the gain that is too small for another step."""
@@ -86,7 +83,7 @@ def measure(
     all classes weighted alike. Its error is that on the test split; where a task has none, on the training images that
     were not drawn, and with all of them by five-fold cross-validation (`probe_accuracy`). Cells that are filled stay as
     they are, so that what was interrupted goes on where it was. An expert that fails on the images has its reason as
-    result.
+    result, unless memory ran out.
 
     Args:
         library: has the task.
@@ -146,34 +143,6 @@ def record(folder: str | Path, results: Sequence[Result]) -> None:
         library.save()
 
 
-def expert_of(text: str, input_size: int | None = None) -> tuple[str, Maker]:
-    """Name and maker of an expert that a command line describes.
-
-    Args:
-        text: a name of `get_probe`, or `name=architecture:file` for weights of one's own, a state dict that
-            `get_probe` reads.
-        input_size: side of its images in pixels; None for that of its weights.
-
-    Raises:
-        KeyError: an unknown network.
-        FileNotFoundError: no such file.
-        ValueError: another form.
-
-    >>> expert_of("resnet18")[0]
-    'resnet18'
-    """
-    name, given, rest = text.partition("=")
-    architecture, colon, weights = (rest or name).partition(":")
-    if (given and not (name and colon)) or (colon and not given):
-        raise ValueError(
-            f"{text!r} is no expert; write the name of a network, or name=network:file of weights"
-        )
-    check_name(architecture)
-    if colon and not Path(weights).is_file():
-        raise FileNotFoundError(f"no weights file {weights}, which {text!r} names")
-    return name, partial(get_probe, architecture, weights=weights or "DEFAULT", input_size=input_size)
-
-
 def draw(labels: NDArray[np.int64], protocol: Protocol) -> NDArray[np.int64]:
     """Positions of the images that a protocol fits to: all, or some of each class by its seed, in order.
 
@@ -205,15 +174,6 @@ def _check(protocols: Sequence[Protocol], images: Images) -> None:
                 )
 
 
-def as_expert(expert: ProbeNetwork | nn.Module | Maker) -> ProbeNetwork:
-    """A network whose features are taken, made where it is not yet."""
-    if isinstance(expert, ProbeNetwork):
-        return expert
-    if isinstance(expert, nn.Module):
-        return ProbeNetwork.from_module(expert)
-    return expert()
-
-
 def _measured(probe: ProbeNetwork, name: str, images: Images, protocols: Sequence[Protocol]) -> list[Result]:
     try:
         y = np.asarray(images.train.targets)
@@ -222,6 +182,8 @@ def _measured(probe: ProbeNetwork, name: str, images: Images, protocols: Sequenc
         features = expert_features(probe, Subset(images.train, used.tolist()), images)
         tests = None if images.test is None else expert_features(probe, images.test, images)
         answers = None if images.test is None else np.asarray(images.test.targets)
+    except torch.OutOfMemoryError:  # of the machine, and not of the expert: another one may have room
+        raise
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         return [Result(images.task, name, p, float("nan"), failure=reason) for p in protocols]

@@ -63,8 +63,8 @@ class Recommendation:
     def _rests_on(self) -> str:
         if self.far:
             return (
-                "No task of the library is near: these experts are the best on average over all its "
-                f"{self.tasks} tasks, whatever the new one is."
+                "No task of the library is near: these experts are the best on average over "
+                f"{'its only task' if self.tasks == 1 else f'all its {self.tasks} tasks'}, whatever the new one is."
             )
         if not self.support:
             return f"It rests on all {self.tasks} tasks of the library alike."

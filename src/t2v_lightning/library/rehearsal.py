@@ -137,7 +137,7 @@ class Rehearsal:
 
     def _of_ridge(self, wrong: Matrix) -> Residuals:
         known = ~np.isnan(wrong)
-        rows = np.flatnonzero(known.sum(1) > 1)
+        rows = np.flatnonzero(known.sum(1) >= min(2, known.shape[1]))
         values, effects = targets(self.evidence, rows)[:, :-1], self.evidence.fit[1]
         predicted = np.where(known[rows], values + effects - wrong[rows], np.nan)
         return Residuals(rows, _centred(wrong[rows]), _centred(predicted))

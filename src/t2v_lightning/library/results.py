@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from math import isfinite
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,8 +36,12 @@ class Result:
         where = f"the result of {self.expert!r} on {self.task!r}"
         check_name("task", self.task)
         check_name("expert", self.expert)
+        if not isinstance(self.protocol, Protocol):
+            raise ValueError(
+                f"the protocol of {where} is {self.protocol!r}; give a Protocol, such as Protocol('probe', images=10)"
+            )
         if self.failure:
-            if isfinite(self.error):
+            if not np.isnan(self.error):
                 raise ValueError(
                     f"{where} has both an error, {self.error:g}, and a failure; give one of them"
                 )
@@ -144,12 +147,19 @@ class ResultTable:
         )
 
     def errors(self, tasks: list[str], experts: list[str], protocol: Protocol) -> Matrix:
-        """Errors in percent, float64 [tasks, experts]; NaN where the cell is empty or the expert failed."""
-        return self._matrix(0, tasks, experts, protocol)
+        """Errors in percent, float64 [tasks, experts]; NaN where the cell is empty or the expert failed.
+
+        Of a protocol that names no seed, and has no results of its own, they are means over the seeds that there are.
+        """
+        return _mean([self._matrix(0, tasks, experts, p) for p in self._seeds_of(protocol)])
 
     def stderrs(self, tasks: list[str], experts: list[str], protocol: Protocol) -> Matrix:
-        """Standard errors in points, float64 [tasks, experts]; NaN where unknown."""
-        return self._matrix(1, tasks, experts, protocol)
+        """Standard errors in points, float64 [tasks, experts]; NaN where unknown.
+
+        A mean over seeds has that of one of them, as the images that they are tested on may be the same.
+        """
+        squares = [self._matrix(1, tasks, experts, p) ** 2 for p in self._seeds_of(protocol)]
+        return np.asarray(np.sqrt(_mean(squares)))
 
     def __iter__(self) -> Iterator[Result]:
         """All results, by protocol, task and expert in the order in which these came in."""
@@ -163,6 +173,10 @@ class ResultTable:
                 error, stderr = cells[:, i, j].tolist()
                 yield Result(tasks[i], experts[j], protocol, error, stderr, failures.get((i, j), ""))
 
+    def _seeds_of(self, protocol: Protocol) -> list[Protocol]:
+        found = [p for p in self._cells if replace(p, seed=None) == protocol]
+        return [protocol] if protocol in self._cells or not found else found
+
     def _matrix(self, which: int, tasks: list[str], experts: list[str], protocol: Protocol) -> Matrix:
         cells = self._cells.get(protocol, np.empty((2, 0, 0)))[which]
         rows, columns = (
@@ -175,3 +189,10 @@ class ResultTable:
         out = np.full((len(tasks), len(experts)), np.nan)
         out[there] = cells[np.ix_(rows[there[0].ravel()], columns[there[1].ravel()])]
         return out
+
+
+def _mean(parts: list[Matrix]) -> Matrix:
+    """Of what is not NaN; NaN where all is."""
+    stack = np.stack(parts)
+    count = (~np.isnan(stack)).sum(0)
+    return np.where(count > 0, np.nansum(stack, axis=0) / np.maximum(count, 1), np.nan)

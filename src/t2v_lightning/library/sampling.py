@@ -37,11 +37,11 @@ def moves(
 
 
 def filled(effects: Matrix, rng: np.random.Generator) -> Matrix:
-    """Residuals [R, E] with holes filled by residuals of the same expert on other tasks; 0 where it has none."""
-    out = effects.copy()
+    """Residuals [R, E] with holes filled by residuals of the same expert on other tasks; where it has none, of any."""
+    out, every = effects.copy(), effects[~np.isnan(effects)]
     for j in range(out.shape[1]):
         holes = np.isnan(out[:, j])
         if holes.any():
-            known = out[~holes, j]
-            out[holes, j] = rng.choice(known, size=int(holes.sum())) if len(known) else 0.0
+            own = out[~holes, j]
+            out[holes, j] = rng.choice(own if len(own) else every, size=int(holes.sum()))
     return out

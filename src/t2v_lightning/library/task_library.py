@@ -96,7 +96,8 @@ class TaskLibrary(Holdings):
                 and the next one is asked for.
             run: how many experts a short list has, at most.
             scores: for some candidates any transferability score, larger for the better one.
-            protocol: of the results to rest on; None where the library has one only.
+            protocol: of the results to rest on; None where the library has one only. Without a seed it is that of means
+                over all seeds, also for None where protocols differ by their seeds alone.
             distance: `cosine` or `cosine_unit`.
             seed: of the samples that intervals come from.
 
@@ -118,7 +119,8 @@ class TaskLibrary(Holdings):
         if run < 2:
             raise ValueError(f"run is {run}; a short list has 2 experts or more, which are compared")
         desk = self.desk(protocol, distance)
-        candidates = desk.experts if experts is None else list(dict.fromkeys(experts))
+        given = [experts] if isinstance(experts, str) else experts
+        candidates = desk.experts if given is None else list(dict.fromkeys(given))
         check_experts("experts", candidates, desk.experts)
         tried: dict[str, tuple[float, float]] = {}
         if callable(features):
@@ -155,6 +157,10 @@ class TaskLibrary(Holdings):
         self._desks.clear()
 
     def _check_question(self, embedding: Embedding, k: int) -> None:
+        if not isinstance(embedding, Embedding):
+            raise ValueError(
+                f"got {type(embedding).__name__}; give an Embedding, such as Embedding.load(file)"
+            )
         if not len(self):
             raise ValueError("the library has no tasks; add some first")
         if k < 1:

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.utils.data import Subset
 
-from t2v_lightning.library.measure import Images, Maker, as_expert, expert_features
+from t2v_lightning.library.experts import Maker, as_expert
+from t2v_lightning.library.measure import Images, expert_features
 from t2v_lightning.library.short_list import FeaturesOf, LabelledFeatures
 from t2v_lightning.probes import ProbeNetwork, get_probe
 

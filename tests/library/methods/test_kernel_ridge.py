@@ -45,6 +45,17 @@ def written_out(evidence: Evidence, distances: Matrix, between: Matrix, ridge: R
     return predicted
 
 
+def without_group(evidence: Evidence, values: Matrix, gone: Matrix) -> Matrix:
+    """Residuals, and levels in the last column, beside a static list that some tasks have no part in."""
+    out = values.copy()
+    for j in range(values.shape[1]):
+        own = evidence.trained_on[j] if j < len(evidence.trained_on) else -1
+        rows = [t for t in range(len(values)) if not np.isnan(values[t, j]) and t != own]
+        theirs = [t for t in rows if gone[t]]
+        out[:, j] += sum(values[t, j] for t in theirs) / (len(rows) - len(theirs))
+    return out
+
+
 @pytest.mark.parametrize("holes", [False, True])
 def test_predictions_are_those_of_a_regression_for_each_expert(holes: bool) -> None:
     evidence, between, _ = table(0)
@@ -97,7 +108,8 @@ def test_the_settings_are_those_of_the_least_error_when_each_is_fitted_again(by_
         for t in range(len(evidence)):
             rest = np.flatnonzero(groups != groups[t])
             inverse = np.linalg.inv(kernel[np.ix_(rest, rest)] + noise * np.eye(len(rest)))
-            wrong = residuals[t] - kernel[t, rest] @ inverse @ residuals[rest]
+            seen = without_group(evidence, residuals, groups == groups[t])
+            wrong = seen[t] - kernel[t, rest] @ inverse @ seen[rest]
             theirs = [s >= 0 and groups[s] == groups[t] for s in evidence.trained_on]
             kept = wrong[~np.array(theirs)]
             squares += list((kept - kept.mean()) ** 2)
@@ -130,10 +142,34 @@ def test_errors_of_what_is_left_out_are_those_of_fitting_the_rest(by_family: boo
     for t in range(len(evidence)):
         rest = np.flatnonzero(groups != groups[t])
         gram = kernel[np.ix_(rest, rest)] + ridge.noise * np.eye(len(rest))
-        wrong = values[t] - kernel[t, rest] @ np.linalg.inv(gram) @ np.nan_to_num(values[rest])
+        seen = without_group(evidence, values, groups == groups[t])
+        wrong = seen[t] - kernel[t, rest] @ np.linalg.inv(gram) @ np.nan_to_num(seen[rest])
         theirs = [s >= 0 and groups[s] == groups[t] for s in evidence.trained_on]
         wrong[[*theirs, False]] = np.nan
         np.testing.assert_allclose(found[t], wrong, atol=1e-9)
+
+
+@pytest.mark.parametrize("by_family", [False, True])
+def test_what_is_left_out_has_no_part_in_the_static_list(by_family: bool) -> None:
+    """As if the library had never had the task: levels, effects and regression are all made again."""
+    evidence, between, _ = table(6)
+    evidence = Evidence(evidence.errors, evidence.families, np.full(5, -1))
+    ridge = Ridge(0.7, 0.4)
+    found = left_out_errors(evidence, between, ridge, by_family)
+    groups = evidence.families if by_family else np.arange(len(evidence))
+    for t, errors in enumerate(evidence.errors):
+        kept = groups != groups[t]
+        part = evidence.only(kept)
+        rest = between[np.ix_(kept, kept)]
+        again = regress(part, np.arange(len(part)), between[t, kept], rest, ridge)
+        np.testing.assert_allclose(found[t, :-1], errors - errors.mean() - again.effects, atol=1e-9)
+        assert found[t, -1] == pytest.approx(errors.mean() - again.level, abs=1e-9)
+
+
+def test_one_result_says_nothing_of_how_well_an_expert_is_predicted() -> None:
+    evidence, between, _ = table(7)
+    evidence.errors[1:, 2] = np.nan
+    assert np.isnan(left_out_errors(evidence, between, Ridge())[:, 2]).all()
 
 
 def test_shares_duals_and_misfits_are_derivatives() -> None:

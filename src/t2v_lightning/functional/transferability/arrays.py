@@ -58,7 +58,7 @@ def labelled(rows: Any, labels: Any, what: str = "features") -> Labelled:
         raise ValueError(f"{what} of row {bad[0]} are not finite, and of {len(bad)} rows in all")
     found, classes = np.unique(y, return_inverse=True)
     if len(found) < 2:
-        raise ValueError(f"all {len(y)} labels are {found[0]!r}; a score needs two classes or more")
+        raise ValueError(f"all {len(y)} labels are {found.tolist()[0]!r}; a score needs two classes or more")
     return Labelled(x, classes.astype(np.int64).ravel(), len(found))
 
 

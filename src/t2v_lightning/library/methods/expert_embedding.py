@@ -149,7 +149,9 @@ def expert_embedding(evidence: Evidence, query: Query) -> Prediction:
     tasks = task_coordinates(evidence.fisher[told], typical)
     own = task_coordinates(evidence.of_experts, typical)
     own[torch.from_numpy(np.asarray(~evidence.of_experts.any(1)))] = 0
-    experts = ExpertEmbedding(own, max(float(tasks.var(0).mean()) / 5, 1e-6))
+    experts = ExpertEmbedding(
+        own, max(float(tasks.var(0, correction=min(1, len(tasks) - 1)).mean()) / 5, 1e-6)
+    )
     train_experts(experts, tasks, torch.from_numpy(np.nanargmin(errors[told], axis=1)))
     with torch.no_grad():
         distances = experts.distances(task_coordinates(query.fisher[None], typical))[0]

@@ -1,7 +1,9 @@
 r"""Bandwidth, noise and mixture of distances of the regression, by leaving out each task or family of the library.
 
-Leaving out a group g changes its predictions by :math:`(G_{gg})^{-1} (G r)_g` with :math:`G = (K + \lambda I)^{-1}`, so
-that nothing is fitted again. Holes count as results of the static list.
+The errors of a group g that is left out are :math:`(G_{gg})^{-1} (G r)_g` with :math:`G = (K + \lambda I)^{-1}`, so
+that nothing is fitted again. The static list is made without the group too, else an expert with few results would look
+as if it were known well: of n residuals of an expert, m in the group with the mean :math:`\bar r`, all grow by
+:math:`m \bar r / (n - m)`. That is exact where the table has no holes. Holes count as results of the static list.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ def left_out_errors(evidence: Evidence, between: Matrix, ridge: Ridge, by_family
     """By how much the regression is wrong about tasks that are left out, float64 [L, E + 1].
 
     Truth less prediction, for each expert and, in the last column, for the level; NaN where there is no result, and
-    for experts that were trained on a task that is left out too. Nothing is predicted where all tasks are one group.
+    for experts that were trained on a task that is left out too, or have no result elsewhere. Nothing is predicted
+    where all tasks are one group.
 
     Args:
         evidence: L tasks.
@@ -40,8 +43,9 @@ def left_out_errors(evidence: Evidence, between: Matrix, ridge: Ridge, by_family
     groups = _groups(evidence, by_family)
     if len(groups) < 2:
         return np.full(values.shape, np.nan)
-    values_and_vectors = np.linalg.eigh(np.exp(-between / ridge.bandwidth))
-    wrong = _wrong(*values_and_vectors, ridge.noise, np.nan_to_num(values), groups)
+    spectrum, vectors = np.linalg.eigh(np.exp(-between / ridge.bandwidth))
+    shifts = _shifts(evidence, values, by_family)
+    wrong = _wrong(spectrum, vectors, ridge.noise, values, shifts, groups)
     return np.where(_counted(evidence, values, by_family), wrong, np.nan)
 
 
@@ -60,29 +64,46 @@ def tune_ridge(evidence: Evidence, first: Matrix, second: Matrix | None, by_fami
     values = targets(evidence)
     counted = _counted(evidence, values, by_family)[:, :-1]
     columns = np.linspace(0, counted.shape[1] - 1, min(counted.shape[1], MOST_EXPERTS)).astype(np.int64)
-    filled, counted = np.nan_to_num(values[:, columns]), counted[:, columns]
+    shifts = _shifts(evidence, values, by_family)[:, columns]
+    values, counted = values[:, columns], counted[:, columns] & ~np.isnan(shifts)
     total = np.maximum(counted.sum(1, keepdims=True), 1)
     best, least = Ridge(), np.inf
     for share, bandwidth in product(SHARES if second is not None else SHARES[:1], BANDWIDTHS):
         spectrum, vectors = np.linalg.eigh(np.exp(-mixed(first, second, share) / bandwidth))
         for noise in NOISES:
-            wrong = np.where(counted, _wrong(spectrum, vectors, noise, filled, groups), 0.0)
+            wrong = np.where(counted, _wrong(spectrum, vectors, noise, values, shifts, groups), 0.0)
             loss = float((wrong**2).sum() - (wrong.sum(1, keepdims=True) ** 2 / total).sum())
             if loss < least:
                 best, least = Ridge(bandwidth, noise, share), loss
     return best
 
 
-def _wrong(spectrum: Matrix, vectors: Matrix, noise: float, filled: Matrix, groups: Groups) -> Matrix:
+def _wrong(
+    spectrum: Matrix, vectors: Matrix, noise: float, values: Matrix, shifts: Matrix, groups: Groups
+) -> Matrix:
     """Truth less prediction of each group when it is left out, [L, columns], from the eigenvectors of the kernel."""
     inverse = (vectors / (spectrum + noise)) @ vectors.T
-    duals = inverse @ filled
-    if len(groups) == len(filled):
+    known = ~np.isnan(values)
+    duals = inverse @ np.where(known, values, 0.0) + shifts * (inverse @ known)
+    if len(groups) == len(values):
         return np.asarray(duals / inverse.diagonal()[:, None])
     wrong = np.empty_like(duals)
     for g in groups:
         wrong[g] = np.linalg.solve(inverse[np.ix_(g, g)], duals[g])
     return wrong
+
+
+def _shifts(evidence: Evidence, values: Matrix, by_family: bool) -> Matrix:
+    """By how much residuals grow once the static list is made without a task or its family, [L, E + 1].
+
+    NaN where the expert has no other results.
+    """
+    families, which = np.unique(_families(evidence, by_family), return_inverse=True)
+    members = np.eye(len(families))[which]
+    used = np.column_stack([evidence.known, ~np.isnan(values[:, -1])])
+    counts, sums = members.T @ used, members.T @ (np.nan_to_num(values) * used)
+    others = used.sum(0) - counts
+    return np.asarray(np.where(others > 0, sums / np.maximum(others, 1), np.nan)[which])
 
 
 def _groups(evidence: Evidence, by_family: bool) -> Groups:
