@@ -256,3 +256,16 @@ def test_an_unknown_value_is_an_error_before_any_work(
 ) -> None:
     with pytest.raises((error, ValueError) if error is KeyError else error, match=text):
         build(composed("probe.input_size=64", override))
+
+
+@pytest.mark.parametrize(
+    ("override", "method"),
+    [
+        ("seed=0", "adam"),
+        ("task2vec.likelihood=next_token", "keep"),
+        ("task2vec=variational", "adam"),
+    ],
+)
+def test_the_head_is_what_the_likelihood_needs(override: str, method: str) -> None:
+    _, module = build(composed("probe.input_size=64", "probe.weights=null", override))
+    assert module.options.head.method == method
