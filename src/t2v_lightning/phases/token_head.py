@@ -153,7 +153,7 @@ class TokenProblem:
 
     @torch.no_grad()
     def _bias(self, penalty: float) -> None:
-        """Iterative scaling, whose steps never raise the loss, sped up by Anderson's extrapolation from the last ones."""
+        """Iterative scaling, whose steps never raise the loss, sped up by Anderson's extrapolation from the last."""
         scale = float(self.weights.sum())
         frequencies = torch.zeros(self.head.out_features, dtype=torch.float64)
         frequencies.index_add_(0, self.tokens.cpu(), self.weights.cpu())
