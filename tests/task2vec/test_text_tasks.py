@@ -295,8 +295,12 @@ def test_token_ids_of_another_vocabulary_or_too_many(bert: ProbeNetwork) -> None
         ValueError, match=r"got input_ids of shape \[1, 2\]; those of one text are of shape \[L\]"
     ):
         embed([({"input_ids": [[2, 3]]}, i) for i in range(2)], bert, progress=False)
-    with pytest.raises(ValueError, match="text 0 of the dataset: got a text without a token"):
-        embed([({"input_ids": []}, i) for i in range(2)], bert, progress=False)
+    for wrong in ({"input_ids": [2.0, 3.0]}, {"input_ids": [2, 3], "attention_mask": [1]}):
+        with pytest.raises(ValueError, match="those of one text are integers of one shape"):
+            embed([(wrong, i) for i in range(2)], bert, progress=False)
+    for empty in ({"input_ids": []}, {"input_ids": [2, 3], "attention_mask": [0, 0]}):
+        with pytest.raises(ValueError, match="text 0 of the dataset: got a text without a token"):
+            embed([(empty, i) for i in range(2)], bert, progress=False)
 
 
 def test_embeddings_of_texts_and_of_images_are_not_compared(bert: ProbeNetwork) -> None:
