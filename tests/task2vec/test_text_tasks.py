@@ -21,6 +21,7 @@ from t2v_lightning.callbacks.checkpoint import BatchCheckpoint
 from t2v_lightning.functional import filterwise_fisher
 from t2v_lightning.functional.distances import pdist
 from t2v_lightning.functional.engine.per_sample import PerSampleFisher
+from t2v_lightning.library import TaskLibrary
 
 pytest.importorskip("transformers")
 
@@ -308,3 +309,19 @@ def test_embeddings_of_texts_and_of_images_are_not_compared(bert: ProbeNetwork) 
     of_images = embed(striped(8), small_probe(3), head="keep", sampling="exact", progress=False)
     with pytest.raises(ValueError, match="embeddings of different probes or layers cannot be compared"):
         pdist([of_texts, of_images])
+
+
+def test_a_library_of_tasks_of_texts_advises_on_another(bert: ProbeNetwork, tmp_path: Path) -> None:
+    library = TaskLibrary()
+    tasks = {
+        name: embed(texts(18)[start : start + 6], bert, **KEEP)
+        for name, start in zip("abc", (0, 6, 12), strict=True)
+    }
+    for number, (name, embedding) in enumerate(tasks.items()):
+        library.add(embedding, {"mean": 10.0 + number, "cls": 20.0 - 5 * number}, name=name, family=name)
+    library.save(tmp_path)
+    opened = TaskLibrary(tmp_path)
+    assert opened.nearest(tasks["b"], 1)[0].name == "b"
+    assert opened.recommend(tasks["a"], k=1).experts == ("mean",)
+    with pytest.raises(ValueError, match="probe"):
+        opened.nearest(embed(striped(8), small_probe(3), head="keep", sampling="exact", progress=False))

@@ -211,6 +211,7 @@ def _extrapolated(last: list[tuple[Tensor, Tensor]]) -> Tensor:
     point, step = last[-1]
     if len(last) == 1:
         return point + step
-    points, steps = (torch.stack(rows).diff(dim=0).T for rows in zip(*last, strict=True))
-    shares = torch.linalg.lstsq(steps, step[:, None]).solution
+    points = torch.stack([each for each, _ in last]).diff(dim=0).T
+    steps = torch.stack([each for _, each in last]).diff(dim=0).T
+    shares: Tensor = torch.linalg.lstsq(steps, step[:, None]).solution
     return point + step - ((points + steps) @ shares)[:, 0]
