@@ -106,10 +106,10 @@ def _rank(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def _sizes(found: Results) -> None:
-    _head("batch size", *_of(found, "size 8"))
-    for size in (4, 8, 16, 32):
+    _head("batch size", *_of(found, "size 4"))
+    for size in (4, 16, 32):
         own = _of(found, "part 0" if size == 16 else f"size {size}")
-        _row([size, *(_shown(own[name]) if name in own else "" for name in _of(found, "size 8"))])
+        _row([size, *(_shown(own[name]) if name in own else "" for name in _of(found, "size 4"))])
 
 
 def _topics(found: Results) -> None:

@@ -26,6 +26,7 @@ from t2v_lightning.data import BUILTIN_TASKS, TEXT_TASKS, get_datamodule, list_d
 from t2v_lightning.data.errors import MissingDataError
 from t2v_lightning.phases import HeadOptions, MonteCarloOptions, VariationalOptions
 from t2v_lightning.probes.registry import check_name
+from t2v_lightning.task2vec.options import default_head
 
 FILES = sorted(str(path.relative_to(CONFIGS).with_suffix("")) for path in CONFIGS.rglob("*.yaml"))
 
@@ -101,7 +102,9 @@ def test_every_built_in_task_has_a_file() -> None:
 @pytest.mark.parametrize("name", names("task2vec"))
 def test_every_method_takes_its_options_and_they_are_the_defaults(name: str) -> None:
     settings = plain(of_file(f"task2vec/{name}").task2vec)
-    head = HeadOptions(**settings.pop("head"))
+    of_head = settings.pop("head")
+    of_head["method"] = of_head["method"] or default_head(settings["likelihood"])
+    head = HeadOptions(**of_head)
     module = Task2Vec(small_probe(), **settings, head=head)
     assert settings["method"] == name
     assert head == HeadOptions()
@@ -256,3 +259,16 @@ def test_an_unknown_value_is_an_error_before_any_work(
 ) -> None:
     with pytest.raises((error, ValueError) if error is KeyError else error, match=text):
         build(composed("probe.input_size=64", override))
+
+
+@pytest.mark.parametrize(
+    ("override", "method"),
+    [
+        ("seed=0", "adam"),
+        ("task2vec.likelihood=next_token", "keep"),
+        ("task2vec=variational", "adam"),
+    ],
+)
+def test_the_head_is_what_the_likelihood_needs(override: str, method: str) -> None:
+    _, module = build(composed("probe.input_size=64", "probe.weights=null", override))
+    assert module.options.head.method == method

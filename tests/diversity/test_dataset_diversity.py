@@ -191,14 +191,20 @@ def test_the_noise_is_all_of_it_for_batches_of_one_source_and_less_where_these_d
     assert abs(result.noise - result.coefficient) < 4 * result.noise_stderr or spread > 0
 
 
-def test_labelled_images_and_two_draws_of_one_dataset() -> None:
-    options: dict[str, Any] = {"batches": 5, "batch_size": 12, "head": HeadOptions("lbfgs"), **QUIET}
-    images = striped(140)
-    result = diversity_coefficient(images[:70], small_probe(), bounds=3, **options)
+IMAGES: dict[str, Any] = {"batches": 4, "batch_size": 8, "head": HeadOptions("lbfgs"), **QUIET}
+
+
+def test_labelled_images_and_their_bounds() -> None:
+    result = diversity_coefficient(striped(32), small_probe(), bounds=3, **IMAGES)
     assert result.n_grams is None
     assert result.lower is not None
     assert result.lower.coefficient < result.coefficient
-    cross = cross_diversity_coefficient(images[:70], images[70:], small_probe(), name=("a", "b"), **options)
+
+
+@pytest.mark.slow
+def test_two_draws_of_one_dataset() -> None:
+    images = striped(70)
+    cross = cross_diversity_coefficient(images[:35], images[35:], small_probe(), name=("a", "b"), **IMAGES)
     assert (cross.a.name, cross.b.name) == ("a", "b")
     assert abs(cross.excess) < 4 * cross.excess_stderr
 

@@ -22,12 +22,16 @@ def test_texts_without_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     folder = save(model("gpt2", "AutoModelForCausalLM"), tmp_path / "gpt2")
     places = [str(write(tmp_path / f"{name}.txt", shift)) for name, shift in (("a", 0), ("b", 7))]
     out = tmp_path / "out"
-    main([*places, "--probe", f"hf/{folder}", "--batches", "4", "--batch-size", "8", "--length", "8",
-          "--head", "bias", "--device", "cpu", "--output", str(out)])  # fmt: skip
+    main([*places, "--probe", f"hf/{folder}", "--batches", "4", "--batch-size", "10", "--length", "6",
+          "--device", "cpu", "--output", str(out)])  # fmt: skip
     shown = capsys.readouterr().out
     assert "a and b: 0." in shown
     result = json.loads((out / "a.json").read_text())
-    assert result["settings"]["length"] == 8
+    assert result["settings"]["length"] == 6
+    texts = Path(places[0]).read_text().split("\n\n")
+    long = [text for text in texts if len(text.split()) + 2 > 6]  # the tokenizer adds two
+    assert result["cut_off"] == len(long) > 0
+    assert f"{len(long)} of 40 texts cut off" in shown
     assert result["lower"]["coefficient"] < result["coefficient"]
     assert f"{result['coefficient']:.4f}" in shown
     assert (out / "diversity.png").stat().st_size > 5000

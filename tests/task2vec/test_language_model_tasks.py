@@ -63,7 +63,9 @@ def test_the_loss_of_the_head_is_that_of_its_tokens() -> None:
     assert head["loss"] == pytest.approx(float(torch.stack(losses).mean()))
     assert head["accuracy"] == pytest.approx(float(torch.stack(right).mean()))
     assert head["constant_loss"] == pytest.approx(-float((share * share.clamp_min(1e-300).log()).sum()))
-    assert "right tokens" in str(summarise(embedding))
+    summary = str(summarise(embedding))
+    assert "right tokens" in summary
+    assert "| texts |" in summary
 
 
 def test_padding_batches_and_labels_change_nothing() -> None:

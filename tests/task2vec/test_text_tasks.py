@@ -21,6 +21,7 @@ from t2v_lightning.callbacks.checkpoint import BatchCheckpoint
 from t2v_lightning.functional import filterwise_fisher
 from t2v_lightning.functional.distances import pdist
 from t2v_lightning.functional.engine.per_sample import PerSampleFisher
+from t2v_lightning.library import TaskLibrary
 
 pytest.importorskip("transformers")
 
@@ -295,8 +296,12 @@ def test_token_ids_of_another_vocabulary_or_too_many(bert: ProbeNetwork) -> None
         ValueError, match=r"got input_ids of shape \[1, 2\]; those of one text are of shape \[L\]"
     ):
         embed([({"input_ids": [[2, 3]]}, i) for i in range(2)], bert, progress=False)
-    with pytest.raises(ValueError, match="text 0 of the dataset: got a text without a token"):
-        embed([({"input_ids": []}, i) for i in range(2)], bert, progress=False)
+    for wrong in ({"input_ids": [2.0, 3.0]}, {"input_ids": [2, 3], "attention_mask": [1]}):
+        with pytest.raises(ValueError, match="those of one text are integers of one shape"):
+            embed([(wrong, i) for i in range(2)], bert, progress=False)
+    for empty in ({"input_ids": []}, {"input_ids": [2, 3], "attention_mask": [0, 0]}):
+        with pytest.raises(ValueError, match="text 0 of the dataset: got a text without a token"):
+            embed([(empty, i) for i in range(2)], bert, progress=False)
 
 
 def test_embeddings_of_texts_and_of_images_are_not_compared(bert: ProbeNetwork) -> None:
@@ -304,3 +309,19 @@ def test_embeddings_of_texts_and_of_images_are_not_compared(bert: ProbeNetwork) 
     of_images = embed(striped(8), small_probe(3), head="keep", sampling="exact", progress=False)
     with pytest.raises(ValueError, match="embeddings of different probes or layers cannot be compared"):
         pdist([of_texts, of_images])
+
+
+def test_a_library_of_tasks_of_texts_advises_on_another(bert: ProbeNetwork, tmp_path: Path) -> None:
+    library = TaskLibrary()
+    tasks = {
+        name: embed(texts(18)[start : start + 6], bert, **KEEP)
+        for name, start in zip("abc", (0, 6, 12), strict=True)
+    }
+    for number, (name, embedding) in enumerate(tasks.items()):
+        library.add(embedding, {"mean": 10.0 + number, "cls": 20.0 - 5 * number}, name=name, family=name)
+    library.save(tmp_path)
+    opened = TaskLibrary(tmp_path)
+    assert opened.nearest(tasks["b"], 1)[0].name == "b"
+    assert opened.recommend(tasks["a"], k=1).experts == ("mean",)
+    with pytest.raises(ValueError, match="probe"):
+        opened.nearest(embed(striped(8), small_probe(3), head="keep", sampling="exact", progress=False))

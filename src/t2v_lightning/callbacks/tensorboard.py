@@ -14,6 +14,7 @@ from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 
+from t2v_lightning.callbacks.example_texts import read_texts, texts_table
 from t2v_lightning.callbacks.examples import mosaic, plot_examples, read_examples
 from t2v_lightning.callbacks.planned import followed
 from t2v_lightning.embedding import Embedding
@@ -32,7 +33,7 @@ _BINS = 30
 
 
 class TensorBoardSummary(Callback):
-    """Writes images of the task with their labels, and at the end a summary and the embedding stage by stage.
+    """Writes images or texts of the task with their labels, and at the end a summary and the embedding stage by stage.
 
     For a module with `plan`, `embedding` and `logged`, such as `Task2Vec`.
 
@@ -66,6 +67,11 @@ class TensorBoardSummary(Callback):
                 logger.experiment.add_image("examples", picture, dataformats="HWC")
                 logger.experiment.flush()
                 _save_thumbnail(mosaic(examples), logger.log_dir)
+        loggers = _loggers_without("examples/text_summary", trainer, pl_module)
+        if loggers and (texts := read_texts(plan.dataset, plan.selection, names)):
+            for logger in loggers:
+                logger.experiment.add_text("examples", texts_table(texts))
+                logger.experiment.flush()
         self._since = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

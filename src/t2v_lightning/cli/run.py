@@ -46,12 +46,13 @@ from t2v_lightning.cli.wording import in_settings
 from t2v_lightning.data import get_datamodule
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.embedding.run_folder import CHECKPOINTS, EMBEDDING_FILE
-from t2v_lightning.embedding.summary import likelihood_of, tested
+from t2v_lightning.embedding.summary import items_of, likelihood_of, tested
 from t2v_lightning.phases import HeadOptions
 from t2v_lightning.probes import get_probe
 from t2v_lightning.report.writing import remove_report
 from t2v_lightning.task2vec.checkpoint_io import threads_of
 from t2v_lightning.task2vec.module import Task2Vec
+from t2v_lightning.task2vec.options import default_head
 from t2v_lightning.task2vec.signals import kill_started
 
 log = logging.getLogger(__name__)
@@ -66,8 +67,9 @@ def build(config: DictConfig) -> tuple[pl.LightningDataModule, Task2Vec]:
     datamodule = get_datamodule(options.pop("name"), **options)
     probe = get_probe(**config.probe)
     settings: dict[str, Any] = OmegaConf.to_container(config.task2vec, resolve=True)  # type: ignore[assignment]
-    head = HeadOptions(**settings.pop("head"))
-    return datamodule, Task2Vec(probe, **settings, head=head)
+    head = settings.pop("head")
+    head["method"] = head.get("method") or default_head(settings["likelihood"])
+    return datamodule, Task2Vec(probe, **settings, head=HeadOptions(**head))
 
 
 def run(config: DictConfig, folder: Path) -> Embedding:
@@ -136,12 +138,13 @@ def outcome(embedding: Embedding) -> str:
     'digits: 256 images, accuracy 100.0% on them, on 200 test images 90.0%, norm 5, stderr 10.0%'
     """
     meta, kind, stderr = embedding.meta, likelihood_of(embedding.meta), embedding.relative_stderr
-    parts = [f"{meta['samples']} images", f"{kind.describe_accuracy(meta['head']['accuracy'])} on them"]
+    items = items_of(meta)
+    parts = [f"{meta['samples']} {items}", f"{kind.describe_accuracy(meta['head']['accuracy'])} on them"]
     if noise := meta.get("variational"):
         parts.append(f"under noise {kind.accuracy_text(noise['accuracy'])}")
     if (test := tested(meta)) is not None:
         named = f"{kind.test_short} " * (kind.test_short != kind.short)
-        parts.append(f"on {meta['test']['images']} test images {named}{kind.accuracy_text(test)}")
+        parts.append(f"on {meta['test']['images']} test {items} {named}{kind.accuracy_text(test)}")
     parts.append(f"norm {embedding.norm:.3g}")
     if stderr is not None:
         parts.append(f"stderr {stderr:.1%}")

@@ -51,6 +51,7 @@ class EmbeddedBatches:
         disjoint: whether no two batches share an item.
         n_grams: distinct-n of each batch for n of 1 to 4; empty for items that are not sequences of tokens.
         first: the items of the first batch.
+        cut_off: number of texts that are longer than the probe takes, which sees their beginnings.
     """
 
     name: str
@@ -59,6 +60,7 @@ class EmbeddedBatches:
     disjoint: bool
     n_grams: tuple[tuple[float, ...], ...] = ()
     first: Pairs = field(default=None, repr=False, compare=False)
+    cut_off: int = 0
 
     def __len__(self) -> int:
         return len(self.embeddings)
@@ -106,6 +108,7 @@ def embed_batches(
         drawn.disjoint,
         tuple(seen.n_grams),
         seen.first,
+        seen.cut_off,
     )
 
 
@@ -149,14 +152,15 @@ class _Seen:
         self.batches, self.probe, self.unlabelled = batches, probe, unlabelled
         self.first: Pairs = None
         self.n_grams: list[tuple[float, ...]] = []
-        self.longest = 0
+        self.longest = self.cut_off = 0
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[Pairs]:
         for number, batch in enumerate(self.batches):
-            pairs = as_pairs(batch, self.probe, self.unlabelled, number)
+            pairs, cut_off = as_pairs(batch, self.probe, self.unlabelled, number)
+            self.cut_off += cut_off
             self.first = pairs if number == 0 else self.first
             sequences = tokens_of(pairs)
             if sequences is not None:

@@ -17,8 +17,8 @@ Pairs = Any
 """A list of pairs (input, label), or a map-style dataset of them."""
 
 
-def as_pairs(batch: Any, probe: ProbeNetwork, unlabelled: bool, number: int) -> Pairs:
-    """A batch as a task.
+def as_pairs(batch: Any, probe: ProbeNetwork, unlabelled: bool, number: int) -> tuple[Pairs, int]:
+    """A batch as a task, and how many of its texts are longer than the probe takes, which sees their beginnings.
 
     Args:
         batch: a list of items, or a part of a dataset of them.
@@ -31,18 +31,19 @@ def as_pairs(batch: Any, probe: ProbeNetwork, unlabelled: bool, number: int) -> 
     """
     of_texts = isinstance(probe.transform, TextTransform)
     if not of_texts and not unlabelled:
-        return batch
-    pairs = []
+        return batch, 0
+    pairs, cut_off = [], 0
     for place in range(len(batch)):
         x, label = _split(batch[place], unlabelled)
         if of_texts:
             try:
+                cut_off += not isinstance(x, Mapping) and probe.transform.surplus(x) > 0  # type: ignore[union-attr]
                 x = probe.transform(x)  # type: ignore[misc]
             except (TypeError, ValueError) as error:
                 kind = TypeError if isinstance(error, TypeError) else ValueError
                 raise kind(f"item {_name(batch, place)} of batch {number}: {error}") from error
         pairs.append((x, label))
-    return pairs
+    return pairs, cut_off
 
 
 def tokens_of(pairs: Pairs) -> list[list[int]] | None:

@@ -42,6 +42,7 @@ class DatasetDiversity:
         disjoint: whether no two batches share an item; else `stderr` is too small.
         n_grams: baseline, the mean over batches of distinct-n for n of 1 to 4; None for items without tokens.
         feature_dispersion: baseline, the mean cosine distance between the mean features of two batches.
+        cut_off: number of texts that are longer than the probe takes, which sees their beginnings.
         lower, upper: coefficient and error of batches of one repeated item, and of random ones, by the same probe; None
             where they were not measured.
         pairs: the distances of all pairs, (0, 1), (0, 2), ... (n - 2, n - 1).
@@ -61,6 +62,7 @@ class DatasetDiversity:
     feature_dispersion: float | None = None
     lower: Diversity | None = None
     upper: Diversity | None = None
+    cut_off: int = 0
     pairs: tuple[float, ...] = field(default=(), repr=False)
     settings: dict[str, Any] = field(default_factory=dict, repr=False, hash=False)
 
@@ -98,6 +100,7 @@ class DatasetDiversity:
             disjoint=found.disjoint,
             n_grams=tuple(np.mean(found.n_grams, axis=0).tolist()) if found.n_grams else None,
             feature_dispersion=dispersion,
+            cut_off=found.cut_off,
             pairs=tuple(matrix[np.triu_indices(n, 1)].tolist()),
             settings={**found.settings, "distance": distance},
         )
@@ -156,6 +159,10 @@ class DatasetDiversity:
         if self.lower is not None and self.upper is not None:
             ends = [f"{end.coefficient:.4f} ± {end.stderr:.2g}" for end in (self.lower, self.upper)]
             lines.append(f"  bounds {ends[0]} (one item repeated) and {ends[1]} (random)")
+        if self.cut_off:
+            lines.append(
+                f"  {self.cut_off} of {self.batches * self.batch_size} texts cut off where the probe takes no more"
+            )
         beside = [] if self.feature_dispersion is None else [f"mean features {self.feature_dispersion:.4f}"]
         if self.n_grams is not None:
             shares = zip(N_GRAMS, self.n_grams, strict=True)

@@ -45,7 +45,7 @@ def summarise(embedding: Embedding, seconds: Mapping[str, float] | None = None) 
         "dataset": _dataset(meta),
         "family": meta.get("family"),
         "classes": _classes(meta),
-        "images": _images(meta),
+        items_of(meta): _items(meta),
         "likelihood": meta.get("likelihood"),
         "probe": meta.get("probe"),
         "input size": in_words(meta.get("input_size")),
@@ -104,6 +104,15 @@ def likelihood_of(meta: Mapping[str, Any]) -> Likelihood:
     return get_likelihood(name) if name in LIKELIHOODS | TOKEN_LIKELIHOODS else LIKELIHOODS["softmax"]
 
 
+def items_of(meta: Mapping[str, Any]) -> str:
+    """What the task is made of, in the plural.
+
+    >>> items_of({"likelihood": "softmax", "texts_cut_off": 0}), items_of({"likelihood": "softmax"})
+    ('texts', 'images')
+    """
+    return "texts" if "texts_cut_off" in meta or likelihood_of(meta).of_inputs else "images"
+
+
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str = "") -> str:
     """A table in Markdown of any text, which is shown verbatim.
 
@@ -141,9 +150,10 @@ def _classes(meta: Mapping[str, Any]) -> str:
     return f"{count}: {text}" if text else str(count)
 
 
-def _images(meta: Mapping[str, Any]) -> str:
+def _items(meta: Mapping[str, Any]) -> str:
     balanced = ", every class counts the same" if meta.get("balanced") else ""
-    return f"{meta['samples']:,}{balanced}" if "samples" in meta else ""
+    cut_off = f", {meta['texts_cut_off']:,} of them cut off" if meta.get("texts_cut_off") else ""
+    return f"{meta['samples']:,}{balanced}{cut_off}" if "samples" in meta else ""
 
 
 def _method(meta: Mapping[str, Any]) -> str:
@@ -152,12 +162,12 @@ def _method(meta: Mapping[str, Any]) -> str:
         return f"{meta['method']}, {noise['epochs']} epochs of {noise['num_samples']:,} draws, beta {noise['beta']:g}"
     if "passes" not in meta:
         return str(meta.get("method", ""))
-    passes = "1 pass" if meta["passes"] == 1 else f"{meta['passes']} passes"
+    passes = f"{meta['passes']} pass{'es' * (meta['passes'] != 1)} per {items_of(meta)[:-1]}"
     target = meta.get("target_stderr")
     stop = f", until the standard error is {target:.1%}" if target else ""
     sampling = meta.get("sampling", "")
     squares = f", squares {meta['squares']}" if "squares" in meta else ""
-    return f"{meta['method']}, {passes} per image with {_SAMPLING.get(sampling, sampling)} ({sampling}){squares}{stop}"
+    return f"{meta['method']}, {passes} with {_SAMPLING.get(sampling, sampling)} ({sampling}){squares}{stop}"
 
 
 def _head(meta: Mapping[str, Any]) -> str:
@@ -165,7 +175,7 @@ def _head(meta: Mapping[str, Any]) -> str:
     if not head:
         return ""
     return (
-        f"{head['method']}: {_measured(meta, 'head')} on these images, loss {head['loss']:.4g}, "
+        f"{head['method']}: {_measured(meta, 'head')} on these {items_of(meta)}, loss {head['loss']:.4g}, "
         f"where a constant guess has {head['constant_loss']:.4g}"
     )
 
@@ -185,7 +195,10 @@ def _test(meta: Mapping[str, Any]) -> str:
     test, kind, number = meta.get("test"), likelihood_of(meta), tested(meta)
     if not test or number is None:
         return ""
-    return f"{test['images']:,} other images: {kind.test_short} {kind.accuracy_text(number)}, loss {test['loss']:.4g}"
+    return (
+        f"{test['images']:,} other {items_of(meta)}: {kind.test_short} {kind.accuracy_text(number)}, "
+        f"loss {test['loss']:.4g}"
+    )
 
 
 def _fast_dev_run(meta: Mapping[str, Any]) -> str:

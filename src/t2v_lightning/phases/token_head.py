@@ -9,6 +9,7 @@ texts does (Lee et al., arXiv:2306.13840). "bias" keeps W and finds the optimal 
 mean probability of each token is its frequency in the task.
 """
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -25,10 +26,16 @@ _LOGITS = 2**24
 """Logits that are there at a time."""
 
 _STEPS = 100
-"""Most steps to the optimal bias; measured, it takes 5 to 30."""
+"""Most steps to the optimal bias; measured, it takes about 10."""
+
+_KEPT = 5
+"""Steps that an extrapolation looks back."""
 
 _CLOSE = 1e-5
 """Sum of the absolute gradient at which the bias is optimal: by as much frequencies of tokens are off in total."""
+
+_ROUNDING = 1e-6
+"""By how much a loss in single precision may seem to grow."""
 
 
 def mean_states(hidden: Tensor, targets: Tensor) -> Tensor:
@@ -146,30 +153,26 @@ class TokenProblem:
 
     @torch.no_grad()
     def _bias(self, penalty: float) -> None:
-        """Steps along -g / (p + penalty), as mean probabilities p bound the curvature; halved where the loss grows."""
-        head = self.head
+        """Iterative scaling, whose steps never raise the loss, sped up by Anderson's extrapolation from the last."""
         scale = float(self.weights.sum())
-        frequencies = torch.zeros(head.out_features, dtype=torch.float64, device=self.device)
-        frequencies.index_add_(0, self.tokens, self.weights)
-        bias, step = head.bias.double(), 1.0
-        loss, p = self._probabilities(bias, penalty)
+        frequencies = torch.zeros(self.head.out_features, dtype=torch.float64)
+        frequencies.index_add_(0, self.tokens.cpu(), self.weights.cpu())
+        bias = self.head.bias.double().cpu()
+        least, best = math.inf, (bias, torch.zeros_like(bias))
+        last: list[tuple[Tensor, Tensor]] = []
         for _ in range(_STEPS):
-            gradient = p - frequencies + penalty * bias
-            if float(gradient.abs().sum()) <= _CLOSE * scale:
-                break
-            direction = gradient / (p + penalty)
-            direction -= (
-                direction.mean() - bias.mean()
-            )  # the optimum has mean 0, which the penalty alone finds slowly
-            while True:
-                moved = bias - step * direction
-                new_loss, new_p = self._probabilities(moved, penalty)
-                if new_loss <= loss or step < 1e-4:
-                    break
-                step /= 2
-            bias, loss, p = moved, new_loss, new_p
-            step = min(1.0, 2 * step)
-        head.bias.copy_(bias)
+            bias = bias - bias.mean()  # as the optimum has it; logits that all move alike change nothing else
+            loss, p = self._probabilities(bias, penalty)
+            if float((p - frequencies + penalty * bias).abs().sum()) <= _CLOSE * scale:
+                return
+            if loss > least + _ROUNDING * scale:  # too far: back to the best one and its own step
+                last = [best]
+            else:
+                last = [*last[-_KEPT:], (bias, _scaling(p, frequencies - penalty * bias, penalty))]
+            if loss < least:
+                least, best = loss, last[-1]
+            bias = _extrapolated(last)
+        self.head.bias.copy_(best[0])
 
     def _probabilities(self, bias: Tensor, penalty: float) -> tuple[float, Tensor]:
         """The penalised loss with this bias, and the weighted sums [V] of the probabilities, float64."""
@@ -179,9 +182,36 @@ class TokenProblem:
             logs = self.head(self.hidden[part]).log_softmax(1)
             right = logs.gather(1, self.tokens[part, None])[:, 0].double()
             loss -= float(self.weights[part] @ right)
-            p += (self.weights[part].to(logs.dtype) @ logs.exp()).double()
+            p += (self.weights[part].to(logs.dtype) @ logs.exp()).double().cpu()
         return loss, p
 
     def _blocks(self, rows: int) -> list[slice]:
         step = max(1, _LOGITS // self.head.out_features)
         return [slice(start, start + step) for start in range(0, rows, step)]
+
+
+def _scaling(p: Tensor, target: Tensor, penalty: float) -> Tensor:
+    """The steps d [V] of penalised iterative scaling, of p exp(d) + penalty d = target, by Newton's method.
+
+    Darroch and Ratcliff, *Generalized Iterative Scaling for Log-Linear Models*, 1972; with a penalty Chen and
+    Rosenfeld, *A Survey of Smoothing Techniques for ME Models*, 2000.
+    """
+    d = torch.zeros_like(p)
+    for _ in range(50):
+        scaled = p.clamp_min(1e-300) * d.exp()
+        d -= ((scaled + penalty * d - target) / (scaled + penalty)).clamp(-1, 1)
+    return d
+
+
+def _extrapolated(last: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """The next point [V] of a fixed-point iteration, from its last points and the steps from them.
+
+    Anderson, *Iterative Procedures for Nonlinear Integral Equations*, 1965.
+    """
+    point, step = last[-1]
+    if len(last) == 1:
+        return point + step
+    points = torch.stack([each for each, _ in last]).diff(dim=0).T
+    steps = torch.stack([each for _, each in last]).diff(dim=0).T
+    shares: Tensor = torch.linalg.lstsq(steps, step[:, None]).solution
+    return point + step - ((points + steps) @ shares)[:, 0]

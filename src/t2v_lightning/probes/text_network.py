@@ -131,7 +131,7 @@ def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
 
 
 def check_pooling(pooling: str) -> None:
-    """Raises ValueError unless `pooling` is one of its three values."""
+    """Raises ValueError unless `pooling` is one of its values."""
     if pooling not in get_args(Pooling):
         raise ValueError(
             f"unknown pooling {pooling!r}; allowed are {', '.join(map(repr, get_args(Pooling)))}"

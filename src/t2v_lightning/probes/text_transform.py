@@ -59,14 +59,17 @@ class TextTransform:
             found = self.tokenizer(*texts_of(text), truncation=True, max_length=self.max_length)
         tokens = {name: torch.as_tensor(found[name]) for name in self.names if name in found}
         tokens.setdefault(MASK, torch.ones_like(tokens["input_ids"]))
+        shape = tokens["input_ids"].shape
+        if any(x.shape != shape or (x.numel() and x.is_floating_point()) for x in tokens.values()):
+            raise ValueError(f"got {describe(tokens)}; those of one text are integers of one shape [L]")
         real: dict[str, Tensor] = without_padding(tokens)
-        self._check(real["input_ids"])
+        self._check(real["input_ids"], real[MASK])
         return real
 
-    def _check(self, ids: Tensor) -> None:
+    def _check(self, ids: Tensor, mask: Tensor) -> None:
         if ids.dim() != 1:
             raise ValueError(f"got input_ids of shape {list(ids.shape)}; those of one text are of shape [L]")
-        if not ids.numel():
+        if not mask.any():
             raise ValueError("got a text without a token; leave empty texts out")
         if len(ids) > self.max_length:
             raise ValueError(

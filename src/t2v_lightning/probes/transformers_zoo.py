@@ -196,12 +196,12 @@ def _check_complete(info: dict[str, Any], source: str, kind: Any) -> None:
 
 
 def _import_gguf() -> None:
-    try:
-        import gguf  # noqa: F401
-    except ImportError as error:
-        raise ModuleNotFoundError(
-            "reading a .gguf file needs the gguf package: pip install 't2v-lightning[text]'"
-        ) from error
+    """Raises where a package is missing without which transformers reads no GGUF file."""
+    for package in ("gguf", "accelerate"):
+        if importlib.util.find_spec(package) is None:
+            raise ModuleNotFoundError(
+                f"reading a .gguf file needs the {package} package: pip install 't2v-lightning[text]'"
+            )
 
 
 @contextmanager

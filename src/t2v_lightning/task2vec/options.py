@@ -11,6 +11,15 @@ from t2v_lightning.phases.methods import MethodName, Options
 from t2v_lightning.phases.options import HeadMethod, VariationalOptions, is_number, is_whole
 
 
+def default_head(likelihood: str | None) -> HeadMethod:
+    """A language model keeps its output layer; a head for labels is fitted.
+
+    >>> default_head("next_token"), default_head("softmax"), default_head(None)
+    ('keep', 'adam', 'adam')
+    """
+    return "keep" if likelihood in TOKEN_LIKELIHOODS else "adam"
+
+
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingOptions:
     """The options of every method, and those of the one that was chosen; see `Task2Vec`.
@@ -39,7 +48,7 @@ class EmbeddingOptions:
     ) -> "EmbeddingOptions":
         """Options by name, those of every method and those of the chosen one together."""
         if head is None:
-            head = "keep" if options.get("likelihood") in TOKEN_LIKELIHOODS else "adam"
+            head = default_head(options.get("likelihood"))
         if not isinstance(head, (str, HeadOptions)):
             raise TypeError(f"head must be HeadOptions(...) or the name of a method, got {head!r}")
         names = [name for name in cls.__dataclass_fields__ if name not in ("method", "own")]
