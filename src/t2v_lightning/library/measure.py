@@ -103,6 +103,7 @@ def measure(
 
     >>> from t2v_lightning.data import get_datamodule
     >>> from t2v_lightning.embedding import Embedding
+    >>> from t2v_lightning.probes import get_probe
     >>> library = TaskLibrary()
     >>> library.add(Embedding([1.0], [1.0]), name="textures")
     >>> expert = get_probe("resnet18", weights=None, input_size=32)
