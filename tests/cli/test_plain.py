@@ -12,10 +12,12 @@ from typer.testing import CliRunner
 from t2v_lightning import Embedding, __version__
 from t2v_lightning.cli import plain
 from t2v_lightning.cli.completion import complete_distance, complete_list, complete_probe
+from t2v_lightning.cli.lists import DISTANCES
 from t2v_lightning.cli.overrides import for_hydra
 from t2v_lightning.cli.settings import CONFIGS, presets
 from t2v_lightning.cli.sources import is_for_texts, source_of
 from t2v_lightning.data import TEXT_TASKS
+from t2v_lightning.functional.distances import DISTANCES as KNOWN_DISTANCES
 
 
 def run(*arguments: object) -> tuple[int, str, list[list[str]]]:
@@ -106,7 +108,6 @@ def test_compare_report_and_lists(tmp_path: Path) -> None:
     status, output, _ = run("compare", tmp_path / "a.safetensors", tmp_path / "b.safetensors")
     assert status == 0
     assert "a" in output
-    assert run("list", "distances")[1].split()[0] == "cosine"
     assert "digits" in run("list", "datasets")[1].split()
     assert (
         "digits                      Which of the ten handwritten digits? (built in)"
@@ -118,7 +119,26 @@ def test_compare_report_and_lists(tmp_path: Path) -> None:
         in run("list", "probs")[1]
     )
     assert run("--version")[1].strip() == __version__
-    assert "error: " in run("compare", tmp_path / "none")[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("compare", "digits", "facse"), "built-in task 'facse'; did you mean 'faces'?"),
+        (("recommend", "facse"), "built-in task 'facse'; did you mean 'faces'?"),
+        (("compare", "digits", "faces", "--distance", "cosin"), "did you mean 'cosine'?"),
+        (("report", "runs", "--distance", "cosin"), "did you mean 'cosine'?"),
+    ],
+)
+def test_a_typing_error_is_all_that_is_said(words: tuple[str, ...], error: str) -> None:
+    status, output, _ = run(*words)
+    assert status == 1
+    assert error in output
+    assert output.count("\n") == 1
+
+
+def test_lists_know_every_distance() -> None:
+    assert [*DISTANCES] == [*KNOWN_DISTANCES]
 
 
 def test_compare_embeds_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,6 +173,7 @@ def test_what_needs_no_torch_loads_none() -> None:
     """Plain commands, help and typing errors answer within a second."""
     code = (
         "import sys, t2v_lightning, t2v_lightning.cli.plain, t2v_lightning.cli.start as start\n"
+        "import t2v_lightning.diversity.__main__\n"
         "sys.argv = ['train.py', '--help']\n"
         "start.main()\n"
         "sys.exit(', '.join({'torch', 'pytorch_lightning', 'hydra', 'numpy', 'matplotlib'} & {*sys.modules}))"

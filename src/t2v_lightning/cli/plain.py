@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,8 +15,8 @@ from rich.console import Console
 from t2v_lightning._spelling import did_you_mean
 from t2v_lightning._version import __version__
 from t2v_lightning.cli.completion import complete_distance, complete_list, complete_probe, complete_task
-from t2v_lightning.cli.lists import LISTS, print_list
-from t2v_lightning.cli.sources import Source, source_of
+from t2v_lightning.cli.lists import DISTANCES, LISTS, print_list
+from t2v_lightning.cli.sources import Source, check_places, embeddings_in, source_of
 from t2v_lightning.cli.start import print_loading
 
 app = typer.Typer(
@@ -26,7 +27,9 @@ app = typer.Typer(
     epilog="Every setting there is: python -m t2v_lightning --help",
 )
 
-Places = Annotated[list[Path], typer.Argument(help="Folders of runs or sweeps, or files of embeddings.")]
+Places = Annotated[
+    list[Path], typer.Argument(help="Folders of runs or sweeps, or files of embeddings.", metavar="PLACE")
+]
 Distance = Annotated[
     str, typer.Option(help="One of `t2v list distances`.", autocompletion=complete_distance, metavar="NAME")
 ]
@@ -119,6 +122,8 @@ def compare(
     max_samples: Annotated[int, typer.Option(help="Embed at most this many images of a task.")] = 1000,
 ) -> None:
     """Print how far apart tasks or their embeddings are."""
+    _check_name("distance", distance, DISTANCES)
+    _or_exit(check_places, *places)
     print_loading()
     from t2v_lightning.cli.comparing import embeddings_of
     from t2v_lightning.functional.distances import pdist
@@ -137,6 +142,7 @@ def recommend(
         str,
         typer.Argument(
             help="The folder of a run, the file of an embedding, or a task as `t2v embed` takes it.",
+            metavar="TASK",
             autocompletion=complete_task,
         ),
     ],
@@ -149,8 +155,9 @@ def recommend(
     ] = None,
 ) -> None:
     """Say which pretrained networks promise the least error on a task."""
+    _or_exit(check_places, task)
     print_loading()
-    from t2v_lightning.cli.advising import embedding_for, embeddings_in, settings_like, short_list
+    from t2v_lightning.cli.advising import embedding_for, settings_like, short_list
     from t2v_lightning.library.builtin import open_library
     from t2v_lightning.library.tables import print_recommendation
 
@@ -174,6 +181,7 @@ def report(
     output: Annotated[Path | None, typer.Option(help="Folder of the page; by default the first one.")] = None,
 ) -> None:
     """Write the page, the figures and the tables on many embeddings."""
+    _check_name("distance", distance, DISTANCES)
     given = ["--distance", distance, *([] if output is None else ["--output", str(output)])]
     words = [*map(str, places), *given]
     _say("t2v_lightning.report", words)
@@ -187,6 +195,8 @@ def report(
 )
 def diversity(context: typer.Context) -> None:
     """Say how diverse datasets are; options are those of `python -m t2v_lightning.diversity`."""
+    if not {"--help", "-h"} & {*context.args}:
+        print_loading()
     from t2v_lightning.diversity.__main__ import main
 
     main(context.args)
@@ -210,12 +220,17 @@ def download(
 def list_names(
     what: Annotated[
         str,
-        typer.Argument(help=f"{', '.join([*LISTS][:-1])} or {[*LISTS][-1]}.", autocompletion=complete_list),
+        typer.Argument(
+            help=f"{', '.join([*LISTS][:-1])} or {[*LISTS][-1]}.",
+            metavar="WHAT",
+            autocompletion=complete_list,
+        ),
     ],
 ) -> None:
     """List the names that other commands take, one a line."""
-    if what not in LISTS:
-        _fail(f"got {what!r}; allowed are {', '.join(LISTS)}{did_you_mean(what, LISTS)}")
+    _check_name("list", what, LISTS)
+    if what == "probes":
+        print_loading()
     print_list(what)
 
 
@@ -236,6 +251,12 @@ def _for_shell(word: str) -> str:
 def _run(settings: list[str]) -> int:
     _say("t2v_lightning", settings)
     return subprocess.run([sys.executable, "-m", "t2v_lightning", *settings], check=False).returncode
+
+
+def _check_name(kind: str, name: str, known: Iterable[str]) -> None:
+    """Ends with one line of text where a name is not known."""
+    if name not in known:
+        _fail(f"unknown {kind} {name!r}; allowed are {', '.join(known)}{did_you_mean(name, known)}")
 
 
 def _or_exit(work: Any, *arguments: Any) -> Any:

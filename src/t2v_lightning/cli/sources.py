@@ -66,6 +66,32 @@ def source_of(text: str) -> Source:
     )
 
 
+def embeddings_in(place: str) -> list[Path]:
+    """Files of embeddings in a place, if it is one that holds some."""
+    from t2v_lightning.embedding.collection import find_embeddings
+
+    try:
+        return find_embeddings([place])
+    except FileNotFoundError:
+        return []
+
+
+def check_places(*places: str) -> None:
+    """Raises, before torch is loaded, for a place that holds neither embeddings nor a task.
+
+    Raises:
+        ValueError: as `source_of`.
+
+    >>> check_places("digits", "facse")
+    Traceback (most recent call last):
+    ...
+    ValueError: there is no file, folder or built-in task 'facse'; did you mean 'faces'?
+    """
+    for place in places:
+        if not embeddings_in(place):
+            source_of(place)
+
+
 def is_for_texts(dataset: str) -> bool:
     """Whether a dataset of that name holds texts, by what its file says.
 
