@@ -22,7 +22,7 @@ from t2v_lightning.cli.wording import in_settings
             "task2vec=variational task2vec.passes=2",
             "a setting of task2vec=montecarlo, not of task2vec=variational",
         ),
-        ("dataset.table=x.csv", "a setting of dataset=image_folder and text, not of dataset=digits"),
+        ("dataset.table=x.csv", "a setting of dataset=image_folder or text, not of dataset=digits"),
         ("hydra.run.dri=here", "did you mean 'hydra.run.dir'?"),
         ("my_photos", "settings are written name=value.* t2v embed my_photos"),
     ],

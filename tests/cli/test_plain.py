@@ -67,6 +67,7 @@ def test_embed_says_and_runs_the_full_command(tmp_path: Path) -> None:
     assert f"$ python -m t2v_lightning {' '.join(lines[0])}" in output
     assert lines[1][:2] == ["dataset=image_folder", f"dataset.root={tmp_path}/cats"]
     assert lines[2][:2] == ["dataset=docstrings", "probe=minilm"]
+    assert "probe.input_size=96" not in lines[2]
 
 
 def test_nothing_runs_where_one_task_is_not_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

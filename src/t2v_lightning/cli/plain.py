@@ -70,7 +70,7 @@ def embed(
             metavar="NAME",
         ),
     ] = None,
-    input_size: Annotated[int | None, typer.Option(help="Side of its images in pixels.")] = None,
+    input_size: Annotated[int | None, typer.Option(help="Side of images in pixels; texts have none.")] = None,
     max_samples: Annotated[int | None, typer.Option(help="At most this many images.")] = None,
     method: Annotated[str | None, typer.Option(help="montecarlo or variational.", metavar="NAME")] = None,
     out: Annotated[
@@ -86,16 +86,17 @@ def embed(
     named = {
         "task2vec": method,
         "probe": probe,
-        "probe.input_size": input_size,
         "task2vec.max_samples": max_samples,
     }
     shared = [f"{name}={value}" for name, value in named.items() if value is not None]
     found = [_or_exit(source_of, text) for text in sources]
     status = 0
     for source in found:
-        for_texts = ["probe=minilm"] if source.is_text and probe is None else []
+        own = ["probe=minilm"] if source.is_text and probe is None else []
+        if input_size is not None and not source.is_text:
+            own.append(f"probe.input_size={input_size}")
         folder = [] if out is None else [f"hydra.run.dir={Source.quoted(str(out / source.name))}"]
-        status = _run([*source.settings, *for_texts, *shared, *(settings or []), *folder]) or status
+        status = _run([*source.settings, *own, *shared, *(settings or []), *folder]) or status
     raise typer.Exit(status)
 
 
