@@ -11,6 +11,7 @@ from t2v_lightning.cli.wording import in_settings
     [
         ("task2vec.pases=2", "got task2vec.pases=2, .*did you mean 'task2vec.passes'?"),
         ("max_samples=20", "did you mean 'task2vec.max_samples'?"),
+        ("datset=digits", "did you mean 'dataset'?"),
         ("sed=3", "did you mean 'seed'?"),
         ("dataset.rot=here", "did you mean 'dataset.root'?"),
         ("dataset=digit", "there is no dataset 'digit'; did you mean 'digits'?"),

@@ -128,6 +128,8 @@ def test_compare_report_and_lists(tmp_path: Path) -> None:
         (("compare", "digits", "facse"), "built-in task 'facse'; did you mean 'faces'?"),
         (("recommend", "facse"), "built-in task 'facse'; did you mean 'faces'?"),
         (("compare", "digits", "faces", "--distance", "cosin"), "did you mean 'cosine'?"),
+        (("compare", "digits"), "got 1 task or embedding; a distance is between two"),
+        (("download", "cifar1", "--root", "data"), "unknown download 'cifar1'; allowed are mnist,"),
         (("report", "runs", "--distance", "cosin"), "did you mean 'cosine'?"),
     ],
 )

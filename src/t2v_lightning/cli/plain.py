@@ -124,7 +124,8 @@ def compare(
 ) -> None:
     """Print how far apart tasks or their embeddings are."""
     _check_name("distance", distance, DISTANCES)
-    _or_exit(check_places, *places)
+    if (found := _or_exit(check_places, *places)) < 2:
+        _fail(f"got {found} task or embedding; a distance is between two, so give another one")
     print_loading()
     from t2v_lightning.cli.comparing import embeddings_of
     from t2v_lightning.functional.distances import pdist
@@ -210,6 +211,7 @@ def download(
     remove_archives: Annotated[bool, typer.Option(help="Delete each archive once it is unpacked.")] = False,
 ) -> None:
     """Fetch a benchmark to where its datamodule reads it."""
+    _check_name("download", name, LISTS["downloads"]())
     words = [name, "--root", str(root), *(["--remove-archives"] if remove_archives else [])]
     _say("t2v_lightning.data.download", words)
     from t2v_lightning.data.download.__main__ import main

@@ -76,20 +76,23 @@ def embeddings_in(place: str) -> list[Path]:
         return []
 
 
-def check_places(*places: str) -> None:
-    """Raises, before torch is loaded, for a place that holds neither embeddings nor a task.
+def check_places(*places: str) -> int:
+    """How many tasks and embeddings there are in some places, said before torch is loaded.
 
     Raises:
-        ValueError: as `source_of`.
+        ValueError: as `source_of`, where a place holds neither.
 
+    >>> check_places("digits", "faces")
+    2
     >>> check_places("digits", "facse")
     Traceback (most recent call last):
     ...
     ValueError: there is no file, folder or built-in task 'facse'; did you mean 'faces'?
     """
-    for place in places:
-        if not embeddings_in(place):
-            source_of(place)
+    found = {place: len(embeddings_in(place)) for place in places}
+    for place in (place for place, embeddings in found.items() if not embeddings):
+        source_of(place)
+    return sum(max(embeddings, 1) for embeddings in found.values())
 
 
 def is_for_texts(dataset: str) -> bool:
