@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from collections.abc import Iterable
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -20,10 +22,10 @@ from t2v_lightning.data import TEXT_TASKS
 from t2v_lightning.functional.distances import DISTANCES as KNOWN_DISTANCES
 
 
-def run(*arguments: object) -> tuple[int, str, list[list[str]]]:
+def run(*arguments: object, ended: Iterable[Any] = repeat(0)) -> tuple[int, str, list[list[str]]]:
     """Status, output, and the command lines that would be run."""
-    with mock.patch.object(plain.subprocess, "run") as process:
-        process.return_value.returncode = 0
+    with mock.patch.object(plain.subprocess, "Popen") as process:
+        process.return_value.__enter__.return_value.wait.side_effect = ended
         result = CliRunner().invoke(plain.app, [str(a) for a in arguments])
     lines = [call.args[0][3:] for call in process.call_args_list]
     return result.exit_code, result.output, lines
@@ -68,6 +70,13 @@ def test_embed_says_and_runs_the_full_command(tmp_path: Path) -> None:
     assert lines[1][:2] == ["dataset=image_folder", f"dataset.root={tmp_path}/cats"]
     assert lines[2][:2] == ["dataset=docstrings", "probe=minilm"]
     assert "probe.input_size=96" not in lines[2]
+
+
+def test_a_run_that_is_interrupted_may_save_what_it_has_and_is_the_last() -> None:
+    status, _, lines = run("embed", "digits", "faces", ended=[KeyboardInterrupt, 130])
+    assert (status, len(lines)) == (130, 1)
+    status, _, lines = run("embed", "digits", "faces", ended=[1, 0])
+    assert (status, len(lines)) == (1, 2)
 
 
 def test_nothing_runs_where_one_task_is_not_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

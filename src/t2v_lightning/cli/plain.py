@@ -35,6 +35,10 @@ Distance = Annotated[
 ]
 
 
+_STOPPED = 128
+"""The status of a run that a signal has ended is this and the number of the signal."""
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         print(__version__)
@@ -79,7 +83,9 @@ def embed(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Any other setting, such as task2vec.passes=4.", metavar="NAME=VALUE"),
+        typer.Option(
+            "--set", help="Any other setting, such as task2vec.passes=4 or resume=auto.", metavar="NAME=VALUE"
+        ),
     ] = None,
 ) -> None:
     """Embed tasks, one after another."""
@@ -96,7 +102,10 @@ def embed(
         if input_size is not None and not source.is_text:
             own.append(f"probe.input_size={input_size}")
         folder = [] if out is None else [f"hydra.run.dir={Source.quoted(str(out / source.name))}"]
-        status = _run([*source.settings, *own, *shared, *(settings or []), *folder]) or status
+        ended = _run([*source.settings, *own, *shared, *(settings or []), *folder])
+        status = ended or status
+        if not 0 <= ended < _STOPPED:
+            break
     raise typer.Exit(status)
 
 
@@ -253,7 +262,12 @@ def _for_shell(word: str) -> str:
 
 def _run(settings: list[str]) -> int:
     _say("t2v_lightning", settings)
-    return subprocess.run([sys.executable, "-m", "t2v_lightning", *settings], check=False).returncode
+    with subprocess.Popen([sys.executable, "-m", "t2v_lightning", *settings]) as process:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:  # the run got it too: it saves what it has, and then ends
+                continue
 
 
 def _check_name(kind: str, name: str, known: Iterable[str]) -> None:
