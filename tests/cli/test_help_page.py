@@ -1,5 +1,6 @@
 """The page of help, held against the code and the files that it describes."""
 
+import subprocess
 import sys
 from contextlib import nullcontext
 from dataclasses import fields
@@ -112,3 +113,19 @@ def test_help_version_and_typing_errors_come_at_once(
         start.main()
     shown = capsys.readouterr()
     assert said in shown.out + shown.err
+
+
+def test_a_pager_may_close_the_page_early() -> None:
+    code = "import sys\nfrom t2v_lightning.cli.start import main\nsys.stdin.read()\nmain()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "--help"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        process.stdin.close()
+        assert process.stderr.read() == b""

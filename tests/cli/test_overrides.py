@@ -11,6 +11,7 @@ from t2v_lightning.cli.wording import in_settings
     [
         ("task2vec.pases=2", "got task2vec.pases=2, .*did you mean 'task2vec.passes'?"),
         ("max_samples=20", "did you mean 'task2vec.max_samples'?"),
+        ("datset=digits", "did you mean 'dataset'?"),
         ("sed=3", "did you mean 'seed'?"),
         ("dataset.rot=here", "did you mean 'dataset.root'?"),
         ("dataset=digit", "there is no dataset 'digit'; did you mean 'digits'?"),
@@ -22,7 +23,7 @@ from t2v_lightning.cli.wording import in_settings
             "task2vec=variational task2vec.passes=2",
             "a setting of task2vec=montecarlo, not of task2vec=variational",
         ),
-        ("dataset.table=x.csv", "a setting of dataset=image_folder and text, not of dataset=digits"),
+        ("dataset.table=x.csv", "a setting of dataset=image_folder or text, not of dataset=digits"),
         ("hydra.run.dri=here", "did you mean 'hydra.run.dir'?"),
         ("my_photos", "settings are written name=value.* t2v embed my_photos"),
     ],

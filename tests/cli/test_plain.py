@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from collections.abc import Iterable
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -12,16 +14,18 @@ from typer.testing import CliRunner
 from t2v_lightning import Embedding, __version__
 from t2v_lightning.cli import plain
 from t2v_lightning.cli.completion import complete_distance, complete_list, complete_probe
+from t2v_lightning.cli.lists import DISTANCES
 from t2v_lightning.cli.overrides import for_hydra
 from t2v_lightning.cli.settings import CONFIGS, presets
 from t2v_lightning.cli.sources import is_for_texts, source_of
 from t2v_lightning.data import TEXT_TASKS
+from t2v_lightning.functional.distances import DISTANCES as KNOWN_DISTANCES
 
 
-def run(*arguments: object) -> tuple[int, str, list[list[str]]]:
+def run(*arguments: object, ended: Iterable[Any] = repeat(0)) -> tuple[int, str, list[list[str]]]:
     """Status, output, and the command lines that would be run."""
-    with mock.patch.object(plain.subprocess, "run") as process:
-        process.return_value.returncode = 0
+    with mock.patch.object(plain.subprocess, "Popen") as process:
+        process.return_value.__enter__.return_value.wait.side_effect = ended
         result = CliRunner().invoke(plain.app, [str(a) for a in arguments])
     lines = [call.args[0][3:] for call in process.call_args_list]
     return result.exit_code, result.output, lines
@@ -65,6 +69,14 @@ def test_embed_says_and_runs_the_full_command(tmp_path: Path) -> None:
     assert f"$ python -m t2v_lightning {' '.join(lines[0])}" in output
     assert lines[1][:2] == ["dataset=image_folder", f"dataset.root={tmp_path}/cats"]
     assert lines[2][:2] == ["dataset=docstrings", "probe=minilm"]
+    assert "probe.input_size=96" not in lines[2]
+
+
+def test_a_run_that_is_interrupted_may_save_what_it_has_and_is_the_last() -> None:
+    status, _, lines = run("embed", "digits", "faces", ended=[KeyboardInterrupt, 130])
+    assert (status, len(lines)) == (130, 1)
+    status, _, lines = run("embed", "digits", "faces", ended=[1, 0])
+    assert (status, len(lines)) == (1, 2)
 
 
 def test_nothing_runs_where_one_task_is_not_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +118,6 @@ def test_compare_report_and_lists(tmp_path: Path) -> None:
     status, output, _ = run("compare", tmp_path / "a.safetensors", tmp_path / "b.safetensors")
     assert status == 0
     assert "a" in output
-    assert run("list", "distances")[1].split()[0] == "cosine"
     assert "digits" in run("list", "datasets")[1].split()
     assert (
         "digits                      Which of the ten handwritten digits? (built in)"
@@ -118,7 +129,28 @@ def test_compare_report_and_lists(tmp_path: Path) -> None:
         in run("list", "probs")[1]
     )
     assert run("--version")[1].strip() == __version__
-    assert "error: " in run("compare", tmp_path / "none")[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("compare", "digits", "facse"), "built-in task 'facse'; did you mean 'faces'?"),
+        (("recommend", "facse"), "built-in task 'facse'; did you mean 'faces'?"),
+        (("compare", "digits", "faces", "--distance", "cosin"), "did you mean 'cosine'?"),
+        (("compare", "digits"), "got 1 task or embedding; a distance is between two"),
+        (("download", "cifar1", "--root", "data"), "unknown download 'cifar1'; allowed are mnist,"),
+        (("report", "runs", "--distance", "cosin"), "did you mean 'cosine'?"),
+    ],
+)
+def test_a_typing_error_is_all_that_is_said(words: tuple[str, ...], error: str) -> None:
+    status, output, _ = run(*words)
+    assert status == 1
+    assert error in output
+    assert output.count("\n") == 1
+
+
+def test_lists_know_every_distance() -> None:
+    assert [*DISTANCES] == [*KNOWN_DISTANCES]
 
 
 def test_compare_embeds_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,6 +185,7 @@ def test_what_needs_no_torch_loads_none() -> None:
     """Plain commands, help and typing errors answer within a second."""
     code = (
         "import sys, t2v_lightning, t2v_lightning.cli.plain, t2v_lightning.cli.start as start\n"
+        "import t2v_lightning.diversity.__main__\n"
         "sys.argv = ['train.py', '--help']\n"
         "start.main()\n"
         "sys.exit(', '.join({'torch', 'pytorch_lightning', 'hydra', 'numpy', 'matplotlib'} & {*sys.modules}))"

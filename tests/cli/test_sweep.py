@@ -16,7 +16,7 @@ from PIL import Image
 
 from t2v_lightning import Embedding
 from t2v_lightning.cli.run import main
-from t2v_lightning.cli.sweep import SweepReport, _prefer_command_line, labels_of
+from t2v_lightning.cli.sweep import SweepReport, _prefer_command_line, labels_of, say
 from t2v_lightning.cli.sweep_checks import LAUNCHERS
 from t2v_lightning.embedding.collection import jobs_of_sweep
 from t2v_lightning.embedding.run_folder import SWEEP_MARKER
@@ -334,3 +334,13 @@ def test_ranks_that_torchrun_starts_go_through_a_sweep_together(tmp_path: Path) 
     folder = tmp_path / "multirun" / "montecarlo"
     for task in ("digits_low", "textures"):
         Embedding.load(folder_of(folder, task) / "embedding.safetensors")
+
+
+def test_a_long_path_stays_whole_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "40")
+    path = "/home/somebody/with-a-long-name/outputs/digits"
+    say(f"the embedding and its logs are in {path}")
+    assert capsys.readouterr().out == f"the embedding and its logs are in\n{path}\n"

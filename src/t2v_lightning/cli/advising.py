@@ -7,9 +7,10 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.console import Console
 
+from t2v_lightning.cli.sources import embeddings_in
 from t2v_lightning.cli.sweep import say
 from t2v_lightning.embedding import Embedding
-from t2v_lightning.embedding.collection import find_embeddings, load_embeddings
+from t2v_lightning.embedding.collection import load_embeddings
 from t2v_lightning.embedding.run_folder import ADVICE_FILE, EMBEDDING_FILE
 from t2v_lightning.library import TaskLibrary
 from t2v_lightning.library.advice_file import write_advice
@@ -95,14 +96,6 @@ def short_list(task: str, library: str, run: int, most: int) -> dict[str, Any]:
         cannot_run=lambda name, reason: say(f"{name} cannot be run: {reason}"),
     )
     return {"method": "short_list", "features": features, "run": run}
-
-
-def embeddings_in(task: str) -> list[Path]:
-    """Embeddings in a place, if it is one that holds some."""
-    try:
-        return find_embeddings([task])
-    except FileNotFoundError:
-        return []
 
 
 def settings_like(library: TaskLibrary) -> list[str]:

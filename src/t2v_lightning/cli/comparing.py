@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from t2v_lightning.cli.advising import embed_like, embeddings_in
-from t2v_lightning.cli.sources import source_of
+from t2v_lightning.cli.advising import embed_like
+from t2v_lightning.cli.sources import embeddings_in, source_of
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.embedding.collection import load_embeddings
 from t2v_lightning.task2vec.module import embed

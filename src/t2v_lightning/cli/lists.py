@@ -27,17 +27,25 @@ def _probes() -> Mapping[str, str]:
     return known | {name: "" for name in list_probes() if name not in known}
 
 
-def _distances() -> Mapping[str, str]:
-    from t2v_lightning.functional.distances import DISTANCES
-
-    return dict.fromkeys(DISTANCES, "")
+DISTANCES = {
+    "cosine": "of vectors that are divided, entry by entry, by the sum of both: the paper's",
+    "kl": "the larger of both Kullback-Leibler divergences, summed over entries",
+    "asymmetric_kl": "the divergence of the row's task from the column's",
+    "jsd": "the mean divergence of both from their mean",
+    "normalized_cosine": "of variances in units of the prior",
+    "correlation": "one minus the correlation of variances",
+    "entropy": "log 2 minus the mean entropy of the entries' shares in their sum",
+    "asymmetric": "cosine less a part of the first task's distance from the trivial one: the paper's",
+    "cosine_unit": "cosine of vectors scaled to one length: what commands take by default",
+}
+"""The names of `functional.distances.DISTANCES`, which loads torch, and what they stand for."""
 
 
 LISTS: dict[str, Callable[[], Mapping[str, str]]] = {
     "datasets": _datasets,
     "downloads": _downloads,
     "probes": _probes,
-    "distances": _distances,
+    "distances": lambda: DISTANCES,
 }
 
 

@@ -152,8 +152,8 @@ def _unknown(key: str, known: set[str], chosen: dict[str, list[str]]) -> str:
             if any(_is_inside(setting.name, key) for setting in settings_of(f"{group}/{name}"))
         ]
         if owners:
-            return f"a setting of {group}={' and '.join(owners)}, not of {group}={','.join(chosen[group])};"
+            return f"a setting of {group}={' or '.join(owners)}, not of {group}={','.join(chosen[group])};"
     last = {name.rpartition(".")[2]: name for name in known}
     own = last.get(key.rpartition(".")[2])
-    near = f"; did you mean {own!r}?" if own else did_you_mean(key, known)
+    near = f"; did you mean {own!r}?" if own else did_you_mean(key, [*GROUPS, *known])
     return f"and there is no such setting{near or ';'}"

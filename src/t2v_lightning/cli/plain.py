@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,8 +15,8 @@ from rich.console import Console
 from t2v_lightning._spelling import did_you_mean
 from t2v_lightning._version import __version__
 from t2v_lightning.cli.completion import complete_distance, complete_list, complete_probe, complete_task
-from t2v_lightning.cli.lists import LISTS, print_list
-from t2v_lightning.cli.sources import Source, source_of
+from t2v_lightning.cli.lists import DISTANCES, LISTS, print_list
+from t2v_lightning.cli.sources import Source, check_places, embeddings_in, source_of
 from t2v_lightning.cli.start import print_loading
 
 app = typer.Typer(
@@ -26,10 +27,16 @@ app = typer.Typer(
     epilog="Every setting there is: python -m t2v_lightning --help",
 )
 
-Places = Annotated[list[Path], typer.Argument(help="Folders of runs or sweeps, or files of embeddings.")]
+Places = Annotated[
+    list[Path], typer.Argument(help="Folders of runs or sweeps, or files of embeddings.", metavar="PLACE")
+]
 Distance = Annotated[
     str, typer.Option(help="One of `t2v list distances`.", autocompletion=complete_distance, metavar="NAME")
 ]
+
+
+_STOPPED = 128
+"""The status of a run that a signal has ended is this and the number of the signal."""
 
 
 def _print_version(wanted: bool) -> None:
@@ -67,7 +74,7 @@ def embed(
             metavar="NAME",
         ),
     ] = None,
-    input_size: Annotated[int | None, typer.Option(help="Side of its images in pixels.")] = None,
+    input_size: Annotated[int | None, typer.Option(help="Side of images in pixels; texts have none.")] = None,
     max_samples: Annotated[int | None, typer.Option(help="At most this many images.")] = None,
     method: Annotated[str | None, typer.Option(help="montecarlo or variational.", metavar="NAME")] = None,
     out: Annotated[
@@ -76,23 +83,29 @@ def embed(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Any other setting, such as task2vec.passes=4.", metavar="NAME=VALUE"),
+        typer.Option(
+            "--set", help="Any other setting, such as task2vec.passes=4 or resume=auto.", metavar="NAME=VALUE"
+        ),
     ] = None,
 ) -> None:
     """Embed tasks, one after another."""
     named = {
         "task2vec": method,
         "probe": probe,
-        "probe.input_size": input_size,
         "task2vec.max_samples": max_samples,
     }
     shared = [f"{name}={value}" for name, value in named.items() if value is not None]
     found = [_or_exit(source_of, text) for text in sources]
     status = 0
     for source in found:
-        for_texts = ["probe=minilm"] if source.is_text and probe is None else []
+        own = ["probe=minilm"] if source.is_text and probe is None else []
+        if input_size is not None and not source.is_text:
+            own.append(f"probe.input_size={input_size}")
         folder = [] if out is None else [f"hydra.run.dir={Source.quoted(str(out / source.name))}"]
-        status = _run([*source.settings, *for_texts, *shared, *(settings or []), *folder]) or status
+        ended = _run([*source.settings, *own, *shared, *(settings or []), *folder])
+        status = ended or status
+        if not 0 <= ended < _STOPPED:
+            break
     raise typer.Exit(status)
 
 
@@ -119,6 +132,9 @@ def compare(
     max_samples: Annotated[int, typer.Option(help="Embed at most this many images of a task.")] = 1000,
 ) -> None:
     """Print how far apart tasks or their embeddings are."""
+    _check_name("distance", distance, DISTANCES)
+    if (found := _or_exit(check_places, *places)) < 2:
+        _fail(f"got {found} task or embedding; a distance is between two, so give another one")
     print_loading()
     from t2v_lightning.cli.comparing import embeddings_of
     from t2v_lightning.functional.distances import pdist
@@ -137,6 +153,7 @@ def recommend(
         str,
         typer.Argument(
             help="The folder of a run, the file of an embedding, or a task as `t2v embed` takes it.",
+            metavar="TASK",
             autocompletion=complete_task,
         ),
     ],
@@ -152,8 +169,9 @@ def recommend(
     ] = None,
 ) -> None:
     """Say which pretrained networks promise the least error on a task."""
+    _or_exit(check_places, task)
     print_loading()
-    from t2v_lightning.cli.advising import embedding_for, embeddings_in, settings_like, short_list
+    from t2v_lightning.cli.advising import embedding_for, settings_like, short_list
     from t2v_lightning.library import Protocol
     from t2v_lightning.library.asking import one_protocol
     from t2v_lightning.library.builtin import open_library
@@ -179,6 +197,7 @@ def report(
     output: Annotated[Path | None, typer.Option(help="Folder of the page; by default the first one.")] = None,
 ) -> None:
     """Write the page, the figures and the tables on many embeddings."""
+    _check_name("distance", distance, DISTANCES)
     given = ["--distance", distance, *([] if output is None else ["--output", str(output)])]
     words = [*map(str, places), *given]
     _say("t2v_lightning.report", words)
@@ -192,6 +211,8 @@ def report(
 )
 def diversity(context: typer.Context) -> None:
     """Say how diverse datasets are; options are those of `python -m t2v_lightning.diversity`."""
+    if not {"--help", "-h"} & {*context.args}:
+        print_loading()
     from t2v_lightning.diversity.__main__ import main
 
     main(context.args)
@@ -204,6 +225,7 @@ def download(
     remove_archives: Annotated[bool, typer.Option(help="Delete each archive once it is unpacked.")] = False,
 ) -> None:
     """Fetch a benchmark to where its datamodule reads it."""
+    _check_name("download", name, LISTS["downloads"]())
     words = [name, "--root", str(root), *(["--remove-archives"] if remove_archives else [])]
     _say("t2v_lightning.data.download", words)
     from t2v_lightning.data.download.__main__ import main
@@ -215,12 +237,17 @@ def download(
 def list_names(
     what: Annotated[
         str,
-        typer.Argument(help=f"{', '.join([*LISTS][:-1])} or {[*LISTS][-1]}.", autocompletion=complete_list),
+        typer.Argument(
+            help=f"{', '.join([*LISTS][:-1])} or {[*LISTS][-1]}.",
+            metavar="WHAT",
+            autocompletion=complete_list,
+        ),
     ],
 ) -> None:
     """List the names that other commands take, one a line."""
-    if what not in LISTS:
-        _fail(f"got {what!r}; allowed are {', '.join(LISTS)}{did_you_mean(what, LISTS)}")
+    _check_name("list", what, LISTS)
+    if what == "probes":
+        print_loading()
     print_list(what)
 
 
@@ -240,7 +267,18 @@ def _for_shell(word: str) -> str:
 
 def _run(settings: list[str]) -> int:
     _say("t2v_lightning", settings)
-    return subprocess.run([sys.executable, "-m", "t2v_lightning", *settings], check=False).returncode
+    with subprocess.Popen([sys.executable, "-m", "t2v_lightning", *settings]) as process:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:  # the run got it too: it saves what it has, and then ends
+                continue
+
+
+def _check_name(kind: str, name: str, known: Iterable[str]) -> None:
+    """Ends with one line of text where a name is not known."""
+    if name not in known:
+        _fail(f"unknown {kind} {name!r}; allowed are {', '.join(known)}{did_you_mean(name, known)}")
 
 
 def _or_exit(work: Any, *arguments: Any) -> Any:

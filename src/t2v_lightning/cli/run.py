@@ -156,6 +156,7 @@ def outcome(embedding: Embedding) -> str:
 def _quiet() -> None:
     """Silences Lightning's warnings about what is intended here."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    logging.getLogger("tensorboard").setLevel(logging.WARNING)  # it tells which files of a log it reads
     if not is_first_rank():  # it would repeat what the first one says
         for handler in logging.getLogger().handlers:
             if isinstance(handler, RichHandler):

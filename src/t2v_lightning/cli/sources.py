@@ -66,6 +66,35 @@ def source_of(text: str) -> Source:
     )
 
 
+def embeddings_in(place: str) -> list[Path]:
+    """Files of embeddings in a place, if it is one that holds some."""
+    from t2v_lightning.embedding.collection import find_embeddings
+
+    try:
+        return find_embeddings([place])
+    except FileNotFoundError:
+        return []
+
+
+def check_places(*places: str) -> int:
+    """How many tasks and embeddings there are in some places, said before torch is loaded.
+
+    Raises:
+        ValueError: as `source_of`, where a place holds neither.
+
+    >>> check_places("digits", "faces")
+    2
+    >>> check_places("digits", "facse")
+    Traceback (most recent call last):
+    ...
+    ValueError: there is no file, folder or built-in task 'facse'; did you mean 'faces'?
+    """
+    found = {place: len(embeddings_in(place)) for place in places}
+    for place in (place for place, embeddings in found.items() if not embeddings):
+        source_of(place)
+    return sum(max(embeddings, 1) for embeddings in found.values())
+
+
 def is_for_texts(dataset: str) -> bool:
     """Whether a dataset of that name holds texts, by what its file says.
 

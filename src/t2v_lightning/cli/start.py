@@ -14,7 +14,10 @@ def main() -> None:
     """Embeds one task, or every task of a sweep (`-m`); exits with 1 if one fails, with 128 + signal on a signal."""
     words = sys.argv[1:]
     if {"--help", "-h"} & {*words}:
-        print(help_page(words))
+        try:
+            print(help_page(words), flush=True)
+        except BrokenPipeError:  # of `--help | head`; what Python still wants to flush goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     if "--version" in words:
         print(__version__)

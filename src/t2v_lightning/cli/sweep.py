@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
+from textwrap import fill
 from typing import Any, ClassVar
 
 from hydra.core.global_hydra import GlobalHydra
@@ -180,7 +181,9 @@ def say_what_failed(folder: Path, jobs: list[Path], failed: list[Path]) -> None:
 def say(text: str) -> None:
     """Prints a line, wrapped between words on a terminal; paths stay whole."""
     console = Console()
-    console.print(text, soft_wrap=not console.is_terminal, overflow="ignore", highlight=False, markup=False)
+    if console.is_terminal:
+        text = fill(text, console.width, break_long_words=False, break_on_hyphens=False)
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 def _prefer_command_line(config: DictConfig) -> None:

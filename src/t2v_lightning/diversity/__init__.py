@@ -1,14 +1,5 @@
 """How diverse a dataset is: the mean distance between its batches, and what it is compared with."""
 
-from t2v_lightning.diversity.coefficient import cross_diversity_coefficient, diversity_coefficient
-from t2v_lightning.diversity.embedded import EmbeddedBatches, embed_batches
-from t2v_lightning.diversity.result import CrossDiversity, DatasetDiversity
+import lazy_loader
 
-__all__ = [
-    "CrossDiversity",
-    "DatasetDiversity",
-    "EmbeddedBatches",
-    "cross_diversity_coefficient",
-    "diversity_coefficient",
-    "embed_batches",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

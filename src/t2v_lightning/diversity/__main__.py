@@ -8,20 +8,7 @@ import sys
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any, get_args
-
-from t2v_lightning.diversity.embedded import (
-    EmbeddedBatches,
-    HeadName,
-    embed_batches,
-    embed_bounds,
-    network_of,
-)
-from t2v_lightning.diversity.figure import draw
-from t2v_lightning.diversity.result import CrossDiversity, DatasetDiversity
-from t2v_lightning.diversity.sources import texts_or_task
-from t2v_lightning.probes import get_probe
-from t2v_lightning.probes.text_transform import TextTransform
+from typing import Any
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -46,8 +33,9 @@ def _parser() -> argparse.ArgumentParser:
         "--length", type=int, help="most tokens of a text; by default as many as the model takes"
     )
     parser.add_argument("--input-size", type=int, help="side of images in pixels")
-    parser.add_argument("--head", choices=get_args(HeadName), help="what is fitted to each batch: by default nothing "
-                        "for a language model (pretrained), a new head for images (full)")  # fmt: skip
+    parser.add_argument("--head", choices=("pretrained", "bias", "full"),
+                        help="what is fitted to each batch: by default nothing for a language model (pretrained), "
+                        "a new head for images (full)")  # fmt: skip
     parser.add_argument("--skip-layers", type=int, default=0, help="stage at which the vector starts")
     parser.add_argument(
         "--token-table", action="store_true", help="count the token table tied to the output layer"
@@ -63,6 +51,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> None:
+    # here, as torch takes seconds to import, and help needs none of it
+    from t2v_lightning.diversity.embedded import EmbeddedBatches, embed_batches, embed_bounds
+    from t2v_lightning.diversity.figure import draw
+    from t2v_lightning.diversity.result import CrossDiversity, DatasetDiversity
+    from t2v_lightning.diversity.sources import texts_or_task
+    from t2v_lightning.probes.text_transform import TextTransform
+
     probe = _probe(options)
     of_texts = isinstance(probe.transform, TextTransform)
     sources = [texts_or_task(place, of_texts, options.text_column) for place in options.datasets]
@@ -102,6 +97,9 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _probe(options: argparse.Namespace) -> Any:
+    from t2v_lightning.diversity.embedded import network_of
+    from t2v_lightning.probes import get_probe
+
     if options.probe.startswith("hf/"):
         return get_probe(options.probe, pooling="none", max_length=options.length)
     if options.length is not None:

@@ -28,7 +28,7 @@ def texts_or_task(place: str, of_texts: bool, column: str = "text") -> Any:
         return as_task(place)
     if path.suffix.lower() in TABLE_SUFFIXES:
         table = read_table(path)
-        check_columns(path, table, [column])
+        check_columns(path, table, [column], "text_column")
         texts = [str(text) for text in table[column] if text is not None]
     else:
         files = sorted(path.rglob("*.txt")) if path.is_dir() else [path]

@@ -240,7 +240,11 @@ def test_lists_of_labels_are_many_labels(root: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
     [
-        ([["file", "label"], ["img/0.png", "a"]], {}, "has no column 'path'; allowed are file, label"),
+        (
+            [["file", "label"], ["img/0.png", "a"]],
+            {},
+            "has no column 'path'; allowed are file, label. Name those of your table by image_column= and label_column",
+        ),
         (
             [["path", "label"], ["img/0.png", "a"], ["img/0.png", "b"]],
             {},

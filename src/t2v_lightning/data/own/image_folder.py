@@ -180,7 +180,9 @@ class ImageFolder(FileDataModule):
         if self._columns is None:
             columns = read_table(self._table_path())
             labels = [self.label_column] if isinstance(self.label_column, str) else self.label_column
-            check_columns(self._table_path(), columns, [self.image_column, *labels])
+            check_columns(
+                self._table_path(), columns, [self.image_column, *labels], "image_column", "label_column"
+            )
             self._columns = columns
         return self._columns
 

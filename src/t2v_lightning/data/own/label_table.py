@@ -102,15 +102,20 @@ def _read_parquet(path: Path) -> dict[str, list[Any]]:
     return columns
 
 
-def check_columns(path: Path, table: Mapping[str, Sequence[Any]], names: Sequence[str]) -> None:
-    """Checks that the table has these columns.
+def check_columns(
+    path: Path, table: Mapping[str, Sequence[Any]], names: Sequence[str], *options: str
+) -> None:
+    """Checks that the table has these columns, which the options name.
 
     Raises:
         AnnotationError: it lacks one; the message lists those that it has.
     """
     for name in names:
         if name not in table:
-            raise AnnotationError(f"{path} has no column {name!r}; allowed are {', '.join(table)}")
+            raise AnnotationError(
+                f"{path} has no column {name!r}; allowed are {', '.join(table)}. "
+                f"Name those of your table by {' and '.join(f'{option}=' for option in options)}"
+            )
 
 
 def table_images(

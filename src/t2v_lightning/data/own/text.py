@@ -143,7 +143,7 @@ class TextTable(TaskDataModule):
                     path, self._text_columns()[0], str(self.label_column), self.split_column
                 )
             labels = [self.label_column] if isinstance(self.label_column, str) else self.label_column
-            check_columns(path, columns, [*self._text_columns(), *labels])
+            check_columns(path, columns, [*self._text_columns(), *labels], "text_column", "label_column")
             self._columns = columns
         return self._columns
 
