@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -337,6 +338,8 @@ def test_tables_and_json() -> None:
     assert " 1  resnet" in text
     assert max(map(len, text.splitlines())) <= 80
     assert "It rests most on birds (" in text
+    hardly = replace(found, support={"birds": 0.02, "cars": 0.01}).reason
+    assert hardly.startswith("Hardly anything in the library is like the task (birds (2%), cars (1%))")
 
 
 def test_pandas_is_used_where_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:

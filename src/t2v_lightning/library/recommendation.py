@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 _SHOWN = 5
 
+_LITTLE = 0.1
+"""Weight of all known tasks together below which advice is hardly more than the static list."""
+
 
 @dataclass(frozen=True)
 class Recommendation:
@@ -70,7 +73,13 @@ class Recommendation:
             return f"It rests on all {self.tasks} tasks of the library alike."
         shown = [f"{name} ({weight:.0%})" for name, weight in list(self.support.items())[:_SHOWN]]
         more = len(self.support) - len(shown)
-        return f"It rests most on {', '.join(shown)}" + (f" and {more} more." if more > 0 else ".")
+        tasks = ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+        if sum(self.support.values()) < _LITTLE:
+            return (
+                f"Hardly anything in the library is like the task ({tasks}): these are nearly the experts that are the "
+                "best on average."
+            )
+        return f"It rests most on {tasks}."
 
     def _tried(self) -> str:
         if not self.tried:
