@@ -72,7 +72,7 @@ DECODERS: dict[str, dict[str, Any]] = {
         "eos_token_id": 3,
     },
     "llama": _SHAPE | _FEW_KEYS,
-    "qwen2": _SHAPE | _FEW_KEYS,
+    "qwen2": _SHAPE | _FEW_KEYS | {"vocab_size": 32},  # transformers adds a token to its tokenizer
     "qwen3": _SHAPE | _FEW_KEYS | {"head_dim": 8},
 }
 
