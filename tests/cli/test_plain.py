@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from t2v_lightning import Embedding, __version__
 from t2v_lightning.cli import plain
+from t2v_lightning.cli.advising import embed_like, settings_like
 from t2v_lightning.cli.completion import complete_distance, complete_list, complete_probe
 from t2v_lightning.cli.lists import DISTANCES
 from t2v_lightning.cli.overrides import for_hydra
@@ -20,6 +21,7 @@ from t2v_lightning.cli.settings import CONFIGS, presets
 from t2v_lightning.cli.sources import is_for_texts, source_of
 from t2v_lightning.data import TEXT_TASKS
 from t2v_lightning.functional.distances import DISTANCES as KNOWN_DISTANCES
+from t2v_lightning.library import TaskLibrary
 
 
 def run(*arguments: object, ended: Iterable[Any] = repeat(0)) -> tuple[int, str, list[list[str]]]:
@@ -162,17 +164,40 @@ def test_compare_embeds_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr("t2v_lightning.cli.comparing.embed", made)
     monkeypatch.setattr("t2v_lightning.cli.comparing.embed_like", made)
+    monkeypatch.setattr("t2v_lightning.cli.comparing.get_probe", lambda **options: options)
     Embedding([1.0, 2.0], [1, 1], meta={"task_name": "a", "probe": "tiny"}).save(tmp_path / "a.safetensors")
     status, output, _ = run("compare", tmp_path / "a.safetensors", "digits", "--max-samples", 8)
     assert status == 0
     assert [line.split()[0] for line in output.splitlines()[-2:]] == ["a", "digits"]
     run("compare", "digits", "faces", "--probe", "resnet18")
+    run("compare", "code_numerics", "code_learning")
     assert "did you mean 'faces'?" in run("compare", "digits", "facs")[1]
+    of_file = {"weights": "DEFAULT", "seed": 0}
+    of_text = {"name": "hf/all-MiniLM-L6-v2", "pooling": "mean", "max_length": 128} | of_file
     assert asked == [
         ("digits", {"task_name": "a", "probe": "tiny"}, 8),
-        ("digits", "resnet18", ("max_samples", 1000)),
-        ("faces", "resnet18", ("max_samples", 1000)),
+        ("digits", {"name": "resnet18", "input_size": None} | of_file, ("max_samples", 1000)),
+        ("faces", {"name": "resnet18", "input_size": None} | of_file, ("max_samples", 1000)),
+        ("code_numerics", of_text, ("max_samples", 1000)),
+        ("code_learning", of_text, ("max_samples", 1000)),
     ]
+
+
+def test_a_task_is_embedded_as_others_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("t2v_lightning.cli.advising.get_probe", lambda name, **options: (name, options))
+    monkeypatch.setattr("t2v_lightning.cli.advising.embed", lambda source, probe, **options: (probe, options))
+    image: dict[str, Any] = {"probe": "resnet18", "input_size": [3, 96, 96], "transform": {"crop": [96, 96]}}
+    text = {"probe": "hf/a", "input_size": None, "transform": "T(vocabulary of 9, 0a), at most 64 tokens"}
+    made: Any = embed_like(None, image | {"sampling": "sign"}, 8)
+    assert made == (
+        ("resnet18", {"input_size": [3, 96, 96], "max_length": None}),
+        {"max_samples": 8, "sampling": "sign"},
+    )
+    made = embed_like(None, text, 8)
+    assert made == (("hf/a", {"input_size": None, "max_length": 64}), {"max_samples": 8})
+    library = TaskLibrary()
+    library.add(Embedding([1.0], [1.0], meta=text | {"method": "montecarlo"}), name="a")
+    assert settings_like(library)[1:4] == ["probe=minilm", "probe.name=hf/a", "probe.max_length=64"]
 
 
 def test_the_shell_completes_names() -> None:

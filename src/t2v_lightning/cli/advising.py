@@ -20,6 +20,7 @@ from t2v_lightning.library.measure import Images
 from t2v_lightning.library.tables import print_recommendation
 from t2v_lightning.library.trying import features_of
 from t2v_lightning.probes import get_probe
+from t2v_lightning.probes.text_transform import TextTransform
 from t2v_lightning.task2vec.module import embed
 from t2v_lightning.task2vec.sources import as_task
 
@@ -67,7 +68,8 @@ def embedding_for(task: str, library: TaskLibrary, max_samples: int = 1000) -> E
 
 def embed_like(source: Any, like: Mapping[str, Any], max_samples: int) -> Embedding:
     """The embedding of a dataset, made in the way of another embedding, whose `meta` is given."""
-    probe = get_probe(like["probe"], input_size=like["input_size"])
+    length = TextTransform.length_in(like["transform"])
+    probe = get_probe(like["probe"], input_size=like["input_size"], max_length=length)
     own = {name: like[name] for name in _OPTIONS if name in like}
     return embed(source, probe, max_samples=max_samples, **own)
 
@@ -101,6 +103,12 @@ def short_list(task: str, library: str, run: int, most: int) -> dict[str, Any]:
 def settings_like(library: TaskLibrary) -> list[str]:
     """The settings of a run whose embedding can be compared with those of a library."""
     like = library[library.names[0]].meta
-    size = ",".join(map(str, like["input_size"]))
     own = [f"task2vec.{name}={like[name]}" for name in _OPTIONS if name in like and name != "method"]
-    return [f"task2vec={like['method']}", f"probe.name={like['probe']}", f"probe.input_size=[{size}]", *own]
+    if length := TextTransform.length_in(like["transform"]):
+        probe = ["probe=minilm", f"probe.name={like['probe']}", f"probe.max_length={length}"]
+    else:
+        probe = [
+            f"probe.name={like['probe']}",
+            f"probe.input_size=[{','.join(map(str, like['input_size']))}]",
+        ]
+    return [f"task2vec={like['method']}", *probe, *own]

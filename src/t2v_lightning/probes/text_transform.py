@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -102,6 +103,16 @@ class TextTransform:
             f"{type(self.tokenizer).__name__}(vocabulary of {len(words)}, {digest}), "
             f"at most {self.max_length} tokens"
         )
+
+    @staticmethod
+    def length_in(text: object) -> int | None:
+        """The `max_length` of the transform whose `repr` an embedding records; None for that of images.
+
+        >>> TextTransform.length_in("BertTokenizer(vocabulary of 9, 455d8526), at most 128 tokens")
+        128
+        """
+        found = re.search(r", at most (\d+) tokens$", text) if isinstance(text, str) else None
+        return int(found[1]) if found else None
 
     @classmethod
     def of(cls, tokenizer: Any, network: nn.Module, max_length: int | None = None) -> TextTransform:
