@@ -100,8 +100,15 @@ def test_advice_by_several_protocols_is_refused_before_the_fit(capsys: pytest.Ca
     library.add_result("faces", "vit", 5.0, protocol=Protocol("finetune"))
     library.save()
     assert call(cli.main, "library=lib", "recommend=true") == 1
-    assert "results of several protocols" in shown(capsys)
+    assert "results of several protocols, which do not mix" in (text := shown(capsys))
+    assert "Give protocol=" in text
+    assert call(cli.main, "library=lib", "recommend=true", "protocol=probes") == 1
+    assert "'probes' is no protocol" in shown(capsys)
     assert not list(Path("outputs").glob(f"**/{FILE}"))
+    assert call(cli.main, "library=lib", "recommend=true", "protocol='probe'") == 0
+    assert "resnet18" in shown(capsys)
+    assert call(cli.main, "library=lib", "recommend=true", "protocol=finetune") == 0
+    assert json.loads(Path("outputs", "digits", "recommendation.json").read_text())["protocol"] == "finetune"
 
 
 def test_a_library_of_another_probe_leaves_the_embedding(capsys: pytest.CaptureFixture[str]) -> None:

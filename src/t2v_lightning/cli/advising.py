@@ -12,7 +12,7 @@ from t2v_lightning.cli.sweep import say
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.embedding.collection import load_embeddings
 from t2v_lightning.embedding.run_folder import ADVICE_FILE, EMBEDDING_FILE
-from t2v_lightning.library import TaskLibrary
+from t2v_lightning.library import Protocol, TaskLibrary
 from t2v_lightning.library.advice_file import write_advice
 from t2v_lightning.library.asking import one_protocol
 from t2v_lightning.library.builtin import BUILTIN, INPUT_SIZE, open_library
@@ -38,16 +38,25 @@ def check_library(config: DictConfig) -> None:
         return
     if config.library is None:
         raise ValueError("got recommend=true without a library; give its folder as library=")
-    one_protocol(open_library(config.library).protocols, None)
+    protocol_of(open_library(config.library), config.protocol)
 
 
 def advise(config: DictConfig, folder: Path) -> None:
     """Prints which experts suit the task that is embedded in a folder, and writes `recommendation.json` there."""
-    embedding = Embedding.load(folder / EMBEDDING_FILE)
-    found = open_library(config.library).recommend(embedding)
+    embedding, library = Embedding.load(folder / EMBEDDING_FILE), open_library(config.library)
+    found = library.recommend(embedding, protocol=protocol_of(library, config.protocol))
     write_advice(found, folder / ADVICE_FILE)
     print_recommendation(found, Console())
     say(f"the advice is in {folder / ADVICE_FILE}")
+
+
+def protocol_of(library: TaskLibrary, text: str | None) -> Protocol:
+    """The protocol whose results advice rests on, from its text, or the only one that a library has.
+
+    Raises:
+        ValueError: the text is no protocol, or the library has none or several and no text says which one.
+    """
+    return one_protocol(library.protocols, None if text is None else Protocol.parse(text))
 
 
 def embedding_for(task: str, library: TaskLibrary, max_samples: int = 1000) -> Embedding:

@@ -171,15 +171,13 @@ def recommend(
     """Say which pretrained networks promise the least error on a task."""
     _or_exit(check_places, task)
     print_loading()
-    from t2v_lightning.cli.advising import embedding_for, settings_like, short_list
-    from t2v_lightning.library import Protocol
-    from t2v_lightning.library.asking import one_protocol
+    from t2v_lightning.cli.advising import embedding_for, protocol_of, settings_like, short_list
     from t2v_lightning.library.builtin import open_library
     from t2v_lightning.library.tables import print_recommendation
 
     def advice() -> None:
         known = open_library(library)
-        how = one_protocol(known.protocols, None if protocol is None else Protocol.parse(protocol))
+        how = protocol_of(known, protocol)
         tried = {} if run is None else short_list(task, library, run, max_samples)
         if run is None and not embeddings_in(task):
             own = [*source_of(task).settings, *settings_like(known), f"task2vec.max_samples={max_samples}"]
