@@ -96,12 +96,9 @@ def report(
 
 
 def _followed(replicates: Sequence[Replicate], tasks: Sequence[int], families: Sequence[str]) -> None:
-    print("\n`TaskLibrary.recommend`, means over replicates; a short list is of those with scores")
-    scored = [r for r in replicates if r.scores is not None]
+    print("\n`TaskLibrary.recommend`, means over replicates")
     for run, held in product((0, SHORT_LIST), HELD):
-        if not (asked := scored if run else replicates):
-            continue
-        found = [follow(replicate, held, tasks, run) for replicate in asked]
+        found = [follow(replicate, held, tasks, run) for replicate in replicates]
         regrets = np.mean([one.regrets for one in found], axis=0)
         low, high = interval(regrets, families)
         covered, regret_covered, worse, far = (

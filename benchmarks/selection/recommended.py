@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,6 @@ from selection.replicate import Held, Question, Replicate, questions
 from selection.tasks import SHOTS
 from selection.verdict import regret
 from t2v_lightning.library import Protocol, TaskLibrary
-from t2v_lightning.library.short_list import stderr_of
 
 PROTOCOL = Protocol("probe", images=SHOTS)
 _NAMES = {
@@ -73,6 +73,7 @@ def follow(replicate: Replicate, held: Held, tasks: Sequence[int], run: int = 0)
     """Asks the library about some tasks (positions); `run` experts are tried on each."""
     every = list(questions(replicate, held))
     rows = [_judged(every[task], run) for task in tasks]
+    replicate.tried.save()
     return Followed(*np.array(rows).T)
 
 
@@ -82,9 +83,8 @@ def _judged(question: Question, run: int) -> tuple[float, ...]:
     desk = library_of(question).desk()
     found = desk.recommend(embedding, "library", len(names), names, {}, {}, 0)
     if run:
-        count = embedding.meta["samples"]
-        shares = dict(zip(names, 1 - question.score("probe"), strict=True))
-        tried = {name: (100 * shares[name], stderr_of(shares[name], count)) for name in found.experts[:run]}
+        first = islice(desk.worth_trying(embedding, "library", names, 0), run)
+        tried = {name: r.tried.error(r.tasks[question.row], name) for name in first}
         found = desk.recommend(embedding, "library", len(names), names, {}, tried, 0)
     truth = question.truth[[names.index(expert) for expert in found.experts]]
     low, high = found.intervals.T

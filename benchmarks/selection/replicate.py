@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from selection.embeddings import load_embeddings
 from selection.experts import Setting, expert_names, task_labels
 from selection.scores import SCORES, load_scores
+from selection.tried import Tried
 from selection.truth import load_truth
 from t2v_lightning import Embedding
 from t2v_lightning.library.methods import Evidence, Query
@@ -33,6 +34,7 @@ class Replicate:
             each in units of its median.
         scores: float64 [T, E, scores]; None where they were not measured.
         embeddings: [T].
+        tried: what experts do on the images of the draw.
         memory: predictions that several rows share, by name, task and how the library is held out.
     """
 
@@ -46,6 +48,7 @@ class Replicate:
     distances: dict[str, Matrix]
     scores: Matrix | None
     embeddings: Sequence[Embedding]
+    tried: Tried
     memory: dict[tuple[str, int, str], NDArray[np.float64]] = field(default_factory=dict)
 
 
@@ -77,6 +80,7 @@ def load_replicate(
         {name: d / np.median(d[off]) for name, d in distances.items()},
         scores,
         embeddings,
+        Tried(setting, seed, number),
     )
 
 

@@ -11,12 +11,13 @@ from library_examples import Array, World, animals, bare
 from PIL import Image
 from torch import Tensor, nn
 
-from t2v_lightning import ProbeNetwork
+from t2v_lightning import Embedding, ProbeNetwork
 from t2v_lightning.data.dataset import TaskDataset
 from t2v_lightning.data.task import Task
+from t2v_lightning.library import TaskLibrary
 from t2v_lightning.library.conditioning import conditioned
 from t2v_lightning.library.measure import Images
-from t2v_lightning.library.short_list import LabelledFeatures, error_of, try_experts
+from t2v_lightning.library.short_list import LabelledFeatures, error_of, promising, try_experts
 from t2v_lightning.library.trying import features_of
 
 
@@ -87,6 +88,25 @@ def seen(
     return features
 
 
+def worth_trying(library: TaskLibrary, embedding: Embedding) -> list[str]:
+    desk = library.desk()
+    return list(desk.worth_trying(embedding, "library", desk.experts, 0))
+
+
+def test_each_expert_of_a_list_is_the_one_that_brings_the_expected_best_down_most() -> None:
+    drawn = np.add(samples(spread=[1, 9, 2, 3, 8, 9.5]), [0, 3, 0.5, 1, 4, 8])
+    found = list(promising(drawn))
+    assert sorted(found) == list(range(6))
+    for place, expert in enumerate(found):
+        expected = {other: float(drawn[:, [*found[:place], other]].min(1).mean()) for other in found[place:]}
+        assert expected[expert] == pytest.approx(min(expected.values()))
+    assert found != np.argsort(drawn.mean(0)).tolist()
+
+
+def test_experts_that_bring_nothing_come_in_the_order_of_their_means() -> None:
+    assert list(promising(np.array([[9.0, 1.0, 7.0, 8.0]] * 3))) == [1, 2, 3, 0]
+
+
 def test_a_short_list_is_run_and_beats_the_advice_alone() -> None:
     lost: dict[str, list[float]] = {"library": [], "short_list": []}
     for seed in range(3):
@@ -97,7 +117,7 @@ def test_a_short_list_is_run_and_beats_the_advice_alone() -> None:
             asked: list[str] = []
             plain = library.recommend(embedding, k=12)
             found = library.recommend(embedding, "short_list", 12, features=seen(errors, asked), run=4)
-            assert asked == list(plain.experts[:4])
+            assert asked == worth_trying(library, embedding)[:4]
             assert list(found.tried) == asked
             assert found.method == "library and 4 tried"
             assert (found.intervals[:, 0] <= found.intervals[:, 1]).all()
@@ -111,7 +131,8 @@ def test_experts_that_cannot_be_run_make_room_for_the_next() -> None:
     world = World(0)
     library, centres = world.library()
     embedding, errors = world.task(centres[0], "new", "")
-    order = library.recommend(embedding, k=12).experts
+    order = worth_trying(library, embedding)
+    assert sorted(order) == sorted(library.recommend(embedding, k=12).experts)
     features = seen(errors, [], gone=(order[0], order[2]))
     found = library.recommend(embedding, "short_list", features=features, run=3)
     assert list(found.tried) == [order[1], order[3], order[4]]

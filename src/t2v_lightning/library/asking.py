@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.functional.distances.jackknife import leave_one_out
-from t2v_lightning.library.advice import Adviser, Newcomer
+from t2v_lightning.library.advice import Advice, Adviser, Newcomer
 from t2v_lightning.library.conditioning import conditioned
-from t2v_lightning.library.evidence import Evidence, Matrix
+from t2v_lightning.library.evidence import Evidence, Matrix, Vector
 from t2v_lightning.library.files import Contents
 from t2v_lightning.library.methods.with_scores import with_scores
 from t2v_lightning.library.protocol import Protocol
 from t2v_lightning.library.recommendation import Recommendation
 from t2v_lightning.library.rehearsal import MethodName
+from t2v_lightning.library.short_list import promising
 
 _LEAST_SUPPORT = 0.01
 """Share of the weights below which a task is not named as support."""
@@ -99,12 +100,7 @@ class Desk:
         seed: int,
     ) -> Recommendation:
         """The best k of the candidates, which all have results; `tried` are errors in percent and their errors."""
-        newcomer = Newcomer(
-            embedding.fisher.astype(np.float32), embedding.mean_features, _without_groups(embedding)
-        )
-        advice = self.adviser.ask(newcomer, method, seed)
-        columns = [self.experts.index(expert) for expert in candidates]
-        errors, samples = advice.level + advice.effects[columns], advice.samples[:, columns]
+        advice, errors, samples = self._asked(embedding, method, candidates, seed)
         if tried:
             measured, stderrs = np.array([tried.get(expert, (np.nan, np.nan)) for expert in candidates]).T
             errors, samples = conditioned(errors, samples, measured, stderrs, seed)
@@ -136,6 +132,24 @@ class Desk:
             candidates=len(candidates),
             tried={expert: float(error) for expert, (error, _) in tried.items()},
         )
+
+    def worth_trying(
+        self, embedding: Embedding, method: MethodName, candidates: list[str], seed: int
+    ) -> Iterator[str]:
+        """The candidates in the order in which they are run on a task, by `promising`."""
+        _, _, samples = self._asked(embedding, method, candidates, seed)
+        return (candidates[place] for place in promising(samples))
+
+    def _asked(
+        self, embedding: Embedding, method: MethodName, candidates: list[str], seed: int
+    ) -> tuple[Advice, Vector, Matrix]:
+        """Advice with the errors [E] in percent and the samples [S, E] of the candidates alone."""
+        newcomer = Newcomer(
+            embedding.fisher.astype(np.float32), embedding.mean_features, _without_groups(embedding)
+        )
+        advice = self.adviser.ask(newcomer, method, seed)
+        columns = [self.experts.index(expert) for expert in candidates]
+        return advice, advice.level + advice.effects[columns], advice.samples[:, columns]
 
 
 def one_protocol(there: Sequence[Protocol], protocol: Protocol | None) -> Protocol:

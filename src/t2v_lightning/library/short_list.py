@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from t2v_lightning.functional.transferability import probe_accuracy
+from t2v_lightning.library.evidence import Matrix
 
 LabelledFeatures = tuple[ArrayLike, ArrayLike]
 """Features [N, P] of images, and their labels [N]."""
@@ -17,6 +18,34 @@ FeaturesOf = Callable[[str], LabelledFeatures | None]
 
 PENALTY = 1e-3
 """Of the head, as in `measure`."""
+
+REPEATS, DEALT = 5, 1000
+"""How often images are dealt out to folds at most, and how many of them in all: of many a deal changes little."""
+
+
+def promising(samples: Matrix) -> Iterator[int]:
+    r"""Positions of experts, one after another, each so that the best of those so far promises the least error.
+
+    After :math:`j_1 \dots j_n` comes the j of least :math:`\mathbb{E} \min(e_{j_1}, \dots, e_{j_n}, e_j)`: not the
+    twin of an expert that is there already, but one that may be good where these are not. A greedy choice comes within
+    :math:`1 - 1/e` of the gain of the best list of any length, as the gain is submodular (Nemhauser, Wolsey and Fisher,
+    *An Analysis of Approximations for Maximizing Submodular Set Functions*, 1978).
+
+    Args:
+        samples: float64 [S, E], errors that are as likely as each other.
+
+    >>> twins = np.array([[10.0, 11.0, 30.0], [40.0, 41.0, 35.0]])
+    >>> list(promising(twins))
+    [0, 2, 1]
+    """
+    left, means = list(range(samples.shape[1])), samples.mean(0)
+    least = np.full((len(samples), 1), np.inf)
+    while left:
+        expected = np.minimum(least, samples[:, left]).mean(0)
+        best = left[np.lexsort((means[left], expected.round(9)))[0]]
+        least = np.minimum(least, samples[:, [best]])
+        left.remove(best)
+        yield best
 
 
 def error_of(features: ArrayLike, labels: ArrayLike) -> tuple[float, float]:
@@ -27,8 +56,10 @@ def error_of(features: ArrayLike, labels: ArrayLike) -> tuple[float, float]:
     >>> error, round(stderr, 1)
     (0.0, 18.6)
     """
-    share = 1 - probe_accuracy(features, labels, penalty=PENALTY)
-    return 100 * share, stderr_of(share, len(np.asarray(labels)))
+    count = len(np.asarray(labels))
+    repeats = min(max(DEALT // max(count, 1), 1), REPEATS)
+    share = 1 - probe_accuracy(features, labels, repeats=repeats, penalty=PENALTY)
+    return 100 * share, stderr_of(share, count)
 
 
 def stderr_of(share: float, count: int) -> float:
@@ -43,11 +74,11 @@ def stderr_of(share: float, count: int) -> float:
     return 100 * math.sqrt(likely * (1 - likely) / count)
 
 
-def try_experts(order: Sequence[str], features: FeaturesOf, run: int) -> dict[str, tuple[float, float]]:
+def try_experts(order: Iterable[str], features: FeaturesOf, run: int) -> dict[str, tuple[float, float]]:
     """The first experts that can be run, with their errors and standard errors.
 
     Args:
-        order: names, the most promising first.
+        order: names, in which they are run.
         features: called for one after another.
         run: how many are run at most.
 
@@ -59,7 +90,9 @@ def try_experts(order: Sequence[str], features: FeaturesOf, run: int) -> dict[st
     ['b', 'c']
     """
     found: dict[str, tuple[float, float]] = {}
+    asked = []
     for expert in order:
+        asked.append(expert)
         made = features(expert)
         if made is not None:
             found[expert] = error_of(*made)
@@ -67,6 +100,6 @@ def try_experts(order: Sequence[str], features: FeaturesOf, run: int) -> dict[st
             break
     if not found:
         raise ValueError(
-            f"none of the experts can be run: {', '.join(order)}; say how to make them, or take another method"
+            f"none of the experts can be run: {', '.join(asked)}; say how to make them, or take another method"
         )
     return found

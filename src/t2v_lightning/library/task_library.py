@@ -84,7 +84,8 @@ class TaskLibrary(Holdings):
             embedding: of the task.
             method: `library`, the library's results interpolated between tasks by their distances
                 (`t2v_lightning.library.methods.kernel_ridge`); `short_list`, the same, after which the `run` experts
-                that promise most are run on the task itself; `kernel_average`, the results averaged with weights that
+                whose best promises most (`t2v_lightning.library.short_list.promising`) are run on the task itself;
+                `kernel_average`, the results averaged with weights that
                 fall with the distance; `static`, the experts that are best on average; `nearest` and `asymmetric`, the
                 expert of the nearest task; `expert_embedding`, the nearest expert in a learned space.
             k: how many; all where there are fewer.
@@ -124,8 +125,7 @@ class TaskLibrary(Holdings):
         check_experts("experts", candidates, desk.experts)
         tried: dict[str, tuple[float, float]] = {}
         if callable(features):
-            order = desk.recommend(embedding, name, len(candidates), candidates, {}, {}, seed).experts
-            tried = try_experts(order, features, run)
+            tried = try_experts(desk.worth_trying(embedding, name, candidates, seed), features, run)
         elif features is not None:
             check_experts("features", features, candidates)
             tried = {expert: error_of(*pair) for expert, pair in features.items()}

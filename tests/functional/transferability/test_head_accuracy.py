@@ -59,6 +59,16 @@ def test_it_is_of_samples_that_the_head_has_not_seen() -> None:
     assert abs(probe_accuracy(rng.normal(size=(200, 300)), np.arange(200) % 2) - 0.5) < 0.12
 
 
+def test_repeats_are_the_same_each_time_and_leave_less_to_how_samples_are_dealt() -> None:
+    """What is left beside the sampling of the task: the spread over turns of the features, which change the deal."""
+    x, y = task(42, 8, distance=0.4)
+    turns = [np.linalg.qr(np.random.default_rng(seed).normal(size=(8, 8)))[0] for seed in range(24)]
+    spreads = [np.std([probe_accuracy(x @ turn, y, repeats=repeats) for turn in turns]) for repeats in (1, 5)]
+    assert spreads[1] < 0.7 * spreads[0]
+    order = np.random.default_rng(1).permutation(len(y))
+    assert probe_accuracy(x[order], y[order], repeats=5) == probe_accuracy(x, y, repeats=5)
+
+
 def test_labels_of_any_kind_tensors_and_other_units_give_the_same() -> None:
     x, y = task(50, 6)
     expected = probe_accuracy(x, y)
@@ -75,9 +85,14 @@ def test_the_most_samples_of_a_class_limit_the_folds() -> None:
     ("labels", "options", "message"),
     [
         ([0, 1, 2], {}, "every class has one sample only"),
-        ([0, 0, 1], {"folds": 1}, "folds=1 and penalty=0.01; they must be 2 or more, and above 0"),
-        ([0, 0, 1], {"penalty": 0.0}, "folds=5 and penalty=0.0"),
-        ([0, 0, 1], {"penalty": float("nan")}, "folds=5 and penalty=nan"),
+        (
+            [0, 0, 1],
+            {"folds": 1},
+            "folds=1, repeats=1 and penalty=0.01; they must be 2 or more, 1 or more, and",
+        ),
+        ([0, 0, 1], {"repeats": 0}, "folds=5, repeats=0"),
+        ([0, 0, 1], {"penalty": 0.0}, "repeats=1 and penalty=0.0"),
+        ([0, 0, 1], {"penalty": float("nan")}, "repeats=1 and penalty=nan"),
         ([0, 0, 0], {}, "a score needs two classes"),
     ],
 )
