@@ -101,21 +101,28 @@ def test_the_settings_are_those_of_the_least_error_when_each_is_fitted_again(by_
     levels, effects = evidence.fit
     residuals = evidence.errors - levels[:, None] - effects
     groups = evidence.families if by_family else np.arange(len(evidence))
-    losses = {}
+    losses, of_experts = {}, {}
     for share, bandwidth, noise in product(SHARES, BANDWIDTHS, NOISES):
         kernel = np.exp(-((1 - share) * first + share * second) / bandwidth)
-        squares = []
+        squares = np.zeros(residuals.shape)
         for t in range(len(evidence)):
             rest = np.flatnonzero(groups != groups[t])
             inverse = np.linalg.inv(kernel[np.ix_(rest, rest)] + noise * np.eye(len(rest)))
             seen = without_group(evidence, residuals, groups == groups[t])
             wrong = seen[t] - kernel[t, rest] @ inverse @ seen[rest]
             theirs = [s >= 0 and groups[s] == groups[t] for s in evidence.trained_on]
-            kept = wrong[~np.array(theirs)]
-            squares += list((kept - kept.mean()) ** 2)
-        losses[bandwidth, noise, share] = np.mean(squares)
+            kept = ~np.array(theirs)
+            squares[t, kept] = (wrong[kept] - wrong[kept].mean()) ** 2
+        losses[bandwidth, noise, share] = squares.sum()
+        of_experts[bandwidth, noise, share] = squares.sum(0)
     found = tune_ridge(evidence, first, second, by_family)
-    assert losses[found.bandwidth, found.noise, found.share] == pytest.approx(min(losses.values()))
+    assert isinstance(found.noise, np.ndarray)
+    level = float(found.noise[-1])
+    assert losses[found.bandwidth, level, found.share] == pytest.approx(min(losses.values()))
+    assert len(set(found.noise.tolist())) > 1
+    own = np.array([of_experts[found.bandwidth, noise, found.share] for noise in NOISES])
+    deciding = 0.9 * own.mean(1, keepdims=True) + 0.1 * own
+    np.testing.assert_array_equal(found.noise[:-1], np.array(NOISES)[deciding.argmin(0)])
 
 
 def test_one_task_leaves_nothing_to_choose_by() -> None:
@@ -164,6 +171,21 @@ def test_what_is_left_out_has_no_part_in_the_static_list(by_family: bool) -> Non
         again = regress(part, np.arange(len(part)), between[t, kept], rest, ridge)
         np.testing.assert_allclose(found[t, :-1], errors - errors.mean() - again.effects, atol=1e-9)
         assert found[t, -1] == pytest.approx(errors.mean() - again.level, abs=1e-9)
+
+
+def test_each_expert_may_have_a_noise_of_its_own() -> None:
+    evidence, between, _ = table(5)
+    evidence.errors[[2, 5], [1, 4]] = np.nan
+    noises = np.resize([0.1, 0.5, 0.1, 2.0], evidence.errors.shape[1] + 1)
+    near, distances = np.arange(len(evidence)), np.linspace(0.3, 2, len(evidence))
+    found = regress(evidence, near, distances, between, Ridge(0.7, noises))
+    wrong = left_out_errors(evidence, between, Ridge(0.7, noises))
+    for noise in np.unique(noises).tolist():
+        of, one = noises == noise, Ridge(0.7, noise)
+        alone = regress(evidence, near, distances, between, one)
+        np.testing.assert_allclose(found.effects[of[:-1]], alone.effects[of[:-1]])
+        np.testing.assert_allclose(found.misfits[:, of], alone.misfits[:, of])
+        np.testing.assert_allclose(wrong[:, of], left_out_errors(evidence, between, one)[:, of])
 
 
 def test_one_result_says_nothing_of_how_well_an_expert_is_predicted() -> None:

@@ -5,10 +5,10 @@ With levels a_t and effects b_j of `additive_fit`, residuals :math:`r_{tj} = e_{
 
 .. math:: \hat b_j = b_j + k_{*}^\top (K + \lambda I)^{-1} r_j
 
-over the tasks that j has results for (Saunders, Gammerman and Vovk, *Ridge Regression Learning Algorithm in Dual
-Variables*, 1998); it is also the mean of a Gaussian process. The level of the new task is predicted likewise, from
-:math:`a_t - \bar a`. A kernel average counts ten labellings of the same images as ten tasks; here they share one vote.
-Far from all tasks the advice turns into the static list.
+over the tasks that j has results for, with a noise of its own for each expert (Saunders, Gammerman and Vovk, *Ridge
+Regression Learning Algorithm in Dual Variables*, 1998); it is also the mean of a Gaussian process. The level of the new
+task is predicted likewise, from :math:`a_t - \bar a`. A kernel average counts ten labellings of the same images as ten
+tasks; here they share one vote. Far from all tasks the advice turns into the static list.
 
 An expert's error on the task that it was trained on counts here, if it was measured on images that it has not seen: the
 neighbours of that task profit from the expert too.
@@ -33,12 +33,12 @@ class Ridge:
 
     Attributes:
         bandwidth: h, in units of the distances.
-        noise: lambda, in units of the variance of the residuals.
+        noise: lambda, in units of the variance of the residuals; one, or [E + 1], for each expert and the level.
         share: of the distance of mean features in the mixture, 0 to 1.
     """
 
     bandwidth: float = 1.0
-    noise: float = 0.5
+    noise: float | Vector = 0.5
     share: float = 0.0
 
 
@@ -93,14 +93,15 @@ def regress(
     """
     values = targets(evidence, near)
     known = ~np.isnan(values)
-    kernel = np.exp(-between / ridge.bandwidth) + ridge.noise * np.eye(len(near))
+    noise = np.broadcast_to(ridge.noise, values.shape[1])
+    kernel = np.exp(-between / ridge.bandwidth)
     to_task = np.exp(-distances / ridge.bandwidth)
     shares, duals = np.zeros((2, *values.shape))
-    patterns, which = np.unique(known, axis=1, return_inverse=True)
-    for number, there in enumerate(patterns.T):
-        columns = np.flatnonzero(which.ravel() == number)
+    alike, which = np.unique(np.vstack([noise, known]), axis=1, return_inverse=True)
+    for number, (level, *pattern) in enumerate(alike.T):
+        columns, there = np.flatnonzero(which.ravel() == number), np.array(pattern, bool)
         solved = np.linalg.solve(
-            kernel[np.ix_(there, there)],
+            kernel[np.ix_(there, there)] + level * np.eye(there.sum()),
             np.column_stack([to_task[there], values[np.ix_(there, columns)]]),
         )
         shares[np.ix_(there, columns)], duals[np.ix_(there, columns)] = solved[:, :1], solved[:, 1:]
@@ -113,7 +114,7 @@ def regress(
         -to_task / ridge.bandwidth,
         shares,
         duals,
-        ridge.noise * duals,
+        noise * duals,
         weights / max(1.0, float(weights.sum())),
     )
 
