@@ -13,10 +13,12 @@ less than wall time; on a GPU it is wall time between synchronisations. Columns:
 - limit / step: the Fisher pass without its squares, that is forward + activation gradients of the same network
   in the same arrangement, which no method of this kind can undercut;
 - auto, 4, ...: the Fisher pass with squares sketched that way, over the plain step;
+- +exact, +auto, ...: what such a pass spends in its squares, over the plain step. On a busy machine passes of one
+  method differ by more than this, so that it says more than the difference of two columns;
+- vmap, backpack: peers, where they run (`--peers`; vmap(grad), and BackPACK's DiagGGNMC with one sample).
+
 Language models (the second line; `transformers` builds them, with random weights) take 128 tokens a sequence; those
 with "@k" are measured from block k on, while the plain step still is one in all weights. They have no second figure.
-
-- backpack, vmap: peers, where they run (`--peers`; BackPACK's DiagGGNMC with one sample, and vmap(grad)).
 """
 
 import argparse
@@ -27,6 +29,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -36,6 +39,7 @@ from torch import Tensor, nn
 from t2v_lightning import get_probe
 from t2v_lightning.functional import inputs
 from t2v_lightning.functional.engine.per_sample import PerSampleFisher
+from t2v_lightning.functional.engine.recording import Recording
 from t2v_lightning.functional.inputs import Inputs
 from t2v_lightning.functional.layers import RULES
 from t2v_lightning.functional.layers.sketch import Sketch, Squares
@@ -111,6 +115,21 @@ def without_squares(run: Callable[[], object]) -> Callable[[], object]:
     return limit
 
 
+def time_of_squares(run: Callable[[], object], device: torch.device) -> float:
+    """Seconds that a Fisher pass spends in the squares of its layers."""
+    square, total = Recording._square, 0.0
+
+    def timed(*args: Any) -> None:
+        nonlocal total
+        start = clock(device)
+        square(*args)
+        total += clock(device) - start
+
+    with patch.object(Recording, "_square", timed):
+        run()
+    return total
+
+
 def vmap_grad(network: nn.Module, x: Tensor, y: Tensor) -> Callable[[], object]:
     network.requires_grad_(False)
     weights = {n: p for n, p in network.named_parameters() if p.dim() > 1}
@@ -177,7 +196,8 @@ def bench(
                 last[peer] = of_peer
             except Exception as error:
                 print(f"  {peer} does not run on {name}: {str(error).splitlines()[0][:100]}")
-    times: dict[str, list[float]] = {method: [] for method in last}
+    passes = {kind: last[kind] for kind in ("fisher", *map(str, squares))}
+    times: dict[str, list[float]] = {method: [] for method in (*last, *(f"+{kind}" for kind in passes))}
     with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
         for number in range(rounds + 1):
             for method, run in last.items():
@@ -185,6 +205,9 @@ def bench(
                 run()
                 if number > 0:  # the first round warms up
                     times[method].append(clock(device) - start)
+            for kind, run in passes.items():
+                if number > 0:
+                    times[f"+{kind}"].append(time_of_squares(run, device))
     median = {method: statistics.median(values) for method, values in times.items()}
     step = median["step"]
     fisher = f"{median['fisher'] / step:6.2f} / "
@@ -193,6 +216,8 @@ def bench(
     line += f"  {median['limit'] / step:6.2f}"
     for kind in squares:
         line += f"  {median[str(kind)] / step:6.2f}"
+    for kind in passes:
+        line += f"  {median[f'+{kind}'] / step:6.3f}"
     for peer in ("vmap", "backpack"):
         line += f"  {median[peer] / step:8.2f}" if peer in median else f"  {'-':>8s}"
     print(line, flush=True)
@@ -215,7 +240,8 @@ def main() -> None:
     dtype = torch.bfloat16 if options.bf16 else torch.float32
     squares: list[Squares] = ["auto" if kind == "auto" else int(kind) for kind in options.squares.split(",")]
     titles = {"step ms": 8, "fisher/step": 13, "limit": 6}
-    titles |= {str(kind): 6 for kind in squares} | {"vmap": 8, "backpack": 8}
+    titles |= {str(kind): 6 for kind in squares} | {f"+{kind}": 6 for kind in ("exact", *squares)}
+    titles |= {"vmap": 8, "backpack": 8}
     print(f"{'network':28s} {'N':>3s}  " + "  ".join(f"{title:>{width}s}" for title, width in titles.items()))
     for name in options.networks.split(","):
         bench(

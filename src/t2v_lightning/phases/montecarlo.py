@@ -234,7 +234,7 @@ def fisher_of_filters(
     layers = ", ".join(layer_name(name, probe.layer_prefix) for name in engine.fallback)
     if engine.slow:
         logger.warning(
-            "no closed form for %s, and automatic differentiation goes image by image, which is slow, as the network "
+            "no closed form for %s, and automatic differentiation goes sample by sample, which is slow, as the network "
             "does not run inside torch.func.vmap: %s",
             layers,
             engine.slow,

@@ -30,7 +30,7 @@ CLOSED: dict[str, Use] = {
     ),
     "a layer of positions": lambda net, x: x * net.second(grid(x.shape[1]).expand(-1, 3)),
 }
-AUTOMATIC: dict[str, Use] = {
+SHARED: dict[str, Use] = {
     "positions with a new dimension": lambda net, x: x + net.table(torch.arange(x.shape[1]))[None],
     "a network of positions": lambda net, x: x * net.second(torch.tanh(net.first(grid(x.shape[1])))),
     "a layer of a table": lambda net, x: x + net.body(net.table(torch.arange(x.shape[1]))),
@@ -56,13 +56,14 @@ class Placed(nn.Module):
         return self.head(torch.tanh(self.use(self, torch.tanh(self.body(x)))).mean(1))
 
 
-@pytest.mark.parametrize("how", CLOSED | AUTOMATIC)
+@pytest.mark.parametrize("how", CLOSED | SHARED)
 @pytest.mark.parametrize("length", [1, 4, 5])
 def test_calls_that_samples_share(how: str, length: int) -> None:
     torch.manual_seed(0)
-    model, x = Placed((CLOSED | AUTOMATIC)[how]), torch.randn(3, length, 4, dtype=torch.float64)
-    fallback = PerSampleFisher(model, x).fallback
-    assert not fallback or how in AUTOMATIC
+    model, x = Placed((CLOSED | SHARED)[how]), torch.randn(3, length, 4, dtype=torch.float64)
+    engine = PerSampleFisher(model, x)
+    assert not engine.fallback
+    assert (engine.findings.shared is None) == (how in CLOSED)
     got = filterwise_fisher(model, x)
     names = ["body", "table", "first", "second"]
     assert set(got) <= set(names)
@@ -82,13 +83,13 @@ def test_an_engine_takes_other_lengths_than_that_of_its_example() -> None:
 
 
 def test_a_network_that_takes_one_row_for_all_is_not_mistaken() -> None:
-    """Repeated, the first sample's row would serve for all samples."""
+    """Repeated, the first sample's row would serve for all samples; its gradients are those of the shared part."""
 
     def first_row(net: Any, x: Tensor) -> Any:
         return x + net.table(torch.zeros(1, dtype=torch.int64))[0]
 
     model, x = Placed(first_row), torch.randn(3, 4, 4, dtype=torch.float64)
-    assert list(PerSampleFisher(model, x).fallback) == ["table.weight"]
+    assert PerSampleFisher(model, x).findings.shared is not None
     expected = filter_means(parameter_fisher(model, x, model.table.weight))
     assert relative_error(filterwise_fisher(model, x)["table"], expected) < 1e-10
 

@@ -18,15 +18,16 @@ from t2v_lightning.functional.noise.normal_table import NormalTable
 class Everything(nn.Module):
     """Folded and plain convolutions, a layer used twice, attention, changes in place, a weight without closed form."""
 
-    def __init__(self) -> None:
+    def __init__(self, computed: bool = True) -> None:
         super().__init__()
-        self.features, self.twice = network()[:5], nn.Linear(4, 4)
+        self.computed, self.features, self.twice = computed, network()[:5], nn.Linear(4, 4)
         self.gain = nn.Parameter(torch.ones(4))
         self.attention, self.head = nn.MultiheadAttention(4, 2, batch_first=True), nn.Linear(4, 3)
         self.double().eval()
 
     def forward(self, x: Tensor) -> Any:
-        y = self.features(x).flatten(2).mT * self.gain.exp()
+        y, gain = self.features(x).flatten(2).mT, self.gain.exp()
+        y = nn.functional.linear(y, gain.diag()) if self.computed else y * gain
         y = self.twice(torch.relu_(self.twice(y)))
         return self.head(self.attention(y, y, y)[0].mean(1))
 
@@ -48,25 +49,26 @@ def fails(outputs: Tensor) -> Iterator[Tensor]:
     raise KeyError
 
 
-def after(run: Callable[[nn.Module], object]) -> list[Any]:
+def after(run: Callable[[nn.Module], object], computed: bool = True) -> list[Any]:
     """What is left of a network, and of its first weight, after something was done with it."""
-    model = Everything()
+    model = Everything(computed)
     left = [weakref.ref(model), weakref.ref(model.features[0].weight)]
     run(model)
     del model
     return [reference() for reference in left]
 
 
-def test_an_engine_that_was_called_lets_its_network_go() -> None:
+@pytest.mark.parametrize("computed", [True, False], ids=["by automatic differentiation", "shared part"])
+def test_an_engine_that_was_called_lets_its_network_go(computed: bool) -> None:
     def run(model: nn.Module) -> None:
         unfolded = {name for name, _ in model.named_parameters() if not name.startswith("features.1")}
         engine = PerSampleFisher(model, images(), include="all", candidates=unfolded)
         assert engine.prepared.folds
-        assert engine.fallback
+        assert bool(engine.fallback) == computed
         assert engine(images(), vectors).shape == (5, engine.size)
         engine.features(model.features)(images())  # type: ignore[arg-type]
 
-    assert after(run) == [None, None]
+    assert after(run, computed) == [None, None]
 
 
 def test_an_engine_whose_vectors_fail_lets_its_network_go() -> None:

@@ -114,7 +114,7 @@ class Deforms(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         if self.kind == "function":
-            y = F.conv2d(x, self.layer.weight, self.layer.bias) * self.gain.exp()
+            y = F.conv2d(x, self.layer.weight * self.gain.exp()[..., None], self.layer.bias)
             return self.head(Tanh.apply(y).mean((2, 3)))
         return self.head(torch.tanh(self.layer(x, self.offsets(x)) * self.gain.exp()).mean((2, 3)))
 
@@ -136,7 +136,9 @@ def test_a_slow_way_is_said_once_with_its_reason_and_layers(caplog: pytest.LogCa
         engine = fisher_of_filters(probe, 0, "all")
         engine(torch.randn(3, 2, 6, 6), lambda outputs: [outputs, outputs])
     (message,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
-    assert re.search(r"no closed form for gain, and .*image by image, which is slow.*setup_context", message)
+    assert re.search(
+        r"no closed form for gain, layer, and .*sample by sample, which is slow.*setup_context", message
+    )
     assert PerSampleFisher(Bare(), torch.randn(2, 4), include="all").slow is None
 
 

@@ -8,9 +8,11 @@ import torch
 from oracles import filter_means, parameter_fisher, relative_error, squared_gradients
 from small_networks import Flat
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from t2v_lightning.functional import filterwise_fisher
 from t2v_lightning.functional.engine.per_sample import PerSampleFisher
+from t2v_lightning.functional.layers import RULES, Call
 from t2v_lightning.functional.layers.sketch import Sketch
 from t2v_lightning.functional.noise.network import NoisyNetwork
 from t2v_lightning.functional.noise.normal_table import NormalTable
@@ -128,3 +130,41 @@ def test_products_that_are_no_layers_are_measured_all_the_same() -> None:
         squares = parameter_fisher(model, x, getattr(model.layers[0], name))
         expected = filter_means(squares, int(name in columns))
         assert relative_error(got[f"layers.0.{name}"], expected) < 1e-10, name
+
+
+class Largest(TorchDispatchMode):
+    """The most numbers that a tensor has which is made in its block."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **kwargs or {})
+        self.numbers = max(self.numbers, result.numel() if isinstance(result, Tensor) else 0)
+        return result
+
+
+@pytest.mark.parametrize("work", ["sketched squares", "gradients"])
+@pytest.mark.parametrize("function", [torch.addmm, nn.functional.linear, nn.functional.embedding])
+def test_flattened_rows_take_no_more_memory_than_those_of_each_sample(work: str, function: Any) -> None:
+    """GPT-2's `Conv1D` flattens [N, T, C] to [N T, C]: sums and gradients are still those of N samples, not of N T."""
+    samples, length, channels, filters = 3, 50, 32, 4
+    rule, grad = RULES[function], torch.randn(samples, length, filters)
+    a = torch.randn(samples, length, channels)
+    weight = torch.zeros(filters, channels)
+    if function is torch.addmm:
+        weight = weight.T
+    elif function is nn.functional.embedding:
+        a, weight = torch.randint(channels, (samples, length)), weight.T
+
+    def run(call: Call, grad: Tensor) -> tuple[Tensor, int]:
+        with Largest() as largest:
+            if work == "gradients":
+                result = rule.per_sample(call, grad, samples)
+            else:
+                result = Sketch(8, 0, torch.arange(samples)).squares(rule, call, grad, samples, "layer", 0)
+        return result, largest.numbers
+
+    expected, most = run(Call(a, weight), grad)
+    got, numbers = run(Call(a.flatten(0, 1), weight), grad.flatten(0, 1))
+    torch.testing.assert_close(got, expected)
+    assert numbers <= most

@@ -78,6 +78,22 @@ def frozen(module: nn.Module) -> Iterator[None]:
             p.requires_grad_(flag)
 
 
+@contextmanager
+def activations_only(model: nn.Module) -> Iterator[None]:
+    """Gradients of activations and of no parameters, in eager mode.
+
+    Raises:
+        RuntimeError: the network recomputes activations inside the block.
+    """
+    with (
+        frozen(model),
+        torch.enable_grad(),
+        torch.compiler.set_stance("force_eager"),
+        torch.autograd.graph.disable_saved_tensors_hooks(RECOMPUTES),
+    ):
+        yield
+
+
 def no_gradient_error(layer: str) -> RuntimeError:
     """The error for a layer that must take part in the backward pass and cannot."""
     return RuntimeError(

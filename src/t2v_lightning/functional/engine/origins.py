@@ -63,6 +63,10 @@ class Origins:
         found: Origin = _NEITHER if is_transformed(tensor) else self._known.get(tensor, _NEITHER)
         return found
 
+    def note(self, tensor: Tensor, origin: Origin) -> None:
+        """Sets the origin of a tensor."""
+        self._known[tensor] = origin
+
     def record(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
     ) -> None:

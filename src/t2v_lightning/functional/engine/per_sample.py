@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from t2v_lightning.functional import inputs
 from t2v_lightning.functional.engine.folding import find_folds
-from t2v_lightning.functional.engine.intercept import RECOMPUTES, frozen
+from t2v_lightning.functional.engine.intercept import activations_only
 from t2v_lightning.functional.engine.prepared import Arrangement, PreparedNetwork
-from t2v_lightning.functional.engine.recording import MeasuredWeight, Recording
+from t2v_lightning.functional.engine.recording import MeasuredWeight, Recording, SharedWeights
+from t2v_lightning.functional.engine.shared_weights import find_shared_weights
 from t2v_lightning.functional.engine.side_effects import SideEffects
 from t2v_lightning.functional.engine.trace import inspect_network
 from t2v_lightning.functional.engine.usage import Include, Usage, check_include, layer_name, why_left_out
@@ -30,12 +31,14 @@ class Findings:
         usages: parameter name -> how the network uses it.
         arrangement: how it is arranged for speed.
         slow: why weights without a closed form are measured one sample after the other; None if they are not.
+        shared: weights without a closed form that `SharedPart` measures; None if there are none.
     """
 
     effects: SideEffects
     usages: Mapping[str, Usage]
     arrangement: Arrangement
     slow: str | None
+    shared: SharedWeights | None
 
 
 class PerSampleFisher:
@@ -91,7 +94,7 @@ class PerSampleFisher:
         self.layers: dict[str, slice] = {}
         self.size, self.form = 0, inputs.describe(inputs.take(example, slice(0, 1)))
         self._entries: dict[str, slice] = {}
-        self._weights: dict[Tensor, MeasuredWeight] = {}
+        measured: dict[Tensor, MeasuredWeight] = {}
         effects = SideEffects(model, example) if known is None else known.effects
         usages = inspect_network(model, example, effects) if known is None else known.usages
         for name, parameter in model.named_parameters():
@@ -111,9 +114,8 @@ class PerSampleFisher:
             entries = slice(self.size, self.size + filters)
             self._entries[name] = self.layers[layer_name(name, prefix)] = entries
             self.size += filters
-            if usage.closed_form:
-                self._weights[parameter] = MeasuredWeight(name, usage, entries)
-            else:
+            measured[parameter] = MeasuredWeight(name, usage, entries)
+            if not usage.closed_form:
                 self.fallback[name] = usage
         if not self.layers:
             raise ValueError(
@@ -126,13 +128,19 @@ class PerSampleFisher:
             unmeasured = {name: fold for name, fold in folds.items() if fold.norm_weight not in self._entries}
             self.prepared = PreparedNetwork(model, Arrangement(unmeasured), effects)
             self.prepared.try_out(example)
+            self._shared = None
             if self.fallback:
                 self._automatic.try_out(example)
+                self._shared = find_shared_weights(measured, self.prepared, self._automatic, example)
         else:
             self.prepared = PreparedNetwork(model, known.arrangement, effects)
-            self._automatic.slow = known.slow
+            self._automatic.slow, self._shared = known.slow, known.shared
+        if self._shared is not None:
+            self.fallback.clear()
+            self._automatic.slow = None
+        self._weights = {p: weight for p, weight in measured.items() if weight.name not in self.fallback}
         self.slow = self._automatic.slow
-        self.findings = Findings(effects, usages, self.prepared.arrangement, self.slow)
+        self.findings = Findings(effects, usages, self.prepared.arrangement, self.slow, self._shared)
         # their normalisations are out of the reach of `norm_calls`, so that they must not get a batch of one
         self._scripted = any(isinstance(m, torch.jit.ScriptModule) for m in model.modules())
 
@@ -164,13 +172,9 @@ class PerSampleFisher:
             sketch = sketch and replace(sketch, index=sketch.index.repeat(2))
             return self(twice, lambda f: (torch.cat([v, v]) for v in vectors(f[:1])), sketch)[:1]
         self.prepared.refresh()
-        recording = Recording(self._weights, self.prepared, inputs.length(x), self.size, sketch)
-        with (
-            frozen(self.model),
-            torch.enable_grad(),
-            torch.compiler.set_stance("force_eager"),
-            torch.autograd.graph.disable_saved_tensors_hooks(RECOMPUTES),
-        ):
+        samples = inputs.length(x)
+        recording = Recording(self._weights, self.prepared, samples, self.size, sketch, self._shared)
+        with activations_only(self.model):
             outputs = recording.forward(x)
             for vector, last in _with_last(vectors(outputs.detach())):
                 recording.backward(outputs, vector, last)

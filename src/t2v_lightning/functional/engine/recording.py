@@ -13,6 +13,7 @@ from t2v_lightning.functional import inputs
 from t2v_lightning.functional.engine.intercept import Intercept, control_flow_error, no_gradient_error
 from t2v_lightning.functional.engine.prepared import PreparedNetwork
 from t2v_lightning.functional.engine.row_order import RowOrder
+from t2v_lightning.functional.engine.shared_part import SharedPart
 from t2v_lightning.functional.engine.usage import Usage, layer_name
 from t2v_lightning.functional.inputs import Inputs
 from t2v_lightning.functional.layers import RULES, Call, LayerRule
@@ -28,6 +29,19 @@ class MeasuredWeight:
     name: str
     usage: Usage
     entries: slice
+
+
+@dataclass(frozen=True)
+class SharedWeights:
+    """Weights whose gradients come, wholly or in part, from the part of the network that all samples share.
+
+    Attributes:
+        names: of the weights.
+        expansions: of `SharedPart`.
+    """
+
+    names: frozenset[str]
+    expansions: tuple[bool, ...] | None = None
 
 
 @dataclass
@@ -77,6 +91,7 @@ class Recording:
         samples: N.
         size: D, the length of the vector.
         sketch: how squares are sketched; None keeps them exact.
+        shared: those of `weights` that the shared part measures; None if there are none.
 
     Attributes:
         values: float32 or float64 [N, D], sums of squares over the backward passes so far.
@@ -91,16 +106,20 @@ class Recording:
         samples: int,
         size: int,
         sketch: Sketch | None = None,
+        shared: SharedWeights | None = None,
     ) -> None:
         self.weights, self.prepared = weights, prepared
         self.samples, self.size, self.sketch = samples, size, sketch
+        self._by_name = {weight.name: weight for weight in weights.values()}
+        self._shared = shared
+        self._part: SharedPart | None = None
         self._uses: Counter[str] = Counter()
-        self._shared: dict[
-            str, Tensor
-        ] = {}  # gradients of weights with several uses, which add up before the square
-        self._of_tables: dict[
-            str, list[tuple[LayerRule, Call, Tensor]]
-        ] = {}  # calls that share a table, with gradients
+        # gradients of weights with several uses, which add up before the square, and how many are to come
+        self._sums: dict[str, Tensor] = {}
+        self._terms: Counter[str] = Counter()
+        self._missing: Counter[str] = Counter()
+        # calls that share a table, with gradients
+        self._of_tables: dict[str, list[tuple[LayerRule, Call, Tensor]]] = {}
         self._last = False
         self._draw = 0
 
@@ -112,15 +131,26 @@ class Recording:
         """
         device = inputs.device_of(x)
         self._start = torch.zeros((), device=device, requires_grad=True)
+        network = self.prepared
+        x = inputs.transform(network.lay_out, x)
+        if self._shared is not None:
+            names: dict[Tensor, str] = {p: name for name, p in network.model.named_parameters()}
+            self._part = SharedPart(names, self._shared.names, x, self.samples, self._shared.expansions)
         with Intercept(self._call):
-            network = self.prepared
-            outputs: Tensor = network.effects.call(network.model, inputs.transform(network.lay_out, x))
+            outputs: Tensor = network.effects.call(network.model, x)
         for weight in self.weights.values():
             if self._uses[weight.name] != len(weight.usage.rules):
                 raise control_flow_error(layer_name(weight.name))
+        if self._shared is not None and self._shared.expansions not in (None, self.expansions):
+            raise control_flow_error(layer_name(min(self._shared.names)))
         dtype = torch.float64 if outputs.dtype == torch.float64 else torch.float32
         self.values = torch.zeros(self.samples, self.size, device=device, dtype=dtype)
         return outputs
+
+    @property
+    def expansions(self) -> tuple[bool, ...]:
+        """Which calls of the shared part have expanded tensors for the samples."""
+        return () if self._part is None else tuple(self._part.expanded)
 
     def backward(self, outputs: Tensor, vector: Tensor, last: bool) -> None:
         """Adds the squared gradients of <v_n, f(x_n)> to `values`.
@@ -130,14 +160,13 @@ class Recording:
             vector: v [N, C].
             last: no other vector follows, so the graph is freed on the way.
         """
-        self._last = last
+        self._last, self._missing = last, self._terms.copy()
         if outputs.requires_grad:
             vector = vector.to(outputs.dtype)
             torch.autograd.backward(outputs, vector, retain_graph=not last, inputs=[self._start])
         for weight in self.weights.values():
-            if weight.name in self._shared:
-                gradient = self._shared.pop(weight.name)
-                self.values[:, weight.entries] += weight.usage.filter_means(gradient)
+            if weight.name in self._sums:
+                self._square_sum(weight)
             elif weight.name in self._of_tables:
                 calls = self._of_tables.pop(weight.name)
                 lookups, products = (
@@ -153,13 +182,24 @@ class Recording:
 
     def _call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A torch function call of the forward pass; the output of a measured layer is hooked."""
-        y = self.prepared.call(func, args, kwargs)
+        if self._part is None:
+            y, within = self.prepared.call(func, args, kwargs), False
+        else:
+            y, within = self._part.call(self.prepared.call, func, args, kwargs, self._expanded)
         rule = RULES.get(func)
         if rule is None:
             return y
         call = rule.bind(args, kwargs)
         weight = self.weights.get(call.weight)
-        return y if weight is None else self._hooked(y, weight, rule, call)
+        if weight is None:
+            return y
+        if within:
+            self._uses[weight.name] += 1
+            return y
+        y = self._hooked(y, weight, rule, call)
+        if self._part is not None:
+            self._part.note_own(y)
+        return y
 
     def _hooked(self, y: Tensor, weight: MeasuredWeight, rule: LayerRule, call: Call) -> Tensor:
         """y, tied to the start of the graph, with a hook that squares its gradient when it arrives."""
@@ -170,14 +210,28 @@ class Recording:
             raise control_flow_error(layer_name(weight.name))
         self._uses[weight.name] += 1
         order = weight.usage.orders[number]
+        self._terms[weight.name] += 1
         if order.common != "no":
             y = order.repeated(y, self.samples).contiguous()
-        shape, whole = y.shape, _unviewed(y)
-        tied: Tensor = _Tie.apply(whole, self._start)
         factor = self.prepared.square_factor(call.weight)
         use = LayerUse(weight, rule, order, call, version_of(call.input), factor)
-        tied.register_hook(partial(self._square, use, shape))
-        return tied.view(shape) if whole is not y else tied
+        return self._tied(y, partial(self._square, use, y.shape))
+
+    def _expanded(self, shared: Tensor, y: Tensor) -> Tensor:
+        """y, a tensor of the shared part for each sample, tied to the start of the graph and hooked."""
+        assert self._part is not None
+        names = sorted(self._part.sources(shared))
+        self._terms.update(names)
+        own = y.clone(
+            memory_format=torch.contiguous_format
+        )  # for one sample, y may be a view of the shared tensor
+        return self._tied(own, partial(self._part.carry_on, shared, names, self._add))
+
+    def _tied(self, y: Tensor, hook: Callable[[Tensor], None]) -> Tensor:
+        whole = _unviewed(y)
+        tied: Tensor = _Tie.apply(whole, self._start)
+        tied.register_hook(hook)
+        return tied.view(y.shape) if whole is not y else tied
 
     def _square(self, use: LayerUse, shape: torch.Size, grad: Tensor) -> None:
         """The hook: squares the gradient of each sample in the weight, given that in the layer's output."""
@@ -193,8 +247,17 @@ class Recording:
             elif weight.usage.is_table:
                 self._of_tables.setdefault(weight.name, []).append((rule, call, g))
             else:
-                gradient = rule.per_sample(call, g, self.samples)
-                self._shared[weight.name] = self._shared.get(weight.name, 0) + gradient
+                self._add(weight.name, rule.per_sample(call, g, self.samples))
+
+    def _add(self, name: str, gradient: Tensor) -> None:
+        """Adds one of the gradients [N, ...] of a weight, and squares their sum after the last."""
+        self._sums[name] = self._sums.get(name, 0) + gradient.to(self.values.dtype)
+        self._missing[name] -= 1
+        if not self._missing[name]:
+            self._square_sum(self._by_name[name])
+
+    def _square_sum(self, weight: MeasuredWeight) -> None:
+        self.values[:, weight.entries] += weight.usage.filter_means(self._sums.pop(weight.name))
 
     def _squares(self, name: str, rule: LayerRule, call: Call, grad: Tensor) -> Tensor:
         if self.sketch is None:

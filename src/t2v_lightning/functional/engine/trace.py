@@ -202,7 +202,10 @@ class ForwardTrace:
                 if not usage.rules:  # a weight that two layers share has the filters of the first
                     usage.filter_dim, usage.filter_groups = rule.filter_dim(call), rule.filter_groups(call)
                 usage.rules.append(rule)
-                if self._origins.of(call.input).selected:
+                origin = self._origins.of(call.input)
+                if not origin.inputs:
+                    usage.inputs_from |= origin.parameters
+                if origin.selected:
                     usage.other.append("rows that depend on the values of the inputs")
                 self.inputs[name].append(call.input.detach().clone())
                 self._note_maker(result, name)
@@ -248,9 +251,9 @@ def _find_row_orders(
                 common[name, number] = rule
     if common:
         orders |= find_common_orders(model, x, traces[1].output, common, effects)
-    for (name, _), order in orders.items():
+    for (name, number), order in orders.items():
         if order is not None:
-            traces[0].usages[name].orders.append(order)
+            traces[0].usages[name].orders[number] = order
 
 
 def _find_hidden_uses(model: nn.Module, x: Inputs, usages: dict[str, Usage], effects: SideEffects) -> None:

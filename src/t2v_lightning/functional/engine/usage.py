@@ -31,7 +31,8 @@ class Usage:
 
     Attributes:
         rules: of each layer call with the parameter as its weight.
-        orders: of the rows of these calls' inputs; fewer than `rules` where no order was found.
+        orders: of the rows of these calls' inputs, by the number of the call; none where no order was found.
+        inputs_from: names of the parameters that such an input is computed from, where nothing else is.
         as_bias: a layer adds it as a bias.
         other: functions that use it and for which there is no closed form.
         stacked: how many leading dimensions number the weights that the parameter holds, such as those of experts.
@@ -43,7 +44,8 @@ class Usage:
     """
 
     rules: list[LayerRule] = field(default_factory=list)
-    orders: list[RowOrder] = field(default_factory=list)
+    orders: dict[int, RowOrder] = field(default_factory=dict)
+    inputs_from: set[str] = field(default_factory=set)
     as_bias: bool = False
     other: list[str] = field(default_factory=list)
     stacked: int = 0
@@ -75,6 +77,11 @@ class Usage:
         """Rows of it are looked up, and what else uses it are linear layers: an embedding tied to another layer."""
         kinds = {type(rule) for rule in self.rules}
         return EmbeddingRule in kinds and kinds <= {EmbeddingRule, LinearRule}
+
+    @property
+    def of_samples(self) -> bool:
+        """Some layer call has inputs of each sample's own."""
+        return any(order.common == "no" for order in self.orders.values())
 
     @property
     def closed_form(self) -> bool:

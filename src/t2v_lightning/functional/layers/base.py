@@ -60,7 +60,7 @@ class LayerRule(ABC):
 
         Args:
             call: of a layer with such channels.
-            sums: [N * m, groups, r, channels], the coefficients; see `functional.layers.sketch`.
+            sums: [N, groups, r, channels], the coefficients; see `functional.layers.sketch`.
         """
         raise NotImplementedError
 

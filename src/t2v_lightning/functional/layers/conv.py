@@ -38,7 +38,7 @@ class Convolution(LayerRule):
 
     def sketched(self, call: Call, sums: Tensor) -> Call:
         a, (_, groups, columns, _) = call.input, sums.shape
-        channels = sums @ a.flatten(2).unflatten(1, (groups, -1))
+        channels = sums.repeat_interleave(len(a) // len(sums), 0) @ a.flatten(2).unflatten(1, (groups, -1))
         if self.transposed:
             weight = call.weight.unflatten(0, (groups, -1))[:, :columns].flatten(0, 1)
         else:

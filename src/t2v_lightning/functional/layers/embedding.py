@@ -28,6 +28,10 @@ class EmbeddingRule(LayerRule):
         rows = g.new_zeros(len(index), *call.weight.shape)
         return rows.scatter_add_(1, index[:, :, None].expand_as(g), g)
 
+    def per_sample(self, call: Call, grad: Tensor, samples: int) -> Tensor:
+        index, g = call.input.reshape(samples, -1), grad.reshape(samples, -1, grad.shape[-1])
+        return super().per_sample(Call(index, call.weight, call.options), g, samples)
+
     def squares(self, call: Call, grad: Tensor, samples: int) -> Tensor:
         return table_squares([(call, grad)], [], samples)
 

@@ -28,6 +28,10 @@ class LinearRule(LayerRule, NoisyLayer):
         a, g = (x.reshape(len(x), -1, x.shape[-1]) for x in (call.input, grad))
         return g.mT @ a
 
+    def per_sample(self, call: Call, grad: Tensor, samples: int) -> Tensor:
+        a, g = (x.reshape(samples, -1, x.shape[-1]) for x in (call.input, grad))
+        return super().per_sample(Call(a, call.weight, call.options), g, samples)
+
     def squares(self, call: Call, grad: Tensor, samples: int) -> Tensor:
         a, g = (x.reshape(samples, -1, x.shape[-1]) for x in (call.input, grad))
         return matrix_squares(a, g)

@@ -13,6 +13,7 @@ projections of Johnson and Lindenstrauss (1984).
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Literal
 
@@ -76,10 +77,12 @@ class Sketch:
             return rule.squares(call, grad, samples)
         key = blake2b(f"{self.seed} {layer}".encode(), digest_size=8).digest()
         signs = random_signs(int.from_bytes(key, "big"), draw, self.index, channels * groups)
-        bins = (
-            torch.arange(channels, device=grad.device) % columns
-            == torch.arange(columns, device=grad.device)[:, None]
-        )
-        sums = bins * signs.to(grad.dtype).view(samples, groups, 1, channels)
-        sums = sums.repeat_interleave(len(call.input) // samples, 0)
+        sums = _bins(channels, columns, grad.device) * signs.to(grad.dtype).view(samples, groups, 1, channels)
         return rule.squares(rule.sketched(call, sums), grad, samples) * (columns / channels)
+
+
+@lru_cache(maxsize=64)
+def _bins(channels: int, columns: int, device: torch.device) -> Tensor:
+    """Whether a channel is in a bin: bool [columns, channels]."""
+    own = torch.arange(channels, device=device) % columns
+    return own == torch.arange(columns, device=device)[:, None]

@@ -93,7 +93,10 @@ class NoisyNetwork:
                 continue
             if _bears_noise(usage):
                 layer = layer_name(name, prefix)
-                self.weights[parameter], layers[layer] = NoisyWeight(layer, usage.orders), parameter
+                self.weights[parameter], layers[layer] = (
+                    NoisyWeight(layer, list(usage.orders.values())),
+                    parameter,
+                )
             elif parameter.dim() > 1 and not usage.as_bias and (usage.rules or usage.other):
                 self.noise_free[name] = _why_noise_free(usage)
             if learn_affine and _is_affine(name, usages):
@@ -179,12 +182,12 @@ def _epsilon(source: Epsilon, number: int, draws: Tensor, shape: torch.Size, ord
 
 
 def _bears_noise(usage: Usage) -> bool:
-    own = all(order.common == "no" for order in usage.orders)
+    own = all(order.common == "no" for order in usage.orders.values())
     return usage.closed_form and own and all(isinstance(rule, NoisyLayer) for rule in usage.rules)
 
 
 def _why_noise_free(usage: Usage) -> str:
-    own = sum(order.common == "no" for order in usage.orders)
+    own = sum(order.common == "no" for order in usage.orders.values())
     if usage.rules and not usage.other and not usage.as_bias and own < len(usage.rules):
         return "its input does not depend on the image"
     kinds = {type(rule).__name__.removesuffix("Rule") for rule in usage.rules}
