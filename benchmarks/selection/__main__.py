@@ -97,12 +97,14 @@ def report(
 
 def _followed(replicates: Sequence[Replicate], tasks: Sequence[int], families: Sequence[str]) -> None:
     print("\n`TaskLibrary.recommend`, means over replicates")
-    for run, held in product((0, SHORT_LIST), HELD):
-        found = [follow(replicate, held, tasks, run) for replicate in replicates]
-        regrets = np.mean([one.regrets for one in found], axis=0)
+    runs = (0, SHORT_LIST)
+    found = {held: [follow(replicate, held, tasks, runs) for replicate in replicates] for held in HELD}
+    for (place, run), held in product(enumerate(runs), HELD):
+        answers = [of_replicate[place] for of_replicate in found[held]]
+        regrets = np.mean([one.regrets for one in answers], axis=0)
         low, high = interval(regrets, families)
         covered, regret_covered, worse, far = (
-            np.mean([getattr(one, name) for one in found])
+            np.mean([getattr(one, name) for one in answers])
             for name in ("covered", "regret_covered", "worse_than_said", "far")
         )
         print(

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,32 +68,35 @@ class Followed:
     far: NDArray[np.float64]
 
 
-def follow(replicate: Replicate, held: Held, tasks: Sequence[int], run: int = 0) -> Followed:
-    """Asks the library about some tasks (positions); `run` experts are tried on each."""
+def follow(replicate: Replicate, held: Held, tasks: Sequence[int], runs: Sequence[int]) -> list[Followed]:
+    """Asks the library about some tasks (positions); for each of `runs`, so many experts are tried on each task."""
     every = list(questions(replicate, held))
-    rows = [_judged(every[task], run) for task in tasks]
+    rows = [_judged(every[task], runs) for task in tasks]
     replicate.tried.save()
-    return Followed(*np.array(rows).T)
+    return [Followed(*np.array(of_run).T) for of_run in zip(*rows, strict=True)]
 
 
-def _judged(question: Question, run: int) -> tuple[float, ...]:
+def _judged(question: Question, runs: Sequence[int]) -> list[tuple[float, ...]]:
     r, embedding = question.replicate, question.replicate.embeddings[question.row]
     names = [r.experts[j] for j in question.candidates]
     desk = library_of(question).desk()
-    found = desk.recommend(embedding, "library", len(names), names, {}, {}, 0)
-    if run:
-        first = islice(desk.worth_trying(embedding, "library", names, 0), run)
-        tried = {name: r.tried.error(r.tasks[question.row], name) for name in first}
+    order = list(desk.worth_trying(embedding, "library", names, 0))
+    rows = []
+    for run in runs:
+        tried = {name: r.tried.error(r.tasks[question.row], name) for name in order[:run]}
         found = desk.recommend(embedding, "library", len(names), names, {}, tried, 0)
-    truth = question.truth[[names.index(expert) for expert in found.experts]]
-    low, high = found.intervals.T
-    lost = truth[0] - truth.min()
-    least, most = found.regret_intervals[0]
-    default = truth[found.experts.index(DEFAULT)]
-    return (
-        regret(found.errors, truth),
-        float(np.mean((low <= truth) & (truth <= high))),
-        float(least - 1e-9 <= lost <= most + 1e-9),
-        float(truth[0] - default > most),
-        float(found.far),
-    )
+        truth = question.truth[[names.index(expert) for expert in found.experts]]
+        low, high = found.intervals.T
+        lost = truth[0] - truth.min()
+        least, most = found.regret_intervals[0]
+        default = truth[found.experts.index(DEFAULT)]
+        rows.append(
+            (
+                regret(found.errors, truth),
+                float(np.mean((low <= truth) & (truth <= high))),
+                float(least - 1e-9 <= lost <= most + 1e-9),
+                float(truth[0] - default > most),
+                float(found.far),
+            )
+        )
+    return rows
