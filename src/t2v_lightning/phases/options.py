@@ -40,7 +40,8 @@ class HeadOptions:
             "calibrated" (that optimum, but the distribution of an image is the one that a head gives which was fitted
             without it; see `functional.head.refits`), or "keep" the head that the probe came with. The head of a
             language model, under `likelihood="next_token"`, is kept, or a copy of it is fitted further by "adam", or
-            gets the "bias" with which it predicts the task's own token frequencies; see `phases.token_head`.
+            gets the "bias" with which it predicts the task's own token frequencies; see `phases.token_head`. None for
+            what suits the likelihood, once that is known: "keep" for a language model's, else "adam".
         lr: learning rate of Adam.
         weight_decay: L2 penalty, `weight_decay / 2 * (|W|^2 + |b|^2)`.
         epochs: of Adam.
@@ -48,7 +49,7 @@ class HeadOptions:
         batch_size: of Adam.
     """
 
-    method: HeadMethod = "adam"
+    method: HeadMethod | None = "adam"
     lr: float = 4e-4
     weight_decay: float = 1e-4
     epochs: int = 10
@@ -56,7 +57,7 @@ class HeadOptions:
     batch_size: int = 64
 
     def __post_init__(self) -> None:
-        if self.method not in get_args(HeadMethod):
+        if self.method is not None and self.method not in get_args(HeadMethod):
             allowed = get_args(HeadMethod)
             near = did_you_mean(self.method, allowed)
             raise ValueError(f"unknown head {self.method!r}; allowed are {', '.join(allowed)}{near}")

@@ -108,8 +108,11 @@ class Plan:
             learn_head=options.head.method != "keep",
             all_reduce=all_reduce,
         )
+        budget = None if options.features_budget is None else 1e9 * options.features_budget
         if of_inputs:
-            first: Phase = KeptHeadPhase(probe, last.features, task, options.head, all_reduce, options.seed)
+            first: Phase = KeptHeadPhase(
+                probe, last.features, task, options.head, all_reduce, options.seed, budget, run_folder
+            )
         else:
             first = FeaturesPhase(
                 probe,
@@ -118,7 +121,7 @@ class Plan:
                 options.head,
                 options.seed,
                 all_reduce,
-                None if options.features_budget is None else 1e9 * options.features_budget,
+                budget,
                 run_folder,
                 last,
             )
