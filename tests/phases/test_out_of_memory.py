@@ -83,7 +83,7 @@ def test_the_size_that_fits_is_kept_and_said_once(caplog: pytest.LogCaptureFixtu
     halving(function, torch.zeros(4))
     assert tried[11:] == [4, 2, 2]
     assert len(warnings_in(caplog)) == 1
-    assert "a batch of 16 images did not fit into the memory of cpu in the fisher phase" in caplog.text
+    assert "a batch of 16 items did not fit into the memory of cpu in the fisher phase" in caplog.text
     assert "parts of 4" in caplog.text
 
 

@@ -132,7 +132,7 @@ class MonteCarloPhase(MethodPhase):
         total, options = self._total(), self.options
         if int(total.samples) != len(self.task) and not self.done:
             raise RuntimeError(
-                f"{int(total.samples)} images were counted, but the task has {len(self.task)}; "
+                f"{int(total.samples)} items were counted, but the task has {len(self.task)}; "
                 "the embedding would be wrong"
             )
         return {
@@ -234,7 +234,7 @@ def fisher_of_filters(
     layers = ", ".join(layer_name(name, probe.layer_prefix) for name in engine.fallback)
     if engine.slow:
         logger.warning(
-            "no closed form for %s, and automatic differentiation goes image by image, which is slow, as the network "
+            "no closed form for %s, and automatic differentiation goes input by input, which is slow, as the network "
             "does not run inside torch.func.vmap: %s",
             layers,
             engine.slow,

@@ -271,7 +271,7 @@ class Task2Vec(LightningFit):
             if test is not None:
                 hooked = [source, self] if isinstance(source, LightningDataModule) else [self]
                 evaluation = Evaluation(plan, *held_out_source(test, loading, hooked))
-            with EmbedProgress() if progress else nullcontext() as bar:
+            with EmbedProgress(plan.items) if progress else nullcontext() as bar:
                 self.embedding = run_plan(plan, where, bar)
                 if evaluation is not None:
                     self.embedding.meta["test"] = evaluate(evaluation, where, bar)

@@ -136,7 +136,7 @@ def test_a_slow_way_is_said_once_with_its_reason_and_layers(caplog: pytest.LogCa
         engine = fisher_of_filters(probe, 0, "all")
         engine(torch.randn(3, 2, 6, 6), lambda outputs: [outputs, outputs])
     (message,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
-    assert re.search(r"no closed form for gain, and .*image by image, which is slow.*setup_context", message)
+    assert re.search(r"no closed form for gain, and .*input by input, which is slow.*setup_context", message)
     assert PerSampleFisher(Bare(), torch.randn(2, 4), include="all").slow is None
 
 
