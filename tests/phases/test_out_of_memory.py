@@ -91,9 +91,7 @@ def test_one_image_that_does_not_fit_is_an_error_that_says_what_to_do() -> None:
     def full(images: Tensor) -> Tensor:
         raise torch.OutOfMemoryError("Tried to allocate 2 GiB")
 
-    with pytest.raises(
-        torch.OutOfMemoryError, match=r"a single image .* fisher phase: take smaller .* 2 GiB"
-    ):
+    with pytest.raises(torch.OutOfMemoryError, match=r"a single item .* fisher phase: take smaller .* 2 GiB"):
         Halving("fisher")(full, torch.zeros(5))
 
 

@@ -80,8 +80,9 @@ class MonteCarloOptions:
         passes: random vectors per image.
         target_stderr: stop once the relative standard error is that small; None sees all images.
         include: "weights", "weights+norm" or "all".
-        token_table: whether the vector has the table of tokens that shares its weight with a language model's head, by
-            what the table does at the input; without it the vector depends less on which words occur.
+        token_table: whether the vector has the rows of a table of tokens, by what the table does at the input; without
+            them the vector depends less on which words occur. None for all tables but one that shares its weight with
+            the head that a language model came with.
         squares: "auto" (unbiased estimates where they are faster, for "sign" and "categorical"), "exact", or a number
             of columns; see `functional.layers.sketch`.
 
@@ -101,7 +102,7 @@ class MonteCarloOptions:
     passes: int = 1
     target_stderr: float | None = None
     include: Include = "weights"
-    token_table: bool = False
+    token_table: bool | None = None
     squares: Squares = "auto"
 
     def __post_init__(self) -> None:
@@ -110,8 +111,8 @@ class MonteCarloOptions:
         check_sampling(self.sampling, self.passes)
         check_include(self.include)
         check_squares(self.squares)
-        if not isinstance(self.token_table, bool):
-            raise TypeError(f"token_table must be True or False, got {self.token_table!r}")
+        if self.token_table is not None and not isinstance(self.token_table, bool):
+            raise TypeError(f"token_table must be True, False or None, got {self.token_table!r}")
         if self.target_stderr is not None and not (
             is_number(self.target_stderr) and 0 < self.target_stderr < 1
         ):

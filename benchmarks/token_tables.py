@@ -1,0 +1,110 @@
+"""Whether an encoder's embedding tells kinds of tasks apart better with the rows of its token table or without them.
+
+    cd benchmarks
+    python token_tables.py --texts TEXTS --cache CACHE    # `diversity.texts` says how to get TEXTS
+
+all-MiniLM-L6-v2 has 30,522 rows of its table of tokens among 52,156 filters. Two sets of tasks of 48 texts each:
+
+- built-in: the eight tasks of `experiment=text_tour`, of three kinds: which module a docstring is from, which module a
+  piece of code is from, and which of the two a text is. Tasks of one kind have different modules.
+- domains: which of two domains a passage is from, for 18 pairs out of nine domains, no text in two tasks. Two tasks are
+  of one kind if they share a domain.
+
+A triple is a task, one of its kind and one of another; it is told right if the one of its kind is nearer. The standard
+error is a jackknife over tasks. What is embedded is kept in CACHE.
+"""
+
+import argparse
+import itertools
+from pathlib import Path
+
+import numpy as np
+import torch
+from diversity.texts import domains
+from numpy.typing import NDArray
+
+from t2v_lightning import Embedding, embed, get_probe
+from t2v_lightning.data import get_datamodule
+from t2v_lightning.functional.distances import pdist
+
+SAMPLES = 48
+TABLE = "word_embeddings"
+BUILT_IN = {
+    "docstrings": ("docstrings", "docstrings_numerics", "docstrings_learning"),
+    "code": ("code", "code_numerics", "code_learning"),
+    "both": ("code_or_docstring", "code_or_docstring_numerics"),
+}
+
+
+def built_in() -> dict[str, tuple[set[str], object]]:
+    """Tasks by name, each with its kinds."""
+    return {name: ({kind}, get_datamodule(name)) for kind, names in BUILT_IN.items() for name in names}
+
+
+def of_domains(texts: Path) -> dict[str, tuple[set[str], object]]:
+    """Each domain is in four tasks, and each task has passages of its own."""
+    found = {name: iter(passages) for name, passages in domains(texts).items()}
+    names, half = list(found), SAMPLES // 2
+    tasks: dict[str, tuple[set[str], object]] = {}
+    for step, place in itertools.product((1, 2), range(len(names))):
+        a, b = names[place], names[(place + step) % len(names)]
+        items = [
+            (text, label) for label, name in enumerate((a, b)) for text in itertools.islice(found[name], half)
+        ]
+        tasks[f"{a} or {b}"] = {a, b}, items
+    return tasks
+
+
+def without_table(embedding: Embedding) -> Embedding:
+    kept = np.ones(len(embedding), bool)
+    for layer, entries in embedding.layers.items():
+        if TABLE in layer:
+            kept[entries] = False
+    return Embedding(embedding.fisher[kept], embedding.scale[kept])
+
+
+def told_right(matrix: NDArray[np.float64], kinds: list[set[str]]) -> tuple[float, float, int]:
+    """The share of triples, its standard error, and their number."""
+
+    def share(tasks: list[int]) -> tuple[float, int]:
+        right = [
+            matrix[a, b] < matrix[a, c]
+            for a, b, c in itertools.permutations(tasks, 3)
+            if kinds[a] & kinds[b] and not kinds[a] & kinds[c]
+        ]
+        return float(np.mean(right)), len(right)
+
+    everyone, n = list(range(len(kinds))), len(kinds)
+    without = [share([task for task in everyone if task != left_out])[0] for left_out in everyone]
+    return share(everyone)[0], float(np.sqrt((n - 1) * np.var(without))), share(everyone)[1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python token_tables.py", description=__doc__)
+    parser.add_argument("--texts", type=Path, required=True)
+    parser.add_argument("--cache", type=Path, required=True)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    probe = get_probe("hf/all-MiniLM-L6-v2", max_length=128)
+    print("| tasks | distance | with the table | without | triples |\n|---|---|---|---|---|")
+    for title, tasks in (("built-in", built_in()), ("domains", of_domains(options.texts))):
+        embeddings = []
+        for name, (_, task) in tasks.items():
+            file = options.cache / f"{name}.safetensors"
+            if not file.exists():
+                embed(task, probe, max_samples=SAMPLES, device="cpu", progress=False, batch_size=16).save(
+                    file
+                )
+            embeddings.append(Embedding.load(file))
+        kinds = [kind for kind, _ in tasks.values()]
+        for distance in ("cosine", "cosine_unit"):
+            found = [
+                told_right(pdist(group, distance), kinds)
+                for group in (embeddings, [without_table(embedding) for embedding in embeddings])
+            ]
+            shares = [f"{right:.3f} ± {error:.3f}" for right, error, _ in found]
+            print(f"| {title} | {distance} | {' | '.join(shares)} | {found[0][2]} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
