@@ -130,12 +130,13 @@ def test_without_a_likelihood_that_of_the_datamodule_decides_about_the_head(tmp_
 
 def test_a_probe_with_a_vector_for_each_token_is_for_the_next_one() -> None:
     expected, network = embed(task(), probe(), **OPTIONS), probe()
-    transform: Any = None
-    every = ProbeNetwork(TextBackbone(network.backbone, "none"), network.head, None, transform, "gpt")
+    every = ProbeNetwork(TextBackbone(network.backbone, "none"), network.head, None, None, "gpt")
     found = embed(task(), every, batch_size=4, progress=False)
     assert found.meta["likelihood"] == "next_token"
     assert found.meta["head"] == expected.meta["head"]
     np.testing.assert_array_equal(found.fisher, expected.fisher)
+    with pytest.raises(ValueError, match="got likelihood='softmax' for a probe made with pooling='none'"):
+        embed(task(), every, likelihood="softmax", progress=False)
 
 
 @pytest.mark.parametrize("options", [{"head": "lbfgs"}, {"method": "variational"}], ids=str)

@@ -26,7 +26,7 @@ from t2v_lightning.phases.options import HeadMethod
 from t2v_lightning.probes import ProbeNetwork
 from t2v_lightning.probes.text_transform import TextTransform
 from t2v_lightning.task2vec.many import embed_many
-from t2v_lightning.task2vec.options import default_head, default_likelihood
+from t2v_lightning.task2vec.options import choose_likelihood, default_head
 from t2v_lightning.task2vec.sources import as_probe, as_task
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ def embed_batches(
     """Draws batches of a dataset and embeds each, the work of `diversity_coefficient`; arguments as there."""
     network = network_of(probe)
     source = as_task(dataset)
-    likelihood = likelihood or default_likelihood(source, network)
+    likelihood = choose_likelihood(likelihood, source, network)
     shared = _options(likelihood, head, options)
     drawn = Batches(_items(source), batches, batch_size, seed)
     if not drawn.disjoint:

@@ -28,7 +28,7 @@ from t2v_lightning.phases.options import HeadMethod
 from t2v_lightning.probes import ProbeNetwork
 from t2v_lightning.task2vec.evaluation import Evaluation, evaluate, held_out_source
 from t2v_lightning.task2vec.lightning_fit import LightningFit
-from t2v_lightning.task2vec.options import EmbeddingOptions, default_likelihood
+from t2v_lightning.task2vec.options import EmbeddingOptions, choose_likelihood
 from t2v_lightning.task2vec.plain_loop import run_plan
 from t2v_lightning.task2vec.plan import Plan, describe_task
 from t2v_lightning.task2vec.sources import as_probe, as_task
@@ -162,7 +162,7 @@ class Task2Vec(LightningFit):
                 f"got likelihood='gaussian' for {type(source).__name__}, whose targets are numbers of classes; make it "
                 "give real numbers (likelihood='gaussian' to image_folder and hf), or leave out the likelihood"
             )
-        likelihood = options.likelihood or default_likelihood(source, self.probe)
+        likelihood = choose_likelihood(options.likelihood, source, self.probe)
         options = options.under(likelihood)
         kind = get_likelihood(likelihood)
         kept = self._original_head[0] if options.head.method == "keep" or kind.of_inputs else None

@@ -22,17 +22,33 @@ def default_head(likelihood: str) -> HeadMethod:
     return "keep" if likelihood in TOKEN_LIKELIHOODS else "adam"
 
 
-def default_likelihood(source: Any, probe: ProbeNetwork) -> LikelihoodName:
-    """What the source of a task says of its targets, or softmax; that of the next token for a vector at each token.
+def choose_likelihood(asked: LikelihoodName | None, source: Any, probe: ProbeNetwork) -> LikelihoodName:
+    """The likelihood of a task: what was asked for, or that of its source, or softmax.
+
+    A probe with a vector for each token, made with `pooling="none"`, is for the next token.
 
     Args:
+        asked: by the user; None for nothing.
         source: a datamodule, dataset or anything else, which may have a `likelihood`.
         probe: of the task.
+
+    Raises:
+        ValueError: another likelihood was asked for than such a probe is for.
     """
-    own: LikelihoodName = getattr(source, "likelihood", None) or "softmax"
+    likelihood: LikelihoodName = asked or getattr(source, "likelihood", None) or "softmax"
     backbone = probe.backbone
-    of_tokens = isinstance(backbone, TextBackbone) and backbone.pooling == "none"
-    return "next_token" if of_tokens and own not in TOKEN_LIKELIHOODS else own
+    if (
+        likelihood in TOKEN_LIKELIHOODS
+        or not isinstance(backbone, TextBackbone)
+        or backbone.pooling != "none"
+    ):
+        return likelihood
+    if asked is not None:
+        raise ValueError(
+            f"got likelihood={asked!r} for a probe made with pooling='none', which gives a vector for each token of a "
+            "text; choose pooling 'mean', 'cls' or 'last', or likelihood='next_token'"
+        )
+    return "next_token"
 
 
 @dataclass(frozen=True, kw_only=True)
