@@ -63,20 +63,27 @@ def without_table(embedding: Embedding) -> Embedding:
     return Embedding(embedding.fisher[kept], embedding.scale[kept])
 
 
-def told_right(matrix: NDArray[np.float64], kinds: list[set[str]]) -> tuple[float, float, int]:
-    """The share of triples, its standard error, and their number."""
+def told_right(matrix: NDArray[np.float64], kinds: list[set[str]], tasks: list[int]) -> float:
+    """The share of the triples of some tasks that is told right."""
+    right = [
+        matrix[a, b] < matrix[a, c]
+        for a, b, c in itertools.permutations(tasks, 3)
+        if kinds[a] & kinds[b] and not kinds[a] & kinds[c]
+    ]
+    return float(np.mean(right))
 
-    def share(tasks: list[int]) -> tuple[float, int]:
-        right = [
-            matrix[a, b] < matrix[a, c]
-            for a, b, c in itertools.permutations(tasks, 3)
-            if kinds[a] & kinds[b] and not kinds[a] & kinds[c]
-        ]
-        return float(np.mean(right)), len(right)
 
+def shares(matrices: list[NDArray[np.float64]], kinds: list[set[str]]) -> list[str]:
+    """Shares by each of two matrices, and the second less the first."""
     everyone, n = list(range(len(kinds))), len(kinds)
-    without = [share([task for task in everyone if task != left_out])[0] for left_out in everyone]
-    return share(everyone)[0], float(np.sqrt((n - 1) * np.var(without))), share(everyone)[1]
+
+    def both(tasks: list[int]) -> NDArray[np.float64]:
+        first, second = (told_right(matrix, kinds, tasks) for matrix in matrices)
+        return np.array([first, second, second - first])
+
+    without = [both([task for task in everyone if task != left_out]) for left_out in everyone]
+    errors = np.sqrt((n - 1) * np.var(without, axis=0))
+    return [f"{value:.3f} ± {error:.3f}" for value, error in zip(both(everyone), errors, strict=True)]
 
 
 def main() -> None:
@@ -86,7 +93,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     probe = get_probe("hf/all-MiniLM-L6-v2", max_length=LENGTH)
-    print("| tasks | distance | with the table | without | triples |\n|---|---|---|---|---|")
+    print("| tasks | distance | with the table | without | difference |\n|---|---|---|---|---|")
     for title, tasks in (("built-in", built_in()), ("domains", of_domains(options.texts))):
         embeddings = []
         for name, (_, task) in tasks.items():
@@ -98,12 +105,9 @@ def main() -> None:
             embeddings.append(Embedding.load(file))
         kinds = [kind for kind, _ in tasks.values()]
         for distance in ("cosine", "cosine_unit"):
-            found = [
-                told_right(pdist(group, distance), kinds)
-                for group in (embeddings, [without_table(embedding) for embedding in embeddings])
-            ]
-            shares = [f"{right:.3f} ± {error:.3f}" for right, error, _ in found]
-            print(f"| {title} | {distance} | {' | '.join(shares)} | {found[0][2]} |", flush=True)
+            groups = embeddings, [without_table(embedding) for embedding in embeddings]
+            found = shares([pdist(group, distance) for group in groups], kinds)
+            print(f"| {title} | {distance} | {' | '.join(found)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -177,7 +177,7 @@ def smollm(held: dict[str, list[str]], cache: Cache) -> None:
 
     for name in held:
         keep("16", name, batches=8, batch_size=16)
-    for head, name in itertools.product(HEADS, list(held)[:2]):
+    for name, head in itertools.product(list(held)[:2], HEADS):
         chosen = HEADS[head]
         if head == "full":  # as many draws as there are sequences
             chosen = dataclasses.replace(chosen, num_samples=8, batch_size=4)
