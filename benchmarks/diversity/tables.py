@@ -14,7 +14,18 @@ Results = dict[str, dict[str, Any]]
 
 def print_tables(folder: Path) -> None:
     found: Results = {file.stem: json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))}
-    for print_one in (_domains, _seeds, _bounds, _heads, _published, _sizes, _topics, _others):
+    for print_one in (
+        _domains,
+        _seeds,
+        _bounds,
+        _heads,
+        _published,
+        _sizes,
+        _large,
+        _topics,
+        _smollm,
+        _others,
+    ):
         print_one(found)
         print()
 
@@ -112,9 +123,59 @@ def _sizes(found: Results) -> None:
         _row([size, *(_shown(own[name]) if name in own else "" for name in _of(found, "size 4"))])
 
 
+def _large(found: Results) -> None:
+    """Larger batches, and by how many errors the union is above each of its parts."""
+    for size in (64, 128):
+        rows, bounds = _of(found, f"large {size}"), _of(found, f"large bounds {size}")
+        union = rows.get("union")
+        if not rows:
+            continue
+        _head(f"batches of {size}", "coefficient", "of the union less this", "mean features", "distinct-2")
+        for name, r in sorted(rows.items(), key=lambda item: item[1]["coefficient"]):
+            _row(
+                [name, _shown(r), _less(union, r), f"{r['feature_dispersion']:.4f}", f"{r['n_grams'][1]:.3f}"]
+            )
+        for name, result in bounds.items():
+            print(f"bounds with {name}: {_shown(result['lower'])} and {_shown(result['upper'])}")
+        print()
+
+
+def _less(a: dict[str, Any] | None, b: dict[str, Any]) -> str:
+    if a is None or a is b:
+        return ""
+    error = np.hypot(a["stderr"], b["stderr"])
+    difference = a["coefficient"] - b["coefficient"]
+    return f"{difference:.4f} ± {error:.4f} ({difference / error:.1f})"
+
+
+def _smollm(found: Results) -> None:
+    rows = _of(found, "SmolLM2 16")
+    _head("SmolLM2-135M", "coefficient", "noise", "of the union less this", "mean features", "seconds")
+    for name, r in sorted(rows.items(), key=lambda item: item[1]["coefficient"]):
+        noise = _shown(r, "noise", "noise_stderr")
+        _row(
+            [
+                name,
+                _shown(r),
+                noise,
+                _less(rows.get("union"), r),
+                f"{r['feature_dispersion']:.4f}",
+                f"{r['seconds']:.0f}",
+            ]
+        )
+    print()
+    base = _of(found, "SmolLM2 head pretrained")
+    _head("head of SmolLM2", *base, "seconds")
+    for head in ("pretrained", "bias", "full"):
+        own = _of(found, f"SmolLM2 head {head}")
+        shown = [_shown(own[name]) if name in own else "" for name in base]
+        _row([head, *shown, f"{sum(r['seconds'] for r in own.values()):.0f}"])
+
+
 def _topics(found: Results) -> None:
-    for name, result in _of(found, "topics").items():
-        print(f"topics, {name}: {_shown(result)}, noise {_shown(result, 'noise', 'noise_stderr')}")
+    for title in ("topics", "large topics"):
+        for name, result in _of(found, title).items():
+            print(f"{title}, {name}: {_shown(result)}, noise {_shown(result, 'noise', 'noise_stderr')}")
 
 
 def _others(found: Results) -> None:
@@ -123,7 +184,5 @@ def _others(found: Results) -> None:
         for name, result in _of(found, title).items():
             print(f"{title}, {name}: {_shown(result)} in place of {_shown(base[name])}")
     for name, result in found.items():
-        if name.startswith("SmolLM2"):
-            print(f"{name}: {_shown(result)}, noise {result['noise']:.4f}, {result['seconds']:.0f} s")
         if name.startswith("cross"):
             print(f"{name}: {_shown(result)}, excess {_shown(result, 'excess', 'excess_stderr')}")

@@ -11,6 +11,8 @@ import rich
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import CSVLogger
 from rich.console import Console
+from small_language_models import padded, sequences
+from small_language_models import probe as language_model
 from small_probe import small_probe, striped
 from torch.utils.data import DataLoader
 
@@ -84,6 +86,31 @@ def test_embed_with_a_bar_gives_what_it_gives_without(capsys: pytest.CaptureFixt
     with_bar, without = (Task2Vec(small_probe(), head=QUICK).embed(items, progress=p) for p in (True, False))
     assert with_bar == without
     assert "fisher" in capsys.readouterr().out
+
+
+def test_bars_of_texts_say_texts(
+    terminal: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = padded(sequences(), 6)
+    task = [({name: ids[n] for name, ids in x.items()}, 0) for n in range(len(sequences()))]
+    options: dict[str, Any] = {"probe": language_model(), "likelihood": "next_token"}
+    bar = PhaseProgressBar()
+    bar._console_kwargs = terminal
+    trainer = Trainer(
+        accelerator="cpu", precision="64-true", logger=False, callbacks=[bar], enable_checkpointing=False,
+        enable_model_summary=False,
+    )  # fmt: skip
+    data: Any = DataLoader(task, batch_size=2)  # type: ignore[arg-type]
+    trainer.fit(Task2Vec(**options), data)
+    of_trainer = capsys.readouterr().out
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    Task2Vec(**options).embed(task)
+    of_embed = capsys.readouterr().out
+    for shown in (of_trainer, of_embed):
+        assert "texts/s" in shown
+        assert "images" not in shown
+        assert "…" not in shown, "it fits 80 characters"
 
 
 def test_notes() -> None:

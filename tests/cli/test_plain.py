@@ -193,8 +193,9 @@ def test_a_task_is_embedded_as_others_were(monkeypatch: pytest.MonkeyPatch) -> N
         ("resnet18", {"input_size": [3, 96, 96], "max_length": None}),
         {"max_samples": 8, "sampling": "sign"},
     )
-    made = embed_like(None, text, 8)
-    assert made == (("hf/a", {"input_size": None, "max_length": 64}), {"max_samples": 8})
+    made = embed_like(None, text | {"token_table": False}, 8)
+    length = {"input_size": None, "max_length": 64}
+    assert made == (("hf/a", length), {"max_samples": 8, "token_table": False})
     library = TaskLibrary()
     library.add(Embedding([1.0], [1.0], meta=text | {"method": "montecarlo"}), name="a")
     assert settings_like(library)[1:4] == ["probe=minilm", "probe.name=hf/a", "probe.max_length=64"]

@@ -56,7 +56,7 @@ def test_a_full_disk_is_told_before_the_work(tmp_path: Path, monkeypatch: pytest
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(feature_store, "_reserve", full)
-    with pytest.raises(OSError, match=r"features of 1000 images take 0.008 GB.*No space.*features_budget"):
+    with pytest.raises(OSError, match=r"1000 rows of features take 0.008 GB.*No space.*features_budget"):
         MappedFeatures(1000, 1000, torch.float64, CPU, tmp_path)
 
 

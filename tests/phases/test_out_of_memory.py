@@ -83,7 +83,7 @@ def test_the_size_that_fits_is_kept_and_said_once(caplog: pytest.LogCaptureFixtu
     halving(function, torch.zeros(4))
     assert tried[11:] == [4, 2, 2]
     assert len(warnings_in(caplog)) == 1
-    assert "a batch of 16 images did not fit into the memory of cpu in the fisher phase" in caplog.text
+    assert "a batch of 16 items did not fit into the memory of cpu in the fisher phase" in caplog.text
     assert "parts of 4" in caplog.text
 
 
@@ -91,9 +91,7 @@ def test_one_image_that_does_not_fit_is_an_error_that_says_what_to_do() -> None:
     def full(images: Tensor) -> Tensor:
         raise torch.OutOfMemoryError("Tried to allocate 2 GiB")
 
-    with pytest.raises(
-        torch.OutOfMemoryError, match=r"a single image .* fisher phase: take smaller .* 2 GiB"
-    ):
+    with pytest.raises(torch.OutOfMemoryError, match=r"a single item .* fisher phase: take smaller .* 2 GiB"):
         Halving("fisher")(full, torch.zeros(5))
 
 

@@ -151,6 +151,19 @@ def test_of_the_variational_method_the_table_shows_the_accuracy_under_noise() ->
     assert '"under_noise":0.25' in build_page(compare(noisy))
 
 
+def test_the_number_of_images_or_texts_has_a_column_of_its_name() -> None:
+    texts, images = embeddings("mails", "news", texts_cut_off=0), embeddings("dogs")
+    for group, word in ((texts, "texts"), (images * 2, "images"), ([*texts, *images], "items")):
+        header = text_rows(task_rows(group, pdist(group)))[0]
+        assert [name for name in header if name in ("texts", "images", "items")] == [word]
+        page = build_page(compare(group))
+        assert f"<dt>{word.capitalize()}</dt>" in page
+        assert f'"items":"{word}","tasks"' in page
+        text = io.StringIO()
+        print_table(group, pdist(group), Console(file=text, width=80))
+        assert " N " in text.getvalue().splitlines()[1]
+
+
 def test_tasks_are_shown_by_the_measure_of_their_likelihood() -> None:
     """A share of explained variance is no accuracy, least of all one of -99595 %."""
     ages = embeddings("ages", "depths", likelihood="gaussian", head={"accuracy": -0.5})

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from oracles import filter_means, sequence_fishers
-from pytorch_lightning import Trainer
+from pytorch_lightning import LightningDataModule, Trainer
 from runs import KillAfter, Killed
 from small_language_models import VOCABULARY, Backbone, padded, probe
 from torch import Tensor
@@ -17,7 +17,9 @@ from t2v_lightning import Embedding, ProbeNetwork, Task2Vec, embed
 from t2v_lightning.callbacks.checkpoint import BatchCheckpoint
 from t2v_lightning.embedding.summary import summarise
 from t2v_lightning.phases import HeadOptions
+from t2v_lightning.probes.text_network import TextBackbone
 
+QUICK = HeadOptions(lr=0.1, epochs=2, num_samples=12, batch_size=4)
 OPTIONS: dict[str, Any] = {"likelihood": "next_token", "batch_size": 4, "progress": False}
 
 
@@ -75,28 +77,66 @@ def test_padding_batches_and_labels_change_nothing() -> None:
     assert got.meta["head"]["loss"] == pytest.approx(expected.meta["head"]["loss"])
 
 
-def fit(folder: Path, kill: int | None = None) -> Task2Vec:
-    module = Task2Vec(probe(), likelihood="next_token")
+def fit(folder: Path, kill: int | None = None, data: Any = None, **options: Any) -> Task2Vec:
+    """By a Trainer that goes on where it was killed before."""
+    module = Task2Vec(**{"probe": probe(), "likelihood": "next_token", **options})
     trainer = Trainer(
         accelerator="cpu", precision="64-true", logger=False, enable_progress_bar=False, enable_model_summary=False,
         default_root_dir=folder,
         callbacks=[BatchCheckpoint(folder, every_n_batches=1), *([] if kill is None else [KillAfter(kill)])],
     )  # fmt: skip
-    data: Any = DataLoader(task(), batch_size=2)
-    trainer.fit(module, data, ckpt_path="last")
+    trainer.fit(module, DataLoader(task(), batch_size=2) if data is None else data, ckpt_path="last")
     return module
 
 
 @pytest.mark.filterwarnings("ignore:.*there is no last checkpoint available")
+@pytest.mark.parametrize("options", [{}, {"head": QUICK}, {"head": QUICK, "features_budget": 0.0}], ids=str)
 @pytest.mark.parametrize("kill", [2, 7])
-def test_a_trainer_that_was_killed_gives_the_embedding_of_the_plain_loop(kill: int, tmp_path: Path) -> None:
-    expected = embed(task(), probe(), **OPTIONS | {"batch_size": 2})
+def test_a_trainer_that_was_killed_gives_the_embedding_of_the_plain_loop(
+    kill: int, options: dict[str, Any], tmp_path: Path
+) -> None:
+    in_memory = {name: value for name, value in options.items() if name != "features_budget"}
+    expected = embed(task(), probe(), **OPTIONS | {"batch_size": 2} | in_memory)
     with pytest.raises(Killed):
-        fit(tmp_path, kill)
-    module = fit(tmp_path)
+        fit(tmp_path, kill, **options)
+    module = fit(tmp_path, **options)
     assert isinstance(module.embedding, Embedding)
     assert np.array_equal(module.embedding.fisher, expected.fisher)
     assert module.embedding.meta["head"] == expected.meta["head"]
+
+
+class Sequences(LightningDataModule):
+    """Of a user, which says what it is for once it is set up."""
+
+    def setup(self, stage: str) -> None:
+        self.likelihood = "next_token"
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(task(), batch_size=4)
+
+
+@pytest.mark.filterwarnings("ignore:.*there is no last checkpoint available")
+def test_without_a_likelihood_that_of_the_datamodule_decides_about_the_head(tmp_path: Path) -> None:
+    expected = embed(task(), probe(), **OPTIONS)
+    for found in (
+        embed(Sequences(), probe(), progress=False),
+        fit(tmp_path, data=Sequences(), likelihood=None).embedding,
+    ):
+        assert isinstance(found, Embedding)
+        assert found.meta["likelihood"] == "next_token"
+        assert found.meta["head"] == expected.meta["head"]
+        np.testing.assert_array_equal(found.fisher, expected.fisher)
+
+
+def test_a_probe_with_a_vector_for_each_token_is_for_the_next_one() -> None:
+    expected, network = embed(task(), probe(), **OPTIONS), probe()
+    every = ProbeNetwork(TextBackbone(network.backbone, "none"), network.head, None, None, "gpt")
+    found = embed(task(), every, batch_size=4, progress=False)
+    assert found.meta["likelihood"] == "next_token"
+    assert found.meta["head"] == expected.meta["head"]
+    np.testing.assert_array_equal(found.fisher, expected.fisher)
+    with pytest.raises(ValueError, match="got likelihood='softmax' for a probe made with pooling='none'"):
+        embed(task(), every, likelihood="softmax", progress=False)
 
 
 @pytest.mark.parametrize("options", [{"head": "lbfgs"}, {"method": "variational"}], ids=str)

@@ -40,6 +40,25 @@ def bert() -> ProbeNetwork:
     return probe()
 
 
+def test_the_table_of_tokens_can_be_left_out_and_compares_only_with_its_like(bert: ProbeNetwork) -> None:
+    whole, without = (embed(texts(6), bert, token_table=counted, **KEEP) for counted in (None, False))
+    (table,) = set(whole.layers) - set(without.layers)
+    assert table.endswith("word_embeddings")
+    assert (whole.meta["token_table"], without.meta["token_table"]) == (True, False)
+    for layer, entries in without.layers.items():
+        np.testing.assert_allclose(without.fisher[entries], whole.fisher[whole.layers[layer]], rtol=1e-12)
+    asked = embed(texts(6), bert, token_table=True, **KEEP)
+    np.testing.assert_array_equal(asked.fisher, whole.fisher)
+    with pytest.raises(ValueError, match=r"entries.*of different probes or layers cannot be compared"):
+        pdist([whole, without])
+
+
+def test_only_networks_for_texts_have_a_table_of_tokens(bert: ProbeNetwork) -> None:
+    assert [name.split(".")[-2] for name in bert.token_tables] == ["word_embeddings"]
+    assert small_probe().token_tables == ()
+    assert "token_table" not in embed(striped(12), small_probe(), progress=False).meta
+
+
 @pytest.mark.parametrize(
     ("kind", "pooling"),
     [

@@ -17,6 +17,10 @@ class FollowedPlan(Protocol):
     selection: Selection
     meta: dict[str, Any]
 
+    @property
+    def items(self) -> str:
+        """What the task is made of, in the plural."""
+
     def phase_at(self, epoch: int) -> tuple[Phase, int]:
         """The phase that an epoch of the fit belongs to, and the epoch within it."""
 

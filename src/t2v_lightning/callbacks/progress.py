@@ -13,9 +13,13 @@ from t2v_lightning.callbacks.planned import followed
 
 
 class EmbedProgress(Progress):
-    """Progress bar of `Task2Vec.embed`: phase, images per second, and the relative standard error or loss so far."""
+    """Progress bar of `Task2Vec.embed`: phase, images per second, and the relative standard error or loss so far.
 
-    def __init__(self) -> None:
+    Args:
+        items: what the task is made of, in the plural.
+    """
+
+    def __init__(self, items: str = "images") -> None:
         super().__init__(
             TextColumn("{task.description:<10}"),
             BarColumn(),
@@ -24,23 +28,24 @@ class EmbedProgress(Progress):
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
         )
+        self.items = items
         self._current: TaskID | None = None
-        self._images, self._since = 0, 0.0
+        self._seen, self._since = 0, 0.0
 
     def track(self, title: str, batches: Any) -> Iterator[Any]:  # type: ignore[override]
         """Yields the batches, moving the bar on after each."""
         self._current = self.add_task(title, total=len(batches), note="")
-        self._images, self._since = 0, time.perf_counter()
+        self._seen, self._since = 0, time.perf_counter()
         for batch in batches:
             yield batch
             self.advance(self._current)
 
-    def note(self, images: int, metrics: dict[str, float]) -> None:
+    def note(self, count: int, metrics: dict[str, float]) -> None:
         """Shows the speed, and the standard error or the loss where there is one."""
-        self._images += images
-        speed = self._images / max(time.perf_counter() - self._since, 1e-9)
+        self._seen += count
+        speed = self._seen / max(time.perf_counter() - self._since, 1e-9)
         assert self._current is not None
-        self.update(self._current, note=progress_note(speed, metrics))
+        self.update(self._current, note=progress_note(speed, metrics, self.items))
 
 
 class StreamProgress(Progress):
@@ -77,15 +82,15 @@ class TasksProgress(Progress):
         self.update(self._bar, completed=number, description=title[:20])
 
 
-def progress_note(images_per_second: float, metrics: dict[str, float]) -> str:
+def progress_note(speed: float, metrics: dict[str, float], items: str = "images") -> str:
     """The text behind a bar.
 
     >>> progress_note(31.4, {"fisher/relative_stderr": 0.0412})
     '31 images/s, relative stderr 0.041'
-    >>> progress_note(31.4, {"variational/loss": 2.389})
-    '31 images/s, loss 2.389'
+    >>> progress_note(31.4, {"variational/loss": 2.389}, "texts")
+    '31 texts/s, loss 2.389'
     """
-    note = f"{images_per_second:.0f} images/s"
+    note = f"{speed:.0f} {items}/s"
     if "fisher/relative_stderr" in metrics:
         note += f", relative stderr {metrics['fisher/relative_stderr']:.3f}"
     if "variational/loss" in metrics:
@@ -98,16 +103,16 @@ class PhaseProgressBar(RichProgressBar):
 
     def __init__(self) -> None:
         super().__init__(theme=RichProgressBarTheme(metrics_format=".3f", metrics_text_delimiter=" "))
-        self._images, self._since = 0, 0.0
+        self._seen, self._since = 0, 0.0
 
     def configure_columns(self, trainer: Trainer) -> list[Any]:
-        """A short bar without batches per second, as images per second say more; fits into 80 characters."""
+        """A short bar without batches per second, as images (or texts) per second say more; fits into 80 characters."""
         description, _, batches, time_column, _ = super().configure_columns(trainer)
         return [description, BarColumn(bar_width=8), batches, time_column]
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_epoch_start(trainer, pl_module)
-        self._images, self._since = 0, time.perf_counter()
+        self._seen, self._since = 0, time.perf_counter()
 
     def _get_train_description(self, current_epoch: int) -> str:
         phase, epoch = followed(self.trainer.lightning_module).plan.phase_at(current_epoch)
@@ -116,13 +121,13 @@ class PhaseProgressBar(RichProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._images += len(batch[1]) * trainer.world_size
+        self._seen += len(batch[1]) * trainer.world_size
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """The speed, and the standard error so far or the loss."""
-        speed = self._images / max(time.perf_counter() - self._since, 1e-9)
-        shown: dict[str, Any] = {"images/s": f"{speed:.0f}"}
+        speed = self._seen / max(time.perf_counter() - self._since, 1e-9)
+        shown: dict[str, Any] = {f"{followed(pl_module).plan.items}/s": f"{speed:.0f}"}
         for name, metric in {"stderr": "fisher/relative_stderr", "loss": "variational/loss"}.items():
             if metric in trainer.progress_bar_metrics:
                 shown[name] = trainer.progress_bar_metrics[metric]

@@ -24,7 +24,7 @@ from t2v_lightning.probes.text_transform import TextTransform
 from t2v_lightning.task2vec.module import embed
 from t2v_lightning.task2vec.sources import as_task
 
-_OPTIONS = ("method", "sampling", "include", "skip_layers")
+_OPTIONS = ("method", "sampling", "include", "skip_layers", "token_table")
 """Options of `embed` that two embeddings must share to be compared."""
 
 

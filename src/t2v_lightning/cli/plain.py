@@ -75,7 +75,7 @@ def embed(
         ),
     ] = None,
     input_size: Annotated[int | None, typer.Option(help="Side of images in pixels; texts have none.")] = None,
-    max_samples: Annotated[int | None, typer.Option(help="At most this many images.")] = None,
+    max_samples: Annotated[int | None, typer.Option(help="At most this many images or texts.")] = None,
     method: Annotated[str | None, typer.Option(help="montecarlo or variational.", metavar="NAME")] = None,
     out: Annotated[
         Path | None,
@@ -129,7 +129,9 @@ def compare(
             metavar="NAME",
         ),
     ] = None,
-    max_samples: Annotated[int, typer.Option(help="Embed at most this many images of a task.")] = 1000,
+    max_samples: Annotated[
+        int, typer.Option(help="Embed at most this many images or texts of a task.")
+    ] = 1000,
 ) -> None:
     """Print how far apart tasks or their embeddings are."""
     _check_name("distance", distance, DISTANCES)
@@ -159,7 +161,7 @@ def recommend(
     ],
     library: Annotated[str, typer.Option(help="Folder of a library, or builtin.")] = "builtin",
     k: Annotated[int, typer.Option("-k", min=1, help="How many networks.")] = 3,
-    max_samples: Annotated[int, typer.Option(help="Embed at most this many images.")] = 1000,
+    max_samples: Annotated[int, typer.Option(help="Embed at most this many images or texts.")] = 1000,
     run: Annotated[
         int | None,
         typer.Option("--try", min=2, help="Run this many networks, those that promise most, on the task."),

@@ -52,7 +52,6 @@ from t2v_lightning.probes import get_probe
 from t2v_lightning.report.writing import remove_report
 from t2v_lightning.task2vec.checkpoint_io import threads_of
 from t2v_lightning.task2vec.module import Task2Vec
-from t2v_lightning.task2vec.options import default_head
 from t2v_lightning.task2vec.signals import kill_started
 
 log = logging.getLogger(__name__)
@@ -68,7 +67,6 @@ def build(config: DictConfig) -> tuple[pl.LightningDataModule, Task2Vec]:
     probe = get_probe(**config.probe)
     settings: dict[str, Any] = OmegaConf.to_container(config.task2vec, resolve=True)  # type: ignore[assignment]
     head = settings.pop("head")
-    head["method"] = head.get("method") or default_head(settings["likelihood"])
     return datamodule, Task2Vec(probe, **settings, head=HeadOptions(**head))
 
 

@@ -52,8 +52,8 @@ def diversity_coefficient(
         seed: of the draws and of all random vectors.
         options: `likelihood` (None: "next_token" for a language model, else that of the datamodule, or "softmax"),
             `name` of the dataset, `device`, `progress`, `at_once` (items that are in memory as one, 16), and those of
-            `Task2Vec`: `skip_layers`, `passes`, `token_table` (whether the table of tokens counts that is tied to the
-            output layer, False), `include`, ...
+            `Task2Vec`: `skip_layers`, `passes`, `token_table` (whether the table of tokens counts; None: unless it is
+            tied to the output layer), `include`, ...
 
     Raises:
         TypeError, ValueError: an option out of range, a dataset of fewer items than a batch, a stream that ends too

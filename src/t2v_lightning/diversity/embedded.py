@@ -24,9 +24,9 @@ from t2v_lightning.loading.users import dataset_of, one_loader, open_source
 from t2v_lightning.phases import HeadOptions
 from t2v_lightning.phases.options import HeadMethod
 from t2v_lightning.probes import ProbeNetwork
-from t2v_lightning.probes.text_network import TextBackbone
 from t2v_lightning.probes.text_transform import TextTransform
 from t2v_lightning.task2vec.many import embed_many
+from t2v_lightning.task2vec.options import choose_likelihood, default_head
 from t2v_lightning.task2vec.sources import as_probe, as_task
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ def embed_batches(
     """Draws batches of a dataset and embeds each, the work of `diversity_coefficient`; arguments as there."""
     network = network_of(probe)
     source = as_task(dataset)
-    likelihood = likelihood or _likelihood(source, network)
+    likelihood = choose_likelihood(likelihood, source, network)
     shared = _options(likelihood, head, options)
     drawn = Batches(_items(source), batches, batch_size, seed)
     if not drawn.disjoint:
@@ -179,13 +179,6 @@ def network_of(probe: ProbeNetwork | nn.Module | str) -> ProbeNetwork:
     return found if isinstance(found, ProbeNetwork) else ProbeNetwork.from_module(found)
 
 
-def _likelihood(source: Any, probe: ProbeNetwork) -> LikelihoodName:
-    if isinstance(probe.backbone, TextBackbone) and probe.backbone.pooling == "none":
-        return "next_token"
-    found: LikelihoodName = getattr(source, "likelihood", "softmax")
-    return found
-
-
 def _options(
     likelihood: LikelihoodName, head: HeadName | HeadOptions | None, options: dict[str, Any]
 ) -> dict[str, Any]:
@@ -193,8 +186,8 @@ def _options(
     if options.get("method", "montecarlo") != "montecarlo":
         raise ValueError(f"a diversity coefficient takes method='montecarlo', got {options['method']!r}")
     if head is None:
-        head = "pretrained" if get_likelihood(likelihood).of_inputs else "full"
-    if isinstance(head, str):
+        head = HeadOptions(default_head(likelihood))
+    elif isinstance(head, str):
         if head not in HEADS:
             raise ValueError(
                 f"unknown head {head!r}; allowed are {', '.join(map(repr, get_args(HeadName)))} and HeadOptions(...)"

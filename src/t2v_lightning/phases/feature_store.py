@@ -1,4 +1,4 @@
-"""Features of more images than memory should hold: a memory-mapped file that is read and written like a tensor."""
+"""Features of more items than memory should hold: a memory-mapped file that is read and written like a tensor."""
 
 import mmap
 import os
@@ -9,7 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+LARGEST_STATE = 2**28
+"""Most bytes of features, of all items, that a checkpoint holds; of more, none, and a resumed fit repeats the pass."""
+
 _BLOCK_ROWS, _BLOCK_BYTES = 2**14, 2**23
+_FIRST_PART, _LARGEST_PART = 2**24, 2**28
+"""Bytes of the parts of rows whose number is not known: each is as large as all before it, within these."""
 
 
 class MappedFeatures:
@@ -46,7 +51,7 @@ class MappedFeatures:
             except OSError as error:
                 raise OSError(
                     error.errno,
-                    f"the features of {rows} images take {length / 1e9:.3g} GB, which {where} has no room for "
+                    f"{rows} rows of features take {length / 1e9:.3g} GB, which {where} has no room for "
                     f"({error.strerror}): raise features_budget to hold them in memory, lower max_samples, or "
                     "use another run folder",
                 ) from error
@@ -85,6 +90,74 @@ def new_features(
     if budget is None or rows * size * dtype.itemsize <= budget:
         return torch.zeros(rows, size, dtype=dtype)
     return MappedFeatures(rows, size, dtype, device, folder)
+
+
+class GrowingFeatures:
+    """Rows [M, P] that are added one after another: in memory up to a budget, and from there on in files.
+
+    Args:
+        budget: bytes of rows that memory may hold; None for no limit.
+        folder: of the files; None for the system's temporary folder.
+
+    >>> features = GrowingFeatures()
+    >>> for row in range(3):
+    ...     features.append(torch.full((2, 4), float(row)))
+    >>> features[1:3].sum(1), len(features)
+    (tensor([0., 4.]), 6)
+    """
+
+    def __init__(self, budget: float | None = None, folder: Path | None = None) -> None:
+        self.budget, self.folder = budget, folder
+        self._parts: list[Features] = []
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def nbytes(self) -> int:
+        """Of all rows."""
+        return self._length * _row_bytes(self._parts[0]) if self._parts else 0
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether some of the rows are in a file."""
+        return any(isinstance(part, MappedFeatures) for part in self._parts)
+
+    def append(self, rows: Tensor) -> None:
+        """Adds rows [n, P]."""
+        while len(rows):
+            room = sum(map(len, self._parts)) - self._length
+            if not room:
+                self._parts.append(self._new_part(rows))
+                continue
+            part, few = self._parts[-1], rows[:room]
+            start = len(part) - room
+            part[start : start + len(few)] = few
+            self._length += len(few)
+            rows = rows[len(few) :]
+
+    def __getitem__(self, index: slice) -> Tensor:
+        start, stop, _ = index.indices(self._length)
+        found, first = [], 0
+        for part in self._parts:
+            own = slice(max(start - first, 0), min(stop - first, len(part)))
+            if own.start < own.stop:
+                found.append(part[own])
+            first += len(part)
+        if not found:
+            return torch.empty(0)
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+    def _new_part(self, rows: Tensor) -> Features:
+        held = sum(len(part) * _row_bytes(part) for part in self._parts if isinstance(part, Tensor))
+        count = min(max(self.nbytes, _FIRST_PART), _LARGEST_PART) // _row_bytes(rows)
+        left = None if self.budget is None else self.budget - held
+        return new_features(max(count, 1), rows.shape[1], rows.dtype, torch.device("cpu"), left, self.folder)
+
+
+def _row_bytes(features: Features) -> int:
+    return features.shape[1] * features.dtype.itemsize
 
 
 def blocks(features: Features) -> Iterator[slice]:

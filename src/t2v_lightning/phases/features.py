@@ -12,15 +12,12 @@ from t2v_lightning.functional.head import Refits
 from t2v_lightning.functional.inputs import Inputs, device_of, take
 from t2v_lightning.loading.selection import Selection
 from t2v_lightning.phases.base import AllReduce, LogMetrics, MethodPhase, Metrics, Phase, State, one_process
-from t2v_lightning.phases.feature_store import Features, MappedFeatures, blocks, new_features
+from t2v_lightning.phases.feature_store import LARGEST_STATE, Features, MappedFeatures, blocks, new_features
 from t2v_lightning.phases.head import HeadFit, HeadProblem
 from t2v_lightning.phases.options import HeadOptions
 from t2v_lightning.phases.out_of_memory import Halving
 from t2v_lightning.phases.precision import full_precision
 from t2v_lightning.probes import ProbeNetwork
-
-LARGEST_STATE = 2**28
-"""Most bytes of features, of all images, that a checkpoint holds; of more, none, and a resumed fit repeats the pass."""
 
 _AT_ONCE = 64
 """Features that are in float64 at a time."""

@@ -28,7 +28,7 @@ from t2v_lightning.phases.options import HeadMethod, HeadOptions
 
 logger = logging.getLogger(__name__)
 
-_ADVICE: dict[HeadMethod, str] = {
+_ADVICE: dict[HeadMethod | None, str] = {
     "adam": "try more epochs or head='lbfgs'",
     "lbfgs": "the probe's features do not tell its targets apart, so try another probe",
     "calibrated": "the probe's features do not tell its targets apart, so try another probe",

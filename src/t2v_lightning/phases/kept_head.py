@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -11,6 +12,7 @@ from t2v_lightning.functional.inputs import Inputs, device_of, take
 from t2v_lightning.functional.likelihood import get_likelihood
 from t2v_lightning.loading.selection import Selection
 from t2v_lightning.phases.base import AllReduce, LogMetrics, Metrics, Phase, State, one_process
+from t2v_lightning.phases.feature_store import LARGEST_STATE
 from t2v_lightning.phases.head import HeadFit
 from t2v_lightning.phases.options import HeadOptions
 from t2v_lightning.phases.out_of_memory import Halving
@@ -36,6 +38,9 @@ class KeptHeadPhase(Phase):
         options: method "keep", "adam" or "bias"; see `phases.token_head`.
         all_reduce: adds a tensor up over processes, in place.
         seed: of the draws of Adam.
+        budget: bytes of hidden states that memory may hold while a head is fitted; more go to a file. None for no
+            limit.
+        folder: of that file; None for the system's temporary folder.
 
     Raises:
         ValueError: a head is to be fitted by several processes.
@@ -57,12 +62,14 @@ class KeptHeadPhase(Phase):
         options: HeadOptions,
         all_reduce: AllReduce = one_process,
         seed: int = 0,
+        budget: float | None = None,
+        folder: Path | None = None,
     ) -> None:
         if options.method != "keep" and all_reduce is not one_process:
             raise ValueError(
                 f"head={options.method!r} of a language model is fitted by one process; use one device, or head='keep'"
             )
-        self.seed, self.store = seed, TokenStore()
+        self.seed, self.store = seed, TokenStore(budget, folder)
         self.probe, self.features, self.task, self.options = probe, features, task, options
         self.all_reduce, self.kind = all_reduce, get_likelihood(task.likelihood)
         self.halving = Halving(self.title)
@@ -148,7 +155,13 @@ class KeptHeadPhase(Phase):
         }
         return fit if self.options.method == "keep" else fit | {"head": self.probe.head.state_dict()}
 
+    @property
+    def resumable(self) -> bool:  # type: ignore[override]
+        return not self.store.hidden.is_mapped and self.store.hidden.nbytes <= LARGEST_STATE
+
     def own_state(self) -> State:
+        if not self.resumable:
+            return {}
         return {"totals": self._totals.cpu(), "share": self._share.cpu(), "tokens": self.store.state()}
 
     def load_state(self, shared: State, own: State) -> None:
@@ -157,5 +170,5 @@ class KeptHeadPhase(Phase):
         if "head" in shared:
             self.probe.head.load_state_dict(shared["head"])
         if own:
-            self.store = TokenStore(own.get("tokens", {}))
+            self.store.load_state(own.get("tokens", {}))
             self._totals, self._share = own["totals"], own["share"]

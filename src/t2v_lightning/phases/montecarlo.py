@@ -132,7 +132,7 @@ class MonteCarloPhase(MethodPhase):
         total, options = self._total(), self.options
         if int(total.samples) != len(self.task) and not self.done:
             raise RuntimeError(
-                f"{int(total.samples)} images were counted, but the task has {len(self.task)}; "
+                f"{int(total.samples)} items were counted, but the task has {len(self.task)}; "
                 "the embedding would be wrong"
             )
         return {
@@ -143,7 +143,7 @@ class MonteCarloPhase(MethodPhase):
             "group_weights": total.group_weights.cpu().numpy(),
             "meta": {
                 "include": options.include,
-                **({"token_table": options.token_table} if self.probe.tied else {}),
+                **self._token_table(),
                 "sampling": options.sampling,
                 "passes": options.passes,
                 "squares": options.squares,
@@ -152,6 +152,11 @@ class MonteCarloPhase(MethodPhase):
                 "relative_stderr": total.relative_stderr,
             },
         }
+
+    def _token_table(self) -> dict[str, bool]:
+        """For `meta`, whether the vector has the table of tokens; empty for a probe without one."""
+        tables = self.probe.token_tables
+        return {"token_table": not _left_out(self.probe, self.options.token_table)} if tables else {}
 
     def _total(self) -> FisherEstimate:
         """The estimate over the images of all processes; all take part."""
@@ -202,7 +207,7 @@ def fisher_of_filters(
     include: Include,
     example: Inputs | None = None,
     digest: str | None = None,
-    token_table: bool = False,
+    token_table: bool | None = None,
 ) -> PerSampleFisher:
     """Engine for the weights of a probe from stage `skip_layers` on; logs which have no closed form.
 
@@ -212,10 +217,10 @@ def fisher_of_filters(
         include: which kinds of weights.
         example: an input without batch dimension to trace the network with; a black image when None.
         digest: of the probe's weights; computed when None. A probe with the same is not traced again.
-        token_table: whether weights that the head was tied to, `probe.tied`, are measured.
+        token_table: whether tables of tokens are measured; None for those to which the head was not tied.
     """
     head = probe.head.bias is None, _without(probe.head, "_parameters", "out_features")
-    left_out = frozenset(() if token_table else probe.tied)
+    left_out = _left_out(probe, token_table)
     own = _without(probe, "_modules", "name", "input_size", "transform", "stages")
     tied = [name for name, parameter in probe.backbone.named_parameters() if parameter is probe.head.weight]
     engine = engine_of(
@@ -245,6 +250,13 @@ def fisher_of_filters(
             layers,
         )
     return engine
+
+
+def _left_out(probe: ProbeNetwork, token_table: bool | None) -> frozenset[str]:
+    """Names of the tables of tokens that are not measured."""
+    if token_table:
+        return frozenset()
+    return frozenset(probe.tied if token_table is None else probe.token_tables)
 
 
 def _without(module: nn.Module, *names: str) -> tuple[type[nn.Module], dict[str, Any]]:

@@ -40,7 +40,8 @@ class HeadOptions:
             "calibrated" (that optimum, but the distribution of an image is the one that a head gives which was fitted
             without it; see `functional.head.refits`), or "keep" the head that the probe came with. The head of a
             language model, under `likelihood="next_token"`, is kept, or a copy of it is fitted further by "adam", or
-            gets the "bias" with which it predicts the task's own token frequencies; see `phases.token_head`.
+            gets the "bias" with which it predicts the task's own token frequencies; see `phases.token_head`. None for
+            what suits the likelihood, once that is known: "keep" for a language model's, else "adam".
         lr: learning rate of Adam.
         weight_decay: L2 penalty, `weight_decay / 2 * (|W|^2 + |b|^2)`.
         epochs: of Adam.
@@ -48,7 +49,7 @@ class HeadOptions:
         batch_size: of Adam.
     """
 
-    method: HeadMethod = "adam"
+    method: HeadMethod | None = "adam"
     lr: float = 4e-4
     weight_decay: float = 1e-4
     epochs: int = 10
@@ -56,7 +57,7 @@ class HeadOptions:
     batch_size: int = 64
 
     def __post_init__(self) -> None:
-        if self.method not in get_args(HeadMethod):
+        if self.method is not None and self.method not in get_args(HeadMethod):
             allowed = get_args(HeadMethod)
             near = did_you_mean(self.method, allowed)
             raise ValueError(f"unknown head {self.method!r}; allowed are {', '.join(allowed)}{near}")
@@ -79,8 +80,9 @@ class MonteCarloOptions:
         passes: random vectors per image.
         target_stderr: stop once the relative standard error is that small; None sees all images.
         include: "weights", "weights+norm" or "all".
-        token_table: whether the vector has the table of tokens that shares its weight with a language model's head, by
-            what the table does at the input; without it the vector depends less on which words occur.
+        token_table: whether the vector has the rows of a table of tokens, by what the table does at the input; without
+            them the vector depends less on which words occur. None for all tables but one that shares its weight with
+            the head that a language model came with.
         squares: "auto" (unbiased estimates where they are faster, for "sign" and "categorical"), "exact", or a number
             of columns; see `functional.layers.sketch`.
 
@@ -100,7 +102,7 @@ class MonteCarloOptions:
     passes: int = 1
     target_stderr: float | None = None
     include: Include = "weights"
-    token_table: bool = False
+    token_table: bool | None = None
     squares: Squares = "auto"
 
     def __post_init__(self) -> None:
@@ -109,8 +111,8 @@ class MonteCarloOptions:
         check_sampling(self.sampling, self.passes)
         check_include(self.include)
         check_squares(self.squares)
-        if not isinstance(self.token_table, bool):
-            raise TypeError(f"token_table must be True or False, got {self.token_table!r}")
+        if self.token_table is not None and not isinstance(self.token_table, bool):
+            raise TypeError(f"token_table must be True, False or None, got {self.token_table!r}")
         if self.target_stderr is not None and not (
             is_number(self.target_stderr) and 0 < self.target_stderr < 1
         ):

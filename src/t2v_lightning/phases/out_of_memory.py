@@ -53,7 +53,7 @@ class Halving:
         """The function's results on consecutive parts of the batch, the first dimension of every tensor.
 
         Raises:
-            torch.OutOfMemoryError: a single image does not fit.
+            torch.OutOfMemoryError: a single item does not fit.
         """
         results: list[Tensor] = []
         start, count, before, device = 0, length(images), self.limit, device_of(images)
@@ -67,8 +67,8 @@ class Halving:
                     raise
                 if stop - start == 1:
                     raise torch.OutOfMemoryError(
-                        f"a single image does not fit into the memory of {device} in the "
-                        f"{self.title} phase: take smaller images (input_size of the probe), a higher skip_layers, "
+                        f"a single item does not fit into the memory of {device} in the {self.title} phase: take "
+                        "smaller images (input_size of the probe) or shorter texts (max_length), a higher skip_layers, "
                         f"or free the memory that others hold. {error}"
                     ) from error
                 self.limit = (stop - start + 1) // 2
@@ -79,7 +79,7 @@ class Halving:
         if self.limit != before and not self._said:
             self._said = True
             logger.warning(
-                "a batch of %d images did not fit into the memory of %s in the %s phase; batches are split into parts "
+                "a batch of %d items did not fit into the memory of %s in the %s phase; batches are split into parts "
                 "of %d from here on, with the same result. A batch_size of %d would save the attempt",
                 count,
                 device,

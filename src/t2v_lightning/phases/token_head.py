@@ -11,6 +11,8 @@ mean probability of each token is its frequency in the task.
 
 import math
 from collections.abc import Callable, Mapping
+from itertools import accumulate
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +22,7 @@ from t2v_lightning.functional.likelihood import Likelihood
 from t2v_lightning.functional.likelihood.next_token import IGNORED
 from t2v_lightning.functional.random import random_bits
 from t2v_lightning.phases.base import LogMetrics
+from t2v_lightning.phases.feature_store import GrowingFeatures
 from t2v_lightning.phases.options import HeadOptions
 
 _LOGITS = 2**24
@@ -45,20 +48,45 @@ def mean_states(hidden: Tensor, targets: Tensor) -> Tensor:
 
 
 class TokenStore:
-    """Hidden states and next tokens of sequences, by the position of the sequence in the task."""
+    """Hidden states and next tokens of sequences, one after another.
 
-    def __init__(self, rows: Mapping[int, tuple[Tensor, Tensor]] | None = None) -> None:
-        self.rows = dict(rows or {})
+    Args:
+        budget: bytes of hidden states that memory may hold; more go to a file. None for no limit.
+        folder: of that file; None for the system's temporary folder.
+
+    Attributes:
+        hidden: [M, P], of all tokens.
+        tokens: int64 [T] of each sequence, by its position in the task, in the order of `hidden`.
+    """
+
+    def __init__(self, budget: float | None = None, folder: Path | None = None) -> None:
+        self.hidden = GrowingFeatures(budget, folder)
+        self.tokens: dict[int, Tensor] = {}
 
     def add(self, positions: Tensor, hidden: Tensor, targets: Tensor) -> None:
         """Those that count, of hidden states [N, T, P] and targets [N, T]."""
         for position, states, tokens in zip(positions.tolist(), hidden, targets, strict=True):
             counted = tokens != IGNORED
-            self.rows[position] = states[counted].cpu(), tokens[counted].cpu()
+            self._add(position, states[counted].cpu(), tokens[counted].cpu())
+
+    def _add(self, position: int, states: Tensor, tokens: Tensor) -> None:
+        self.hidden.append(states)
+        self.tokens[position] = tokens
 
     def state(self) -> dict[int, tuple[Tensor, Tensor]]:
-        """What the class is made from again."""
-        return self.rows
+        """Hidden states and tokens by position, from which `load_state` fills an empty store."""
+        lengths = [len(tokens) for tokens in self.tokens.values()]
+        ends = accumulate(lengths)
+        spans = [slice(end - length, end) for length, end in zip(lengths, ends, strict=True)]
+        return {
+            position: (self.hidden[span].clone(), tokens)
+            for span, (position, tokens) in zip(spans, self.tokens.items(), strict=True)
+        }
+
+    def load_state(self, state: Mapping[int, tuple[Tensor, Tensor]]) -> None:
+        """What `state` gave."""
+        for position, (states, tokens) in state.items():
+            self._add(position, states, tokens)
 
 
 class TokenProblem:
@@ -76,26 +104,29 @@ class TokenProblem:
         self, head: nn.Linear, store: TokenStore, weights: Tensor, kind: Likelihood, device: torch.device
     ) -> None:
         self.head, self.device = head, device
-        rows = [store.rows[number] for number in range(len(weights))]
-        for number, (_, tokens) in enumerate(rows):
+        if sorted(store.tokens) != list(range(len(weights))):
+            raise RuntimeError(f"{len(store.tokens)} of {len(weights)} sequences were seen")
+        for number, tokens in sorted(store.tokens.items()):
             if not len(tokens):
                 raise ValueError(
                     f"sequence {number} has no token to predict; a sequence needs two tokens or more, so leave shorter "
                     "ones out"
                 )
-        self.hidden = torch.cat([states for states, _ in rows]).to(device, head.weight.dtype)
-        self.tokens = torch.cat([tokens for _, tokens in rows]).to(device)
+        self.hidden = store.hidden
+        self.tokens = torch.cat(list(store.tokens.values())).to(device)
         if int(self.tokens.max()) >= head.out_features:
             raise ValueError(
                 f"tokens range up to {int(self.tokens.max())}, but the network has {head.out_features} outputs; use "
                 "the tokenizer that it was trained with"
             )
-        self.lengths = torch.tensor([len(tokens) for _, tokens in rows])
-        self.starts = self.lengths.cumsum(0) - self.lengths
+        order = torch.tensor(list(store.tokens))
+        lengths = torch.tensor([len(tokens) for tokens in store.tokens.values()])
+        place = order.argsort()  # of each sequence, in the store
+        self.lengths, self.starts = lengths[place], (lengths.cumsum(0) - lengths)[place]
         self.per_token = getattr(kind, "per_token", True)
-        scale = self.lengths if self.per_token else torch.ones_like(self.lengths)
-        self.weights = (weights / scale).repeat_interleave(self.lengths).to(device)
-        self.shares = (weights / self.lengths).repeat_interleave(self.lengths).to(device)
+        scale = lengths if self.per_token else torch.ones_like(lengths)
+        self.weights = (weights[order] / scale).repeat_interleave(lengths).to(device)
+        self.shares = (weights[order] / lengths).repeat_interleave(lengths).to(device)
 
     def fit(
         self, options: HeadOptions, draws: Callable[[int, int], Tensor], seed: int, log: LogMetrics
@@ -109,13 +140,14 @@ class TokenProblem:
     @torch.no_grad()
     def measured(self) -> Tensor:
         """Weighted means of loss, right tokens and hidden states: float64 [2 + P]."""
-        totals = torch.zeros(2 + self.hidden.shape[1], dtype=torch.float64, device=self.device)
+        totals = torch.zeros(2 + self.head.in_features, dtype=torch.float64, device=self.device)
         for part in self._blocks(len(self.tokens)):
-            outputs, tokens = self.head(self.hidden[part]), self.tokens[part]
+            hidden, tokens = self._ready(self.hidden[part]), self.tokens[part]
+            outputs = self.head(hidden)
             losses = F.cross_entropy(outputs, tokens, reduction="none").double()
             right = (outputs.argmax(1) == tokens).double()
             totals[:2] += torch.stack([self.weights[part] @ losses, self.shares[part] @ right])
-            totals[2:] += self.shares[part] @ self.hidden[part].double()
+            totals[2:] += self.shares[part] @ hidden.double()
         return totals
 
     @torch.enable_grad()
@@ -137,15 +169,15 @@ class TokenProblem:
 
     def _gradient(self, batch: Tensor) -> float:
         """Adds the gradient of the mean loss over sequences to that of the head, and gives the loss."""
-        rows = torch.cat(
-            [torch.arange(int(self.starts[n]), int(self.starts[n] + self.lengths[n])) for n in batch]
-        ).to(self.device)
+        spans = [slice(int(self.starts[n]), int(self.starts[n] + self.lengths[n])) for n in batch]
+        hidden = torch.cat([self.hidden[span] for span in spans])
+        tokens = torch.cat([self.tokens[span] for span in spans])
         each = 1 / (self.lengths[batch] if self.per_token else torch.ones_like(batch)) / len(batch)
-        weights = each.repeat_interleave(self.lengths[batch]).to(self.hidden)
+        weights = self._ready(each.repeat_interleave(self.lengths[batch]))
         total = 0.0
-        for part in self._blocks(len(rows)):
-            own = rows[part]
-            losses = F.cross_entropy(self.head(self.hidden[own]), self.tokens[own], reduction="none")
+        for part in self._blocks(len(tokens)):
+            outputs = self.head(self._ready(hidden[part]))
+            losses = F.cross_entropy(outputs, tokens[part], reduction="none")
             loss = weights[part] @ losses
             loss.backward()
             total += float(loss.detach())
@@ -179,11 +211,14 @@ class TokenProblem:
         self.head.bias.copy_(bias)
         loss, p = penalty / 2 * float(bias @ bias), torch.zeros_like(bias)
         for part in self._blocks(len(self.tokens)):
-            logs = self.head(self.hidden[part]).log_softmax(1)
+            logs = self.head(self._ready(self.hidden[part])).log_softmax(1)
             right = logs.gather(1, self.tokens[part, None])[:, 0].double()
             loss -= float(self.weights[part] @ right)
             p += (self.weights[part].to(logs.dtype) @ logs.exp()).double().cpu()
         return loss, p
+
+    def _ready(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, self.head.weight.dtype)
 
     def _blocks(self, rows: int) -> list[slice]:
         step = max(1, _LOGITS // self.head.out_features)

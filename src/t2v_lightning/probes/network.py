@@ -73,6 +73,17 @@ class ProbeNetwork(nn.Module):
         self.tied = tuple(name for name, weight in backbone.named_parameters() if weight is head.weight)
         self.eval()
 
+    @property
+    def token_tables(self) -> tuple[str, ...]:
+        """Names of the backbone's parameters that have a row for each token, such as those in `tied`."""
+        found = set()
+        for module in self.backbone.modules():
+            table = getattr(module, "get_input_embeddings", lambda: None)()
+            if isinstance(table, nn.Embedding):
+                found.add(id(table.weight))
+        own = (name for name, weight in self.backbone.named_parameters() if id(weight) in found)
+        return tuple(dict.fromkeys((*self.tied, *own)))
+
     @classmethod
     def from_module(
         cls,

@@ -37,6 +37,7 @@ const decimals = Math.max(0, 2 - Math.floor(Math.log10(Math.max(largest, 1e-4)))
 const isOdd = largest >= 1e6 || (largest > 0 && largest < 1e-4);
 const distance = (value) => (isOdd ? scientific(value) : value.toFixed(decimals));
 const capital = (text) => text[0].toUpperCase() + text.slice(1);
+const items = capital(data.items);  // images or texts
 const percent = (value) => (value === null ? "" : (100 * value).toFixed(1) + "%");
 const share = (value) => (value - low) / (high - low || 1);
 const floorOf = (i) => tasks[i].floor ?? -Infinity;
@@ -231,7 +232,7 @@ function drawPanel() {
   $("chosen").textContent = task.name;
   $("warnings").replaceChildren(...task.warnings.map((text) => make("li", { textContent: text })));
   const facts = [
-    ["Family", task.family], ["Classes", number(task.classes)], ["Images", number(task.images)],
+    ["Family", task.family], ["Classes", number(task.classes)], [items, number(task.images)],
     [`Train ${task.measure}`, task.accuracy_text],
     [`Train ${task.measure} under noise`, task.under_noise_text],
     [`Test ${task.test_measure}`, task.test_text],
@@ -261,7 +262,7 @@ $("more").onclick = () => { shown = shown > 10 ? 10 : count; drawPanel(); };
 
 // --- table and search ----------------------------------------------------------------------------------------
 
-// a column of what a head reaches on some images; where tasks differ in what they are measured by, cells say so
+// a column of what a head reaches on some images or texts; where tasks differ in what they are measured by, cells say so
 function measuredColumn(images, measure, value, text) {
   const one = tasks.every((task) => task[measure] === tasks[0][measure]);
   const named = (task) => (one || !task[text] ? "" : task[measure] + " ") + task[text];
@@ -271,7 +272,7 @@ const columns = [
   ["Task", (i) => tasks[i].name, (i) => tasks[i].name],
   ["Family", (i) => tasks[i].family, (i) => tasks[i].family],
   ["Classes", (i) => tasks[i].classes, (i) => number(tasks[i].classes)],
-  ["Images", (i) => tasks[i].images, (i) => number(tasks[i].images)],
+  [items, (i) => tasks[i].images, (i) => number(tasks[i].images)],
   measuredColumn("Train", "measure", "accuracy", "accuracy_text"),
   ["Under noise", (i) => tasks[i].under_noise, (i) => tasks[i].under_noise_text],
   measuredColumn("Test", "test_measure", "test", "test_text"),

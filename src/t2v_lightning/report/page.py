@@ -24,7 +24,7 @@ from t2v_lightning.functional.distances import mean_of_pairs
 from t2v_lightning.plots.style import family_colours
 from t2v_lightning.report.comparison import Comparison
 from t2v_lightning.report.figures import DPI
-from t2v_lightning.report.tables import task_rows
+from t2v_lightning.report.tables import items_of_rows, task_rows
 
 _COLOURS = [to_hex(colour) for colour in colormaps["viridis_r"](np.linspace(0, 1, 64))]
 _SETTINGS = (
@@ -59,14 +59,16 @@ def build_page(
     >>> build_page(compare(pair)).count("</script>")
     2
     """
-    script, style = _part("page.js"), _part("page.css")
+    script, style, content = _part("page.js"), _part("page.css"), _content(comparison)
     figures = "\n".join(_figure(caption, data) for caption, data in (pictures or {}).items())
     return Template(_part("page.html")).substitute(
         policy=f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; script-src '{_digest(script)}'",
         title=f"{len(comparison.names)} tasks, {html.escape(comparison.label)}",
         style=style,
         script=script,
-        data=_json(_content(comparison)),
+        data=_json(content),
+        items=content["items"],
+        Items=content["items"].capitalize(),
         figures=figures,
         sections=sections,
         meaning=_MEANINGS.get(comparison.distance, "Distances have no unit: they give an order."),
@@ -122,6 +124,7 @@ def _content(comparison: Comparison) -> dict[str, Any]:
         "colours": _COLOURS,
         "families": {name: to_hex(colour) for name, colour in family_colours(sorted(set(families))).items()},
         "order": comparison.order,
+        "items": items_of_rows(rows),
         "tasks": rows,
         # nine digits are more than the page shows, at half the size
         "matrix": [[float(f"{value:.9g}") for value in row] for row in comparison.matrix.tolist()],

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from t2v_lightning.embedding import Embedding
 from t2v_lightning.embedding.run_folder import whole_file
-from t2v_lightning.embedding.summary import likelihood_of, measured, tested
+from t2v_lightning.embedding.summary import items_of, likelihood_of, measured, tested
 from t2v_lightning.report.comparison import task_names
 
 NAMES = ("task", "family", "nearest")
@@ -26,6 +26,7 @@ NAMES = ("task", "family", "nearest")
 def task_rows(embeddings: Sequence[Embedding], matrix: NDArray[np.float64]) -> list[dict[str, Any]]:
     """For each task its name, family, classes, images, ..., nearest task and the distance to it.
 
+    `images` is the number of its images, or of what else `items` says that it is made of.
     `accuracy` is what the likelihood measures a head by, such as accuracy (a share of 1) or R^2, on the images that the
     head was fitted to, and `under_noise` the same of the variational method's network; `measure` is its name. `test` is
     the accuracy, mean average precision or R^2 on images that the fit has not seen, and `test_measure` its name.
@@ -44,6 +45,7 @@ def task_rows(embeddings: Sequence[Embedding], matrix: NDArray[np.float64]) -> l
                 "name": name,
                 "family": str(meta.get("family") or ""),
                 "classes": _finite(meta.get("num_classes")),
+                "items": items_of(meta),
                 "images": _finite(meta.get("samples")),
                 "measure": likelihood.short,
                 "accuracy": accuracy,
@@ -73,7 +75,7 @@ def text_rows(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
         "task": [row["name"] for row in rows],
         "family": [row["family"] for row in rows],
         "K": [_text(row["classes"], "g") for row in rows],
-        "images": [_text(row["images"], "g") for row in rows],
+        items_of_rows(rows): [_text(row["images"], "g") for row in rows],
         **_measured("train", rows, "measure", "accuracy_text"),
         "under noise": [row["under_noise_text"] for row in rows],
         **_measured("test", rows, "test_measure", "test_text"),
@@ -90,14 +92,14 @@ def text_rows(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
 
 
 def print_table(embeddings: Sequence[Embedding], matrix: NDArray[np.float64], console: Console) -> None:
-    """A line for each task: all of `text_rows` except the family; the number of images is N, for 80 columns."""
+    """A line for each task: all of `text_rows` except the family; N is the number of images or texts, in 80 columns."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)  # one character between columns
-    header, *lines = text_rows(task_rows(embeddings, matrix))
+    rows = task_rows(embeddings, matrix)
+    header, *lines = text_rows(rows)
     for column in header:
         if column != "family":
-            heading = (
-                "N" if column == "images" else column.replace(" ", "\n", 1)
-            )  # as wide as its longest word
+            # as wide as its longest word
+            heading = "N" if column == items_of_rows(rows) else column.replace(" ", "\n", 1)
             table.add_column(heading, justify="left" if column in NAMES else "right", no_wrap=True)
     for name, _, *cells in lines:
         table.add_row(*(Text(_printable(cell)) for cell in (name, *cells)))  # names may have square brackets
@@ -110,6 +112,12 @@ def write_csv(matrix: NDArray[np.float64], names: Sequence[str], path: Path) -> 
         writer = csv.writer(file)
         writer.writerow(["task", *names])
         writer.writerows([name, *row] for name, row in zip(names, matrix.tolist(), strict=True))
+
+
+def items_of_rows(rows: Sequence[dict[str, Any]]) -> str:
+    """What all tasks are made of: "images", "texts", or "items" where there are both."""
+    kinds = {row["items"] for row in rows}
+    return kinds.pop() if len(kinds) == 1 else "items"
 
 
 def _measured(images: str, rows: Sequence[dict[str, Any]], measure: str, text: str) -> dict[str, list[str]]:

@@ -64,7 +64,7 @@ class Evaluation:
         self.plan, self.kind = plan, get_likelihood(plan.selection.likelihood)
         if self.kind.of_inputs:
             raise ValueError(
-                f"test images are measured by their labels, which likelihood={self.kind.name!r} has none of; leave "
+                f"test texts are measured by their labels, which likelihood={self.kind.name!r} has none of; leave "
                 "them out"
             )
         labels = torch.zeros(len(dataset), dtype=torch.int64)
@@ -199,8 +199,8 @@ def held_out_targets(task: Selection, labels: Tensor) -> Tensor:
     if not get_likelihood(task.likelihood).has_classes:
         if labels.shape[1] != task.num_classes:
             raise ValueError(
-                f"the targets of the images to evaluate have {labels.shape[1]} numbers, and those of the fit have "
-                f"{task.num_classes}; give images of the same task"
+                f"the targets of the items to evaluate have {labels.shape[1]} numbers, and those of the fit have "
+                f"{task.num_classes}; give items of the same task"
             )
         return labels
     classes = torch.tensor(task.classes)
@@ -208,9 +208,9 @@ def held_out_targets(task: Selection, labels: Tensor) -> Tensor:
     if not bool(known.all()):
         strange = labels[~known].unique().tolist()
         raise ValueError(
-            f"{int((~known).sum())} of {len(labels)} images to evaluate carry labels that the fit has not seen: "
-            f"{_listed(strange)}. Its classes are {_listed(task.classes)}. Leave these images out, for example with "
-            "torch.utils.data.Subset, or fit on images of all classes"
+            f"{int((~known).sum())} of {len(labels)} items to evaluate carry labels that the fit has not seen: "
+            f"{_listed(strange)}. Its classes are {_listed(task.classes)}. Leave these out, for example with "
+            "torch.utils.data.Subset, or fit on items of all classes"
         )
     return torch.searchsorted(classes, labels)
 

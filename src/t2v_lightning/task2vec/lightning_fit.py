@@ -153,7 +153,9 @@ class LightningFit(LightningEvaluation):
         """Restores the state of a checkpoint, now that everything is on its device."""
         resumed = self._resumed is not None
         meta = self.plan.meta
-        note_hyperparameters(self.loggers, {**self.hparams, "task": meta.get("task_name") or meta["dataset"]})
+        own = {"probe": self.plan.probe.name, **self.plan.options.named()}
+        task = meta.get("task_name") or meta["dataset"]
+        note_hyperparameters(self.loggers, {**self.hparams, "task2vec": own, "task": task})
         self.logged = [last_steps(logger) if resumed else {} for logger in self.loggers]
         if self._resumed is None:
             if self.trainer.current_epoch:

@@ -28,7 +28,7 @@ from t2v_lightning.phases.options import HeadMethod
 from t2v_lightning.probes import ProbeNetwork
 from t2v_lightning.task2vec.evaluation import Evaluation, evaluate, held_out_source
 from t2v_lightning.task2vec.lightning_fit import LightningFit
-from t2v_lightning.task2vec.options import EmbeddingOptions
+from t2v_lightning.task2vec.options import EmbeddingOptions, choose_likelihood
 from t2v_lightning.task2vec.plain_loop import run_plan
 from t2v_lightning.task2vec.plan import Plan, describe_task
 from t2v_lightning.task2vec.sources import as_probe, as_task
@@ -49,7 +49,8 @@ class Task2Vec(LightningFit):
             filter bears, while the head is trained with noisy weights.
         likelihood: "softmax" (classes), "bernoulli" (labels) or "gaussian" (regression); None takes the
             datamodule's own, or softmax. "next_token" is for a probe that is a language model, whose backbone gives a
-            vector for each token; labels of the sequences are not used.
+            vector for each token, and what None takes for one that was made with `pooling="none"`; labels of the
+            sequences are not used.
         max_samples: at most this many images, a seeded stratified subset; None for all.
         balanced: every class counts the same, whatever its number of images (softmax only).
         skip_layers: stage of the probe at which the vector starts; earlier stages cost no gradients.
@@ -156,14 +157,13 @@ class Task2Vec(LightningFit):
         if not is_stream(dataset):
             check_map_style(dataset)
             warn_random_transforms(dataset)
-        of_source: LikelihoodName = getattr(source, "likelihood", "softmax")
         if options.likelihood == "gaussian" and getattr(source, "likelihood", None) == "softmax":
             raise ValueError(
                 f"got likelihood='gaussian' for {type(source).__name__}, whose targets are numbers of classes; make it "
                 "give real numbers (likelihood='gaussian' to image_folder and hf), or leave out the likelihood"
             )
-        likelihood = options.likelihood or of_source
-        options.check_likelihood(likelihood)
+        likelihood = choose_likelihood(options.likelihood, source, self.probe)
+        options = options.under(likelihood)
         kind = get_likelihood(likelihood)
         kept = self._original_head[0] if options.head.method == "keep" or kind.of_inputs else None
         if is_stream(dataset):
@@ -193,7 +193,7 @@ class Task2Vec(LightningFit):
             selection, options = selection.first(few, options.seed), options.shortened(few)
         if kept is None:
             self.probe.reset_head(selection.num_classes, torch.Generator().manual_seed(options.seed))
-        elif not self._shares_head:
+        elif not self._shares_head(options):
             head = copy.deepcopy(kept)
             if options.head.method == "bias" and head.bias is None:
                 head.register_parameter("bias", nn.Parameter(head.weight.new_zeros(head.out_features)))
@@ -218,10 +218,8 @@ class Task2Vec(LightningFit):
             warn_random_hooks(plan.hooks, plan.random_hooks)
         return plan
 
-    @property
-    def _shares_head(self) -> bool:
+    def _shares_head(self, options: EmbeddingOptions) -> bool:
         """Whether the head stays one weight with the table of tokens: neither fitted nor measured apart from it."""
-        options = self.options
         counted = getattr(options.own, "token_table", False)
         return bool(self.probe.tied) and options.head.method == "keep" and not counted
 
@@ -273,7 +271,7 @@ class Task2Vec(LightningFit):
             if test is not None:
                 hooked = [source, self] if isinstance(source, LightningDataModule) else [self]
                 evaluation = Evaluation(plan, *held_out_source(test, loading, hooked))
-            with EmbedProgress() if progress else nullcontext() as bar:
+            with EmbedProgress(plan.items) if progress else nullcontext() as bar:
                 self.embedding = run_plan(plan, where, bar)
                 if evaluation is not None:
                     self.embedding.meta["test"] = evaluate(evaluation, where, bar)

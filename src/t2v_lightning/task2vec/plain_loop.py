@@ -19,7 +19,7 @@ class Bar(Protocol):
     def track(self, title: str, batches: Any) -> Iterable[Any]:
         """Yields the batches and counts them."""
 
-    def note(self, images: int, metrics: dict[str, float]) -> None:
+    def note(self, count: int, metrics: dict[str, float]) -> None:
         """Shows the numbers of the last batch."""
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from t2v_lightning._version import __version__
 from t2v_lightning.embedding import Embedding
+from t2v_lightning.embedding.summary import items_of
 from t2v_lightning.functional.inputs import Inputs, describe, take
 from t2v_lightning.functional.likelihood import get_likelihood
 from t2v_lightning.loading.dataset import IndexedDataset
@@ -108,8 +109,11 @@ class Plan:
             learn_head=options.head.method != "keep",
             all_reduce=all_reduce,
         )
+        budget = None if options.features_budget is None else 1e9 * options.features_budget
         if of_inputs:
-            first: Phase = KeptHeadPhase(probe, last.features, task, options.head, all_reduce, options.seed)
+            first: Phase = KeptHeadPhase(
+                probe, last.features, task, options.head, all_reduce, options.seed, budget, run_folder
+            )
         else:
             first = FeaturesPhase(
                 probe,
@@ -118,7 +122,7 @@ class Plan:
                 options.head,
                 options.seed,
                 all_reduce,
-                None if options.features_budget is None else 1e9 * options.features_budget,
+                budget,
                 run_folder,
                 last,
             )
@@ -130,6 +134,11 @@ class Plan:
     def epochs(self) -> int:
         """Number of epochs of all phases together."""
         return sum(phase.epochs for phase in self.phases)
+
+    @property
+    def items(self) -> str:
+        """What the task is made of, in the plural: images or texts."""
+        return items_of({"likelihood": self.selection.likelihood, **self.prepared})
 
     def phase_at(self, epoch: int) -> tuple[Phase, int]:
         """The phase that an epoch of the whole belongs to, and the epoch within it."""
@@ -159,9 +168,9 @@ class Plan:
             "probe": self.probe.name,
             "weights of the probe": self.probe_digest,
             "dataset": self.meta["dataset"],
-            "number of images": len(task),
-            "labels and choice of images": fingerprint(task.chosen, task.targets, task.weights),
-            "images": self.dataset.fingerprint,
+            f"number of {self.items}": len(task),
+            f"labels and choice of {self.items}": fingerprint(task.chosen, task.targets, task.weights),
+            self.items: self.dataset.fingerprint,
             "likelihood": task.likelihood,
             "skip_layers": options.skip_layers,
             "seed": options.seed,
