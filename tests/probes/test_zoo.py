@@ -175,11 +175,20 @@ def test_family_equals_brute_force(name: str) -> None:
     gc.collect()
 
 
+class Standardised(nn.Conv2d):
+    """A convolution whose weight is computed from the parameter."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, self.weight - self.weight.mean((1, 2, 3), keepdim=True), self.bias)
+
+
 def test_weights_without_closed_form_are_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    probe = get_probe("timm/vit_tiny_patch16_224", num_classes=3, weights=None, input_size=32)
+    vit = get_probe("timm/vit_tiny_patch16_224", num_classes=3, weights=None, input_size=32)
+    network = nn.Sequential(Standardised(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 3))
+    probe = ProbeNetwork.from_module(network, input_size=8)
     with caplog.at_level("INFO", logger="t2v_lightning"):
-        fisher_of_filters(probe, 0, "weights")
+        fisher_of_filters(vit, 0, "all")  # tokens and positions that all images share have one
         assert not caplog.messages
-        fisher_of_filters(probe, 0, "all")
+        fisher_of_filters(probe, 0, "weights")
     (message,) = caplog.messages
-    assert message.startswith("no closed form for cls_token, pos_embed;")
+    assert message.startswith("no closed form for 0;")

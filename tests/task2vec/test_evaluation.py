@@ -217,7 +217,7 @@ def test_what_cannot_be_evaluated_is_an_error_that_says_why(fitted: Fitted) -> N
     images = images_of(4)
     strange = TensorDataset(images, torch.tensor([3, 8, 7, 9]))
     with pytest.raises(
-        ValueError, match=r"2 of 4 images .* has not seen: 8, 9\. Its classes are 3, 7, 40\. Leave"
+        ValueError, match=r"2 of 4 items .* has not seen: 8, 9\. Its classes are 3, 7, 40\. Leave"
     ):
         quietly().test(fitted(), DataLoader(strange), verbose=False)
     with pytest.raises(ValueError, match="has not seen: 8, 9"):  # before the fit
