@@ -5,7 +5,7 @@ import numpy as np
 from selection.experts import FIXED, Setting, load_expert, task_labels
 from selection.tasks import draw, save
 from selection.truth import positions_in_used
-from t2v_lightning.library.short_list import error_of
+from t2v_lightning.library.short_list import PENALTY, REPEATS, error_of
 
 
 class Tried:
@@ -19,7 +19,7 @@ class Tried:
 
     def __init__(self, setting: Setting, seed: int, number: int) -> None:
         self.setting, self.seed, self.number = setting, seed, number
-        self.path = setting.path(f"tried_{seed}_{number}.npz")
+        self.path = setting.path(f"tried_{REPEATS}_{PENALTY:g}_{seed}_{number}.npz")
         self.labels = task_labels(setting)
         self.known: dict[str, tuple[float, float]] = {}
         if self.path.exists():

@@ -104,6 +104,8 @@ def test_advice_by_several_protocols_is_refused_before_the_fit(capsys: pytest.Ca
     assert "Give protocol=" in text
     assert call(cli.main, "library=lib", "recommend=true", "protocol=probes") == 1
     assert "'probes' is no protocol" in shown(capsys)
+    assert call(cli.main, "library=lib", "recommend=true", "protocol=1") == 1
+    assert "'1' is no protocol" in shown(capsys)
     assert not list(Path("outputs").glob(f"**/{FILE}"))
     assert call(cli.main, "library=lib", "recommend=true", "protocol='probe'") == 0
     assert "resnet18" in shown(capsys)

@@ -65,6 +65,11 @@ def test_the_plain_command_prints_it_in_80_columns(photos: Path) -> None:
     )
     assert result.exit_code == 0, result.output
     assert "efficientnet_lite" in result.output
+    asked = CliRunner().invoke(
+        plain.app,
+        ["recommend", str(photos), "--max-samples", "8", "--protocol", "probe, 10 images a class"],
+    )
+    assert "protocol='probe, 10 images a class'" in " ".join(asked.output.split())
     missing = CliRunner().invoke(plain.app, ["recommend", str(photos), "--library", "none"])
     assert missing.exit_code == 1
     assert "none holds no library" in missing.output

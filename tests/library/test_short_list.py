@@ -103,6 +103,21 @@ def test_each_expert_of_a_list_is_the_one_that_brings_the_expected_best_down_mos
     assert found != np.argsort(drawn.mean(0)).tolist()
 
 
+def test_where_no_task_can_be_left_out_the_best_predicted_are_tried_first() -> None:
+    """One task, or experts that have one result each: nothing says how wrong advice is."""
+    rng = np.random.default_rng(0)
+    errors = {f"expert {n}": float(error) for n, error in enumerate(rng.uniform(0, 100, 12))}
+    one = TaskLibrary()
+    one.add(bare([4.0, 1.0]), errors, name="known")
+    apart = TaskLibrary()
+    for n, (expert, error) in enumerate(errors.items()):
+        apart.add(bare([4.0, 1.0 + n]), {expert: error}, name=f"known {n}", family=f"family {n}")
+    for library in (one, apart):
+        new = bare([3.0, 2.0])
+        assert worth_trying(library, new) == list(library.recommend(new, k=12).experts)
+    assert worth_trying(one, bare([3.0, 2.0])) == sorted(errors, key=errors.__getitem__)
+
+
 def test_experts_that_bring_nothing_come_in_the_order_of_their_means() -> None:
     assert list(promising(np.array([[9.0, 1.0, 7.0, 8.0]] * 3))) == [1, 2, 3, 0]
 

@@ -107,6 +107,10 @@ def test_a_sequence_that_was_not_seen_is_an_error() -> None:
     kind, cpu = get_likelihood("next_token"), torch.device("cpu")
     with pytest.raises(RuntimeError, match="1 of 2 sequences were seen"):
         TokenProblem(nn.Linear(WIDTH, 9), store, WEIGHTS[:2], kind, cpu)
+    for positions in ([0], [1]):
+        store.add(torch.tensor(positions), torch.zeros(1, 3, WIDTH), torch.tensor([[1, 2, -100]]))
+    with pytest.raises(RuntimeError, match="or some of them twice"):
+        TokenProblem(nn.Linear(WIDTH, 9), store, WEIGHTS[:2], kind, cpu)
 
 
 def test_a_sequence_without_a_token_to_predict_is_named() -> None:

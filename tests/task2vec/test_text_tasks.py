@@ -14,6 +14,7 @@ from pytorch_lightning import Trainer
 from runs import KillAfter, Killed, run_script
 from small_probe import small_probe, striped
 from small_texts import Alone, model, texts, tokenizer
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from t2v_lightning import Embedding, ProbeNetwork, Task2Vec, embed
@@ -23,7 +24,7 @@ from t2v_lightning.functional.distances import pdist
 from t2v_lightning.functional.engine.per_sample import PerSampleFisher
 from t2v_lightning.library import TaskLibrary
 
-pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers")
 
 KEEP: dict[str, Any] = {"head": "keep", "sampling": "exact", "include": "weights", "progress": False}
 CLOSE: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-12}
@@ -53,10 +54,27 @@ def test_the_table_of_tokens_can_be_left_out_and_compares_only_with_its_like(ber
         pdist([whole, without])
 
 
+class _Pooled(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images).pooler_output.flatten(1)  # type: ignore[no-any-return]
+
+
 def test_only_networks_for_texts_have_a_table_of_tokens(bert: ProbeNetwork) -> None:
     assert [name.split(".")[-2] for name in bert.token_tables] == ["word_embeddings"]
+    late = embed(texts(6), bert, skip_layers=1, **KEEP)
+    assert late.meta["token_table"] is False  # it is not among the layers
     assert small_probe().token_tables == ()
     assert "token_table" not in embed(striped(12), small_probe(), progress=False).meta
+    images = transformers.ResNetModel(
+        transformers.ResNetConfig(embedding_sizes=8, hidden_sizes=[8], depths=[1])
+    )
+    with pytest.raises(NotImplementedError):
+        images.get_input_embeddings()
+    assert ProbeNetwork.from_backbone(_Pooled(images), input_size=32).token_tables == ()
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,8 @@ def check_library(config: DictConfig) -> None:
     """Raises before any work where a run is to end in advice that it cannot have.
 
     Raises:
-        ValueError, FileNotFoundError: there is no library to ask, or it has no results or those of several protocols.
+        ValueError, FileNotFoundError: there is no library to ask, or it has no results of the protocol, or results of
+            several and no protocol is named.
     """
     if not config.recommend:
         return
@@ -56,7 +57,7 @@ def protocol_of(library: TaskLibrary, text: str | None) -> Protocol:
     Raises:
         ValueError: the text is no protocol, or the library has none or several and no text says which one.
     """
-    return one_protocol(library.protocols, None if text is None else Protocol.parse(text))
+    return one_protocol(library.protocols, None if text is None else Protocol.parse(str(text)))
 
 
 def embedding_for(task: str, library: TaskLibrary, max_samples: int = 1000) -> Embedding:

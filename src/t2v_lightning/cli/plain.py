@@ -164,7 +164,7 @@ def recommend(
     max_samples: Annotated[int, typer.Option(help="Embed at most this many images or texts.")] = 1000,
     run: Annotated[
         int | None,
-        typer.Option("--try", min=2, help="Run this many networks, those that promise most, on the task."),
+        typer.Option("--try", min=2, help="Run this many networks, whose best promises most, on the task."),
     ] = None,
     protocol: Annotated[
         str | None, typer.Option(help="Whose results count, where the library has several.")
@@ -183,6 +183,7 @@ def recommend(
         tried = {} if run is None else short_list(task, library, run, max_samples)
         if run is None and not embeddings_in(task):
             own = [*source_of(task).settings, *settings_like(known), f"task2vec.max_samples={max_samples}"]
+            own += [] if protocol is None else [f"protocol='{how}'"]
             _say("t2v_lightning", [*own, f"library={library}", "recommend=true"])
         embedding = embedding_for(task, known, max_samples)
         print_recommendation(known.recommend(embedding, k=k, protocol=how, **tried), Console())

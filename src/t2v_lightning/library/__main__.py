@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--output", type=Path, metavar="JSON",
                      help=f"by default {ADVICE_FILE} beside the embedding")  # fmt: skip
     one.add_argument("--try", dest="tries", type=int, metavar="N",
-                     help="run the N most promising experts on images of the task, which --dataset names")  # fmt: skip
+                     help="run N experts, whose best promises most, on the task that --dataset names")  # fmt: skip
     one.add_argument("--networks", nargs="+", default=[], metavar="NAME=NETWORK:FILE",
                      help="experts that are weights of your own; others are made by their names")  # fmt: skip
     _image_options(one, required=False)

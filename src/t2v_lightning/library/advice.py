@@ -42,6 +42,7 @@ class Advice:
             see how wrong advice is, as with one task, any error is.
         weights: float64 [L], of the tasks.
         far: whether the library holds nothing near, so that this is the static list.
+        rehearsed: whether tasks could be left out, so that the samples say something.
     """
 
     effects: Vector
@@ -49,6 +50,7 @@ class Advice:
     samples: Matrix
     weights: Vector
     far: bool
+    rehearsed: bool
 
 
 @dataclass(frozen=True)
@@ -117,14 +119,15 @@ class Adviser:
             effects, weights = prediction.effects, prediction.weights
             moved[:, :-1] = 0  # it is not that of the regression
         left, levels = self.rehearsal.wrong(name, place.new_family, place.second is not None)
-        if len(left.rows):
+        rehearsed = len(left.rows) > 0
+        if rehearsed:
             picked = rng.integers(len(left.rows), size=draws)
             moved[:, :-1] += filled(left.effects, rng)[picked]
             moved[:, -1] += levels[picked]
             samples = regression.level + effects + moved[:, :-1] + moved[:, -1:]
         else:  # nobody knows how wrong advice is here
             samples = rng.uniform(0, 100, size=(draws, len(effects)))
-        return Advice(effects, regression.level, samples.clip(0, 100), weights, place.far)
+        return Advice(effects, regression.level, samples.clip(0, 100), weights, place.far, rehearsed)
 
     def _place(self, newcomer: Newcomer) -> _Place:
         """How a task lies to those of the library."""

@@ -136,9 +136,10 @@ class Desk:
     def worth_trying(
         self, embedding: Embedding, method: MethodName, candidates: list[str], seed: int
     ) -> Iterator[str]:
-        """The candidates in the order in which they are run on a task, by `promising`."""
-        _, _, samples = self._asked(embedding, method, candidates, seed)
-        return (candidates[place] for place in promising(samples))
+        """The candidates in the order in which to run them: by `promising`, or else the best predicted first."""
+        advice, errors, samples = self._asked(embedding, method, candidates, seed)
+        order = promising(samples) if advice.rehearsed else iter(np.argsort(errors, kind="stable").tolist())
+        return (candidates[place] for place in order)
 
     def _asked(
         self, embedding: Embedding, method: MethodName, candidates: list[str], seed: int

@@ -1,4 +1,4 @@
-"""Experts that are run on the new task itself: few of them, those that promise most."""
+"""Experts that are run on the new task itself: few of them, whose best promises most."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def promising(samples: Matrix) -> Iterator[int]:
     r"""Positions of experts, one after another, each so that the best of those so far promises the least error.
 
     After :math:`j_1 \dots j_n` comes the j of least :math:`\mathbb{E} \min(e_{j_1}, \dots, e_{j_n}, e_j)`: not the
-    twin of an expert that is there already, but one that may be good where these are not. A greedy choice comes within
-    :math:`1 - 1/e` of the gain of the best list of any length, as the gain is submodular (Nemhauser, Wolsey and Fisher,
-    *An Analysis of Approximations for Maximizing Submodular Set Functions*, 1978).
+    twin of an expert that is there already, but one that may be good where these are not. The gain of a greedy list
+    over an error of 100 % is at least :math:`1 - 1/e` of that of the best list as long, as it is submodular
+    (Nemhauser, Wolsey and Fisher, *An Analysis of Approximations for Maximizing Submodular Set Functions*, 1978).
 
     Args:
         samples: float64 [S, E], errors that are as likely as each other.

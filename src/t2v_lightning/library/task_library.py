@@ -85,9 +85,9 @@ class TaskLibrary(Holdings):
             method: `library`, the library's results interpolated between tasks by their distances
                 (`t2v_lightning.library.methods.kernel_ridge`); `short_list`, the same, after which the `run` experts
                 whose best promises most (`t2v_lightning.library.short_list.promising`) are run on the task itself;
-                `kernel_average`, the results averaged with weights that
-                fall with the distance; `static`, the experts that are best on average; `nearest` and `asymmetric`, the
-                expert of the nearest task; `expert_embedding`, the nearest expert in a learned space.
+                `kernel_average`, the results averaged with weights that fall with the distance; `static`, the experts
+                that are best on average; `nearest` and `asymmetric`, the expert of the nearest task;
+                `expert_embedding`, the nearest expert in a learned space.
             k: how many; all where there are fewer.
             experts: the candidates; None for all that have results.
             features: for some candidates their features [N, P] of labelled images of the task, and the labels [N].

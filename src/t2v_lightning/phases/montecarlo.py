@@ -155,8 +155,8 @@ class MonteCarloPhase(MethodPhase):
 
     def _token_table(self) -> dict[str, bool]:
         """For `meta`, whether the vector has the table of tokens; empty for a probe without one."""
-        tables = self.probe.token_tables
-        return {"token_table": not _left_out(self.probe, self.options.token_table)} if tables else {}
+        tables = [layer_name(name, self.probe.layer_prefix) for name in self.probe.token_tables]
+        return {"token_table": any(name in self.engine.layers for name in tables)} if tables else {}
 
     def _total(self) -> FisherEstimate:
         """The estimate over the images of all processes; all take part."""

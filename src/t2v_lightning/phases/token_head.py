@@ -104,8 +104,11 @@ class TokenProblem:
         self, head: nn.Linear, store: TokenStore, weights: Tensor, kind: Likelihood, device: torch.device
     ) -> None:
         self.head, self.device = head, device
-        if sorted(store.tokens) != list(range(len(weights))):
-            raise RuntimeError(f"{len(store.tokens)} of {len(weights)} sequences were seen")
+        count = sum(map(len, store.tokens.values()))
+        if sorted(store.tokens) != list(range(len(weights))) or len(store.hidden) != count:
+            raise RuntimeError(
+                f"{len(store.tokens)} of {len(weights)} sequences were seen, or some of them twice"
+            )
         for number, tokens in sorted(store.tokens.items()):
             if not len(tokens):
                 raise ValueError(

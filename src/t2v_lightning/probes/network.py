@@ -78,7 +78,10 @@ class ProbeNetwork(nn.Module):
         """Names of the backbone's parameters that have a row for each token, such as those in `tied`."""
         found = set()
         for module in self.backbone.modules():
-            table = getattr(module, "get_input_embeddings", lambda: None)()
+            try:
+                table = module.get_input_embeddings()  # type: ignore[operator]
+            except (AttributeError, NotImplementedError, TypeError):  # most modules, and models of images
+                continue
             if isinstance(table, nn.Embedding):
                 found.add(id(table.weight))
         own = (name for name, weight in self.backbone.named_parameters() if id(weight) in found)

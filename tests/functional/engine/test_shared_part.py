@@ -106,6 +106,19 @@ def test_an_expansion_for_another_reason_may_have_the_size_of_a_batch() -> None:
     assert not check(Shared(use), torch.randn(2, 4, 4, dtype=torch.float64)).fallback
 
 
+def test_a_trial_in_which_a_weight_does_nothing_proves_nothing() -> None:
+    """Three heads, as many as the trial has samples, behind a gate that the first sample leaves closed."""
+
+    def use(net: Any, x: Tensor) -> Any:
+        y, gate = net.body(x), torch.relu(x.mean((1, 2)) - 5)[:, None, None]
+        return y + gate * (y[:, None] * net.table.weight.tanh().expand(3, 4, 4)).mean(1)
+
+    torch.manual_seed(0)
+    x = torch.randn(3, 4, 4, dtype=torch.float64)
+    x[1:] += 7
+    assert "table.weight" in check(Shared(use), x).fallback
+
+
 def test_what_the_shared_part_gets_wrong_falls_back() -> None:
     """A weight that is computed is not one of each sample."""
     torch.manual_seed(0)

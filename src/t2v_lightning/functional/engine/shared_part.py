@@ -110,14 +110,15 @@ class SharedPart:
     def carry_on(self, shared: Tensor, names: Collection[str], deliver: Deliver, grad: Tensor) -> None:
         """Gives the gradients [N, ...] of the samples in the parameters, from those in a shared tensor."""
         leaves = [self._by_name[name] for name in names]
-        gradients = torch.autograd.grad(
-            self._leaves.get(shared, shared),
-            leaves,
-            grad.reshape(self._samples, *shared.shape).to(shared.dtype),
-            retain_graph=True,
-            allow_unused=True,
-            is_grads_batched=True,
-        )
+        with torch.autocast(grad.device.type, enabled=False):
+            gradients = torch.autograd.grad(
+                self._leaves.get(shared, shared),
+                leaves,
+                grad.reshape(self._samples, *shared.shape).to(shared.dtype),
+                retain_graph=True,
+                allow_unused=True,
+                is_grads_batched=True,
+            )
         for name, leaf, gradient in zip(names, leaves, gradients, strict=True):
             deliver(name, leaf.new_zeros(self._samples, *leaf.shape) if gradient is None else gradient)
 

@@ -26,7 +26,7 @@ def probe_accuracy(
     Newton's method goes through the space that the N features span (`fit_newton`). The samples of a class are dealt out
     to the folds one by one, in the order of the sums of their features, and when that is repeated, of their projections
     on directions that are always the same. So the folds are stratified, no two calls differ, and the order of the rows
-    does not matter.
+    does not matter, but for samples that are alike in that.
 
     Args:
         features: [N, D].
@@ -64,7 +64,7 @@ def probe_accuracy(
     classes = torch.from_numpy(data.classes)
     likelihood, right = get_likelihood("softmax"), 0
     for repeat in range(repeats):
-        fold = _places(data.classes, data.rows @ _direction(repeat, data.rows.shape[1])) % min(folds, largest)
+        fold = _places(data.classes, _keys(data.rows, repeat)) % min(folds, largest)
         for number in range(int(fold.max()) + 1):
             out = torch.from_numpy(fold == number)
             weights = torch.full((int((~out).sum()),), 1 / int((~out).sum()), dtype=torch.float64)
@@ -74,9 +74,11 @@ def probe_accuracy(
     return right / (repeats * len(inputs))
 
 
-def _direction(repeat: int, size: int) -> NDArray[np.float64]:
-    """By which samples are put in order before they are dealt out, float64 [D]; that of the first time is all ones."""
-    return np.random.default_rng(repeat).standard_normal(size) if repeat else np.ones(size)
+def _keys(rows: NDArray[np.float64], repeat: int) -> NDArray[np.float64]:
+    """What samples [N, D] are put in order by before they are dealt out, float64 [N]; at first their sum."""
+    if not repeat:
+        return np.asarray(rows.sum(1))
+    return np.asarray(rows @ np.random.default_rng(repeat).standard_normal(rows.shape[1]))
 
 
 def _places(classes: NDArray[np.int64], keys: NDArray[np.float64]) -> NDArray[np.int64]:

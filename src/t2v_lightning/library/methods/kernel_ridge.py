@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from t2v_lightning.library.evidence import Evidence, Matrix, Prediction, Vector
 
 MOST = 100
-"""The nearest tasks, which are interpolated between. Each pattern of holes takes a system of so many equations."""
+"""The nearest tasks, which are interpolated between; for each pattern of holes and noise by a system of equations."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ridge:
     """Settings of the regression.
 

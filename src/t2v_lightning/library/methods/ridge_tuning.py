@@ -1,8 +1,8 @@
 r"""Bandwidth, mixture of distances and noises of the regression, by leaving out each task or family of the library.
 
 Bandwidth and mixture are common to all experts. The noise of each is its own, as the results of one may carry over to
-similar tasks, or to other families, and those of another not; as few tasks say little about one expert, nine tenths of
-the loss that decides are the mean of all experts.
+similar tasks, or to other families, and those of another not; as few tasks say little about one expert, the loss that
+decides is mostly the mean of all experts.
 
 The errors of a group g that is left out are :math:`(G_{gg})^{-1} (G r)_g` with :math:`G = (K + \lambda I)^{-1}`, so
 that nothing is fitted again. The static list is made without the group too, else an expert with few results would look
@@ -28,7 +28,7 @@ NOISES = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 MOST_EXPERTS = 100
 """Of more experts every so manieth takes part in the choice of what they share."""
 POOLED = 0.9
-"""Of what an expert's noise is chosen by, the share that is the mean of all experts."""
+"""Of what the noise of an expert with an average number of results is chosen by, the share of all experts' mean."""
 
 Groups = list[NDArray[np.int64]]
 
