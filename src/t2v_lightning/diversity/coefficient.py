@@ -61,7 +61,7 @@ def diversity_coefficient(
         RuntimeError: a batch cannot be embedded; the message names it.
 
     >>> import torch
-    >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 2))
+    >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Tanh(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 2))
     >>> probe = ProbeNetwork.from_module(net, input_size=(1, 8, 8))
     >>> images = [(torch.full((1, 8, 8), n / 9) ** (1 + n % 2), n % 2) for n in range(40)]
     >>> found = diversity_coefficient(images, probe, batches=4, batch_size=10, head="pretrained", progress=False)
@@ -99,7 +99,7 @@ def cross_diversity_coefficient(
     Arguments and errors are those of `diversity_coefficient`; there are as many batches of each dataset, and no bounds.
 
     >>> import torch
-    >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 2))
+    >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Tanh(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 2))
     >>> probe = ProbeNetwork.from_module(net, input_size=(1, 8, 8))
     >>> noise = [(torch.randn(1, 8, 8), n % 2) for n in range(60)]
     >>> ramps = [(torch.arange(64).view(1, 8, 8) / (n + 40), n % 2) for n in range(60)]

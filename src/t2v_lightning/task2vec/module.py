@@ -60,8 +60,8 @@ class Task2Vec(LightningFit):
         features_budget: GB of stored features that memory may hold; more go to a memory-mapped file in the run
             folder, which is removed afterwards. None for no limit.
         seed: fixes subset, order, head and every random vector.
-        options: of the method: `sampling`, `passes`, `target_stderr` and `include` (`phases.MonteCarloOptions`),
-            or `init`, `epochs`, `beta`, `noise_lr`, `head_lr`, `num_samples` and `update_norm`
+        options: of the method: `sampling`, `passes`, `target_stderr`, `include`, `token_table` and `squares`
+            (`phases.MonteCarloOptions`), or `init`, `epochs`, `beta`, `noise_lr`, `head_lr`, `num_samples` and `update_norm`
             (`phases.VariationalOptions`).
 
     Raises:
