@@ -61,8 +61,8 @@ class Task2Vec(LightningFit):
             folder, which is removed afterwards. None for no limit.
         seed: fixes subset, order, head and every random vector.
         options: of the method: `sampling`, `passes`, `target_stderr`, `include`, `token_table` and `squares`
-            (`phases.MonteCarloOptions`), or `init`, `epochs`, `beta`, `noise_lr`, `head_lr`, `num_samples` and `update_norm`
-            (`phases.VariationalOptions`).
+            (`phases.MonteCarloOptions`), or `init`, `epochs`, `beta`, `noise_lr`, `head_lr`, `num_samples` and
+            `update_norm` (`phases.VariationalOptions`).
 
     Raises:
         ValueError, TypeError: an option is out of range; the message says what is allowed.
