@@ -222,9 +222,8 @@ class Recording:
         assert self._part is not None
         names = sorted(self._part.sources(shared))
         self._terms.update(names)
-        own = y.clone(
-            memory_format=torch.contiguous_format
-        )  # for one sample, y may be a view of the shared tensor
+        # for one sample, y may be a view of the shared tensor
+        own = y.clone(memory_format=torch.contiguous_format)
         return self._tied(own, partial(self._part.carry_on, shared, names, self._add))
 
     def _tied(self, y: Tensor, hook: Callable[[Tensor], None]) -> Tensor:

@@ -50,9 +50,7 @@ def find_shared_weights(
             vectors = noise.to(outputs)
             recording.backward(outputs, vectors, last=True)
             expected = by_automatic.squares(x, vectors)
-    except (
-        Exception
-    ):  # not enough memory, or whatever a network raises that is given tensors of another shape
+    except Exception:  # no memory, or whatever a network raises that is given tensors of another shape
         return None
     pairs = ((recording.values[:, w.entries], expected[w.name]) for w in weights.values() if w.name in names)
     if not all(_equal(got, squares, outputs.dtype) for got, squares in pairs):
