@@ -15,6 +15,7 @@ from torch import Tensor
 from selection import builtin_sources, sources
 from selection.image_set import OUTSIDE, ImageSet, Labels
 from t2v_lightning import get_probe
+from t2v_lightning.embedding.run_folder import whole_file
 
 DRAWS = 5
 SHOTS, LEAST = 10, 40
@@ -135,8 +136,5 @@ def tested(labels: Labels, side: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 def save(path: Path, **arrays: NDArray[np.generic]) -> None:
     """An .npz file that is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    with open(part, "wb") as file:
+    with whole_file(path) as part, open(part, "wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
-    part.replace(path)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from t2v_lightning.diversity.baselines import N_GRAMS, cosine_distances
 from t2v_lightning.diversity.embedded import EmbeddedBatches
 from t2v_lightning.diversity.noise import distances_of_halves, noise_share
+from t2v_lightning.embedding.run_folder import whole_file
 from t2v_lightning.functional.distances import (
     Diversity,
     cdist,
@@ -126,12 +127,9 @@ class DatasetDiversity:
         return {**asdict(self), **{name: bound and bound._asdict() for name, bound in bounds.items()}}
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes JSON; missing folders are created."""
-        file = Path(path)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_name(f"{file.name}.part")
-        part.write_text(json.dumps(self.to_dict(), indent=1) + "\n")
-        part.replace(file)
+        """Writes JSON, whole or not at all; missing folders are created."""
+        with whole_file(Path(path)) as part:
+            part.write_text(json.dumps(self.to_dict(), indent=1) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> DatasetDiversity:
