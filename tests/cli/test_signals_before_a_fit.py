@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from fit_script import until
 from job_folders import name_of
 
@@ -115,7 +116,7 @@ def test_it_leaves_with_the_number_of_the_signal_and_says_that_nothing_was_saved
 def test_what_an_earlier_run_has_saved_can_still_be_gone_on_from(tmp_path: Path) -> None:
     checkpoint = tmp_path / "outputs" / name_of(*TINY) / "checkpoints" / "last.ckpt"
     checkpoint.parent.mkdir(parents=True)
-    checkpoint.write_bytes(b"of an earlier run")
+    torch.save({"pytorch-lightning_version": "2.6.0"}, checkpoint)  # of an earlier run; read no further here
     process = start(tmp_path, "setup", "resume=auto")
     waiting(tmp_path, process)
     process.send_signal(signal.SIGTERM)
