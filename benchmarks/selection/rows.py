@@ -100,7 +100,7 @@ def kernel(question: Question, held: Held, first: str, second: str | None = None
 
 
 def ridge(question: Question, held: Held, first: str, second: str | None = None) -> Vector:
-    """Bandwidth, noise and mixture likewise."""
+    """Bandwidth, noise and mixture likewise; the family is known to be that of the nearest task, or to be new."""
     between, other = question.between(first), None if second is None else question.between(second)
     tuned = tune_ridge(question.evidence, between, other, held == "family")
     if other is not None and second is not None:
@@ -108,7 +108,8 @@ def ridge(question: Question, held: Held, first: str, second: str | None = None)
         distances = mixed(question.query(first).distances, question.query(second).distances, tuned.share)
     else:
         distances = question.query(first).distances
-    return kernel_ridge(question.evidence, distances, between, tuned).effects
+    family = None if held == "family" else int(question.evidence.families[distances.argmin()])
+    return kernel_ridge(question.evidence, distances, between, tuned, family).effects
 
 
 def scored(question: Question, held: Held, score: str) -> Vector:

@@ -17,8 +17,12 @@ def regret(predicted: Vector, truth: Vector) -> float:
 
 
 def tau(predicted: Vector, truth: Vector) -> float:
-    """Weighted Kendall correlation of predicted and true errors; what happens among the best counts most."""
-    if np.ptp(predicted) == 0:
+    """Weighted Kendall correlation of predicted and true errors; what happens among the best counts most.
+
+    >>> tau(np.array([1.0, 2.0]), np.array([3.0, 3.0]))
+    0.0
+    """
+    if np.ptp(predicted) == 0 or np.ptp(truth) == 0:
         return 0.0
     return float(weightedtau(-predicted, -truth).statistic)
 

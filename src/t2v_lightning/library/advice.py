@@ -36,8 +36,8 @@ class Advice:
     """What is predicted for a newcomer.
 
     Attributes:
-        effects: float64 [E], points of error relative to the mean of all experts.
-        level: error in percent of the mean of all experts.
+        effects: float64 [E], points of error relative to the level.
+        level: error in percent that is usual for the task, the mean of experts that were not trained in its family.
         samples: float64 [S, E], errors in percent that are as likely as each other. Where no task can be left out to
             see how wrong advice is, as with one task, any error is.
         weights: float64 [L], of the tasks.
@@ -61,14 +61,14 @@ class _Place:
         first: float64 [L], Task2Vec distances, in units of the median.
         second: float64 [L], of mean features, likewise; None where they are not known of all.
         ridge: settings of the regression for it.
-        new_family: whether it is further from all tasks than tasks usually are from the nearest of another family.
+        family: number of the family of the nearest task; None where that is so far that it is of another family.
         far: whether it is further from all tasks than tasks of different families usually are.
     """
 
     first: Vector
     second: Vector | None
     ridge: Ridge
-    new_family: bool
+    family: int | None
     far: bool
 
 
@@ -118,7 +118,7 @@ class Adviser:
             prediction = self._prediction(name, newcomer, place)
             effects, weights = prediction.effects, prediction.weights
             moved[:, :-1] = 0  # it is not that of the regression
-        left, levels = self.rehearsal.wrong(name, place.new_family, place.second is not None)
+        left, levels = self.rehearsal.wrong(name, place.family is None, place.second is not None)
         rehearsed = len(left.rows) > 0
         if rehearsed:
             picked = rng.integers(len(left.rows), size=draws)
@@ -139,11 +139,12 @@ class Adviser:
                 feature_distances(newcomer.mean_features[None], self.mean_features)[0] / known.second_unit
             )
         ridge = known.ridge(False, second is not None)
-        nearest = float(mixed(first, second, ridge.share).min())
+        distances = mixed(first, second, ridge.share)
+        nearest = float(distances.min())
         apart, other = known.usual_distances(ridge.share)
         if nearest > apart:
-            ridge = known.ridge(True, second is not None)
-        return _Place(first, second, ridge, nearest > apart, nearest > other)
+            return _Place(first, second, known.ridge(True, second is not None), None, nearest > other)
+        return _Place(first, second, ridge, int(self.evidence.families[distances.argmin()]), nearest > other)
 
     def _regression(self, place: _Place) -> Regression:
         """On the nearest tasks."""
@@ -154,11 +155,11 @@ class Adviser:
             features = self.mean_features[near]
             second = feature_distances(features, features) / self.rehearsal.second_unit
         mixture = mixed(between / self.rehearsal.unit, second, place.ridge.share)
-        return regress(self.evidence, near, distances[near], mixture, place.ridge)
+        return regress(self.evidence, near, distances[near], mixture, place.ridge, place.family)
 
     def _prediction(self, name: MethodName, newcomer: Newcomer, place: _Place) -> Prediction:
         """By another method than the regression."""
-        method, share = self.rehearsal.method(name, place.new_family, place.second is not None)
+        method, share = self.rehearsal.method(name, place.family is None, place.second is not None)
         to_experts = distances_to_experts(newcomer.fisher[None], self.evidence, name, self.distance)
         return method(
             self.evidence,

@@ -50,6 +50,32 @@ class Evidence:
         return additive_fit(self.others)
 
     @cached_property
+    def homes(self) -> NDArray[np.int64]:
+        """The family of the task that each expert was trained on, [E]; -1 where unknown."""
+        return np.where(self.trained_on >= 0, self.families[self.trained_on], -1)
+
+    @cached_property
+    def at_home(self) -> Mask:
+        """Which results [L, E] are in the family that the expert was trained on; not where there are no others.
+
+        So that each expert, and each task, keeps some that are not.
+        """
+        home = np.asarray(self.homes == self.families[:, None])
+        elsewhere = self.known > home
+        return home & elsewhere.any(0) & elsewhere.any(1)[:, None]
+
+    @cached_property
+    def away(self) -> tuple[Vector, Vector]:
+        """Levels of the tasks [L] and effects of the experts [E], by `additive_fit` of results not `at_home`."""
+        return additive_fit(np.where(self.at_home, np.nan, self.others))
+
+    @cached_property
+    def with_home(self) -> Vector:
+        """Effects of the experts [E] by all of `others`, beside the same levels."""
+        beside = np.where(self.known > 0, self.others - self.away[0][:, None], 0.0)
+        return np.where(self.known.any(0), beside.sum(0) / np.maximum(self.known.sum(0), 1), np.nan)
+
+    @cached_property
     def centred(self) -> Matrix:
         """`others` less the levels of their tasks, [L, E]; 0 where there is no result."""
         return np.where(self.known > 0, self.others - self.fit[0][:, None], 0.0)

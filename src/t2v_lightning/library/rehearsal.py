@@ -13,7 +13,7 @@ from t2v_lightning.library.evidence import Evidence, Matrix, Query, Vector
 from t2v_lightning.library.leave_one_out import Method, Residuals, residuals
 from t2v_lightning.library.methods.expert_embedding import expert_embedding
 from t2v_lightning.library.methods.kernel_average import kernel_average
-from t2v_lightning.library.methods.kernel_ridge import Ridge, targets
+from t2v_lightning.library.methods.kernel_ridge import Ridge
 from t2v_lightning.library.methods.nearest_expert import nearest_expert
 from t2v_lightning.library.methods.ridge_tuning import left_out_errors, tune_ridge
 from t2v_lightning.library.methods.static_list import static_list
@@ -104,20 +104,25 @@ class Rehearsal:
         return methods[name], 0.0
 
     def usual_distances(self, share: float) -> tuple[float, float]:
-        """Median distance of tasks to the nearest task of another family, and to all tasks of other families.
+        """From which distances on the nearest task is of another family, and unlike all: the library's own say.
+
+        Midway between the median distances of its tasks to the nearest of their own family and to the nearest of
+        another; and the median of all distances between families. Where no family has two tasks, or there is but one,
+        the other median alone.
 
         Args:
             share: of mean features in the distance.
         """
         if share not in self._usual:
-            other = self.evidence.families[:, None] != self.evidence.families
             distances = mixed(self.first, self.second, share)
-            apart = np.where(other, distances, np.inf).min(1)
-            one_family = np.inf if len(self.evidence) > 1 else -np.inf  # of one task it is not known
+            other = self.evidence.families[:, None] != self.evidence.families
+            apart = float(np.median(np.where(other, distances, np.inf).min(1)))
+            alike = np.where(other | np.eye(len(other), dtype=bool), np.inf, distances).min(1)
+            alike = alike[np.isfinite(alike)]
+            one_family = np.inf if len(other) > 1 else -np.inf  # of one task it is not known
             self._usual[share] = (
-                (float(np.median(apart)), float(np.median(distances[other])))
-                if other.any()
-                else (np.inf, one_family)
+                (apart + float(np.median(alike))) / 2 if len(alike) else apart,
+                float(np.median(distances[other])) if other.any() else one_family,
             )
         return self._usual[share]
 
@@ -138,9 +143,8 @@ class Rehearsal:
     def _of_ridge(self, wrong: Matrix) -> Residuals:
         known = ~np.isnan(wrong)
         rows = np.flatnonzero(known.sum(1) >= min(2, known.shape[1]))
-        values, effects = targets(self.evidence, rows)[:, :-1], self.evidence.fit[1]
-        predicted = np.where(known[rows], values + effects - wrong[rows], np.nan)
-        return Residuals(rows, _centred(wrong[rows]), _centred(predicted))
+        wrong = wrong[rows]
+        return Residuals(rows, _centred(wrong), _centred(self.evidence.errors[rows] - wrong))
 
     def _one_by_one(self, name: MethodName, by_family: bool, features: bool) -> Residuals:
         method, share = self.method(name, by_family, features)

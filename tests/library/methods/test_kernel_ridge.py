@@ -7,7 +7,7 @@ import pytest
 
 from t2v_lightning.library.additive import additive_fit
 from t2v_lightning.library.evidence import Evidence, Matrix
-from t2v_lightning.library.methods.kernel_ridge import Ridge, kernel_ridge, regress, targets
+from t2v_lightning.library.methods.kernel_ridge import Ridge, kernel_ridge, regress
 from t2v_lightning.library.methods.ridge_tuning import (
     BANDWIDTHS,
     NOISES,
@@ -29,14 +29,52 @@ def table(seed: int, tasks: int = 9, experts: int = 5) -> tuple[Evidence, Matrix
     return Evidence(errors, np.arange(tasks) // 3, trained_on), first, second
 
 
-def written_out(evidence: Evidence, distances: Matrix, between: Matrix, ridge: Ridge) -> list[float]:
+def residuals_of(evidence: Evidence, j: int, at_home: bool) -> tuple[list[float], float]:
+    """Of one expert on all tasks, NaN where they do not count, and its mean beside the levels of the tasks.
+
+    Levels are of experts in families that they were not trained on. Results in the family that it was trained on
+    count if the new task is of that family. The mean is without those on the task that it was trained on.
+    """
+    levels, effects = additive_fit(elsewhere(evidence))
+    left = evidence.errors[:, j] - levels
+    own = evidence.trained_on[j]
+    if not at_home:
+        left[np.isnan(elsewhere(evidence)[:, j])] = np.nan
+        return (left - effects[j]).tolist(), float(effects[j])
+    mean = float(np.nanmean([left[t] for t in range(len(evidence)) if t != own]))
+    return (left - mean).tolist(), mean
+
+
+def elsewhere(evidence: Evidence) -> Matrix:
+    """Results without those of experts in the family that they were trained on."""
+    errors = evidence.errors.copy()
+    for (t, j), _ in np.ndenumerate(errors):
+        own = evidence.trained_on[j]
+        if own >= 0 and evidence.families[t] == evidence.families[own]:
+            errors[t, j] = np.nan
+    return errors
+
+
+def residual_table(evidence: Evidence, family: int | None) -> Matrix:
+    """For a task of that family, with deviations of the levels in the last column."""
+    columns = []
+    for j, own in enumerate(evidence.trained_on):
+        at_home = own >= 0 and evidence.families[own] == family
+        columns.append(residuals_of(evidence, j, at_home)[0])
+    levels = additive_fit(elsewhere(evidence))[0]
+    return np.column_stack([*columns, levels - levels.mean()])
+
+
+def written_out(
+    evidence: Evidence, distances: Matrix, between: Matrix, ridge: Ridge, family: int | None
+) -> list[float]:
     """One expert at a time, on the tasks that it has results for."""
-    levels, effects = evidence.fit
     predicted = []
-    for j, effect in enumerate(effects):
-        rows = [t for t in range(len(evidence)) if not np.isnan(evidence.errors[t, j])]
+    for j, own in enumerate(evidence.trained_on):
+        left, effect = residuals_of(evidence, j, own >= 0 and evidence.families[own] == family)
+        rows = [t for t in range(len(evidence)) if not np.isnan(left[t])]
         gram = np.array([[np.exp(-between[a, b] / ridge.bandwidth) for b in rows] for a in rows])
-        residuals = np.array([evidence.errors[t, j] - levels[t] - effect for t in rows])
+        residuals = np.array([left[t] for t in rows])
         alpha = np.linalg.inv(gram + ridge.noise * np.eye(len(rows))) @ residuals
         predicted.append(
             effect
@@ -56,24 +94,50 @@ def without_group(evidence: Evidence, values: Matrix, gone: Matrix) -> Matrix:
     return out
 
 
+@pytest.mark.parametrize("family", [None, 0, 1])
 @pytest.mark.parametrize("holes", [False, True])
-def test_predictions_are_those_of_a_regression_for_each_expert(holes: bool) -> None:
+def test_predictions_are_those_of_a_regression_for_each_expert(holes: bool, family: int | None) -> None:
     evidence, between, _ = table(0)
     if holes:
         evidence.errors[[0, 2, 2, 5], [1, 1, 3, 0]] = np.nan
     distances = np.linspace(0.2, 2, len(evidence))
     ridge = Ridge(0.8, 0.3)
-    found = kernel_ridge(evidence, distances, between, ridge)
-    np.testing.assert_allclose(found.effects, written_out(evidence, distances, between, ridge), rtol=1e-10)
+    found = kernel_ridge(evidence, distances, between, ridge, family)
+    expected = written_out(evidence, distances, between, ridge, family)
+    np.testing.assert_allclose(found.effects, expected, rtol=1e-10)
     assert found.weights.min() >= 0
-    assert found.weights.sum() <= 1
+    assert found.weights.sum() <= 1 + 1e-12
 
 
 def test_far_from_all_tasks_the_static_list_remains() -> None:
     evidence, between, _ = table(1)
     found = kernel_ridge(evidence, np.full(len(evidence), 200.0), between, Ridge())
-    np.testing.assert_allclose(found.effects, evidence.fit[1], atol=1e-10)
+    np.testing.assert_allclose(
+        found.effects, [residuals_of(evidence, j, at_home=False)[1] for j in range(5)], atol=1e-10
+    )
     assert found.weights.max() < 1e-10
+
+
+def test_results_in_the_family_of_an_expert_count_for_tasks_of_that_family_alone() -> None:
+    """An expert that is good there looks bad elsewhere, where it is bad, and good at home."""
+    good, bad = 10.0, 50.0
+    errors = np.array([[good, 30.0], [good, 30.0], [bad, 30.0], [bad, 30.0]])
+    evidence = Evidence(errors, np.array([0, 0, 1, 2]), np.array([0, -1]))
+    between = np.full((4, 4), 1.0) - np.eye(4)
+    away = kernel_ridge(evidence, np.full(4, 9.0), between, Ridge()).effects
+    home = kernel_ridge(evidence, np.array([0.1, 0.1, 9.0, 9.0]), between, Ridge(), 0).effects
+    assert away[0] - away[1] == pytest.approx(20, abs=0.01)
+    assert home[0] < home[1]
+
+
+def test_an_expert_that_has_no_results_elsewhere_keeps_those_of_its_family() -> None:
+    """As in a library of one family."""
+    evidence, between, _ = table(1)
+    evidence = Evidence(evidence.errors, np.zeros(9, np.int64), evidence.trained_on)
+    assert not evidence.at_home.any()
+    np.testing.assert_allclose(evidence.away[1], evidence.fit[1])
+    effects = [kernel_ridge(evidence, np.ones(9), between, Ridge(), family).effects for family in (None, 0)]
+    np.testing.assert_allclose(*effects)
 
 
 def test_two_tasks_that_are_one_share_their_vote() -> None:
@@ -97,9 +161,9 @@ def test_two_tasks_that_are_one_share_their_vote() -> None:
 
 @pytest.mark.parametrize("by_family", [False, True])
 def test_the_settings_are_those_of_the_least_error_when_each_is_fitted_again(by_family: bool) -> None:
-    evidence, first, second = table(2)
-    levels, effects = evidence.fit
-    residuals = evidence.errors - levels[:, None] - effects
+    evidence, first, second = table(11)
+    columns = [residuals_of(evidence, j, at_home=not by_family)[0] for j in range(5)]
+    residuals = np.column_stack(columns)
     groups = evidence.families if by_family else np.arange(len(evidence))
     losses, of_experts = {}, {}
     for share, bandwidth, noise in product(SHARES, BANDWIDTHS, NOISES):
@@ -109,9 +173,9 @@ def test_the_settings_are_those_of_the_least_error_when_each_is_fitted_again(by_
             rest = np.flatnonzero(groups != groups[t])
             inverse = np.linalg.inv(kernel[np.ix_(rest, rest)] + noise * np.eye(len(rest)))
             seen = without_group(evidence, residuals, groups == groups[t])
-            wrong = seen[t] - kernel[t, rest] @ inverse @ seen[rest]
+            wrong = seen[t] - kernel[t, rest] @ inverse @ np.nan_to_num(seen[rest])
             theirs = [s >= 0 and groups[s] == groups[t] for s in evidence.trained_on]
-            kept = ~np.array(theirs)
+            kept = ~np.array(theirs) & ~np.isnan(residuals[t])
             squares[t, kept] = (wrong[kept] - wrong[kept].mean()) ** 2
         losses[bandwidth, noise, share] = squares.sum()
         of_experts[bandwidth, noise, share] = squares.sum(0)
@@ -142,11 +206,10 @@ def test_errors_of_what_is_left_out_are_those_of_fitting_the_rest(by_family: boo
     evidence.errors[[1, 4], [2, 3]] = np.nan
     ridge = Ridge(0.7, 0.4)
     found = left_out_errors(evidence, between, ridge, by_family)
-    levels, effects = evidence.fit
-    values = np.column_stack([evidence.errors - levels[:, None] - effects, levels - levels.mean()])
     groups = evidence.families if by_family else np.arange(len(evidence))
     kernel = np.exp(-between / ridge.bandwidth)
     for t in range(len(evidence)):
+        values = residual_table(evidence, None if by_family else int(evidence.families[t]))
         rest = np.flatnonzero(groups != groups[t])
         gram = kernel[np.ix_(rest, rest)] + ridge.noise * np.eye(len(rest))
         seen = without_group(evidence, values, groups == groups[t])
@@ -200,7 +263,7 @@ def test_shares_duals_and_misfits_are_derivatives() -> None:
     evidence.errors[[2, 5], [1, 4]] = np.nan
     ridge, distances, near = Ridge(0.9, 0.3), np.linspace(0.3, 2, 9), np.arange(9)
     found = regress(evidence, near, distances, between, ridge)
-    values = targets(evidence)
+    values = residual_table(evidence, None)
     kernel = np.exp(-between / ridge.bandwidth)
 
     def predicted(column: int, y: Matrix, to_task: Matrix, weights: Matrix) -> float:
@@ -214,9 +277,9 @@ def test_shares_duals_and_misfits_are_derivatives() -> None:
         y = np.nan_to_num(values[:, column])
         start = predicted(column, y, to_task, one)
         moved = (
-            found.effects[column] - evidence.fit[1][column]
+            found.effects[column] - residuals_of(evidence, column, at_home=False)[1]
             if column < 5
-            else found.level - evidence.fit[0].mean()
+            else found.level - additive_fit(elsewhere(evidence))[0].mean()
         )
         assert start == pytest.approx(moved)
         for t in near:

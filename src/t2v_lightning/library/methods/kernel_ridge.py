@@ -1,6 +1,6 @@
 r"""The library's results, interpolated between tasks: kernel ridge regression around the static list.
 
-With levels a_t and effects b_j of `additive_fit`, residuals :math:`r_{tj} = e_{tj} - a_t - b_j`, the kernel
+With levels a_t and effects b_j (`Evidence.away`), residuals :math:`r_{tj} = e_{tj} - a_t - b_j`, the kernel
 :math:`k = e^{-d / h}` of distances and noise :math:`\lambda`, the effect of expert j is
 
 .. math:: \hat b_j = b_j + k_{*}^\top (K + \lambda I)^{-1} r_j
@@ -10,8 +10,10 @@ Regression Learning Algorithm in Dual Variables*, 1998); it is also the mean of 
 task is predicted likewise, from :math:`a_t - \bar a`. A kernel average counts ten labellings of the same images as ten
 tasks; here they share one vote. Far from all tasks the advice turns into the static list.
 
-An expert's error on the task that it was trained on counts here, if it was measured on images that it has not seen: the
-neighbours of that task profit from the expert too.
+What an expert does within the family that it was trained on tells little of what it does elsewhere. So it counts for
+tasks of that family alone; for others r_j and b_j are of the other results. Within the family the error on the very
+task that it was trained on counts too, if it was measured on images that it has not seen: the neighbours of that task
+profit from the expert as well.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from t2v_lightning.library.evidence import Evidence, Matrix, Prediction, Vector
+from t2v_lightning.library.evidence import Evidence, Mask, Matrix, Prediction, Vector
 
 MOST = 100
 """The nearest tasks, which are interpolated between; for each pattern of holes and noise by a system of equations."""
@@ -49,7 +51,7 @@ class Regression:
     Attributes:
         near: int64 [n], the tasks that it rests on.
         effects: float64 [E], of the experts.
-        level: of the task, in percent.
+        level: of the task, in percent: the mean of experts that were not trained in its family.
         slopes: float64 [n], change of each kernel value with the distance.
         shares: float64 [n, E + 1], by which each residual counts; 0 where there is none.
         duals: float64 [n, E + 1], by which each kernel value counts.
@@ -67,10 +69,19 @@ class Regression:
     weights: Vector
 
 
-def targets(evidence: Evidence, rows: NDArray[np.int64] | slice = slice(None)) -> Matrix:
-    """Residuals r of some tasks with the deviations of their levels as last column, float64 [rows, E + 1]."""
-    levels, effects = evidence.fit
-    residuals = evidence.errors[rows] - levels[rows, None] - effects
+def static_effects(evidence: Evidence, home: Mask) -> Vector:
+    """Effects b of the experts [E], for a task of the family of those that are at `home` [E]."""
+    return np.where(home, evidence.with_home, evidence.away[1])
+
+
+def targets(evidence: Evidence, home: Mask, rows: NDArray[np.int64] | slice = slice(None)) -> Matrix:
+    """Residuals r of some tasks with the deviations of their levels as last column, float64 [rows, E + 1].
+
+    NaN for results that do not count for a task of the family of the experts that are at `home` [E].
+    """
+    levels = evidence.away[0]
+    residuals = evidence.errors[rows] - levels[rows, None] - static_effects(evidence, home)
+    residuals[evidence.at_home[rows] & ~home] = np.nan
     return np.column_stack([residuals, levels[rows] - np.nanmean(levels)])
 
 
@@ -80,7 +91,12 @@ def nearest_tasks(distances: Vector) -> NDArray[np.int64]:
 
 
 def regress(
-    evidence: Evidence, near: NDArray[np.int64], distances: Vector, between: Matrix, ridge: Ridge
+    evidence: Evidence,
+    near: NDArray[np.int64],
+    distances: Vector,
+    between: Matrix,
+    ridge: Ridge,
+    family: int | None = None,
 ) -> Regression:
     """The regression on some tasks.
 
@@ -90,8 +106,10 @@ def regress(
         distances: float64 [n], from the new task to them, mixed already.
         between: float64 [n, n], among them, likewise.
         ridge: settings.
+        family: of the new task, a number as in the evidence; None for one that it does not have.
     """
-    values = targets(evidence, near)
+    home = np.zeros(len(evidence.homes), bool) if family is None else evidence.homes == family
+    values = targets(evidence, home, near)
     known = ~np.isnan(values)
     noise = np.broadcast_to(ridge.noise, values.shape[1])
     kernel = np.exp(-between / ridge.bandwidth)
@@ -109,8 +127,8 @@ def regress(
     weights = shares[:, :-1].clip(0).mean(1)
     return Regression(
         near,
-        evidence.fit[1] + changes[:-1],
-        float(np.nanmean(evidence.fit[0]) + changes[-1]),
+        static_effects(evidence, home) + changes[:-1],
+        float(np.nanmean(evidence.away[0]) + changes[-1]),
         -to_task / ridge.bandwidth,
         shares,
         duals,
@@ -119,7 +137,9 @@ def regress(
     )
 
 
-def kernel_ridge(evidence: Evidence, distances: Vector, between: Matrix, ridge: Ridge) -> Prediction:
+def kernel_ridge(
+    evidence: Evidence, distances: Vector, between: Matrix, ridge: Ridge, family: int | None = None
+) -> Prediction:
     """The regression on the nearest tasks, for one task.
 
     Args:
@@ -127,6 +147,7 @@ def kernel_ridge(evidence: Evidence, distances: Vector, between: Matrix, ridge: 
         distances: float64 [L], from the new task, mixed already.
         between: float64 [L, L], between the library's tasks, likewise.
         ridge: settings.
+        family: of the new task, a number as in the evidence; None for one that it does not have.
 
     >>> evidence = Evidence(np.array([[10.0, 30.0], [60.0, 50.0]]), np.arange(2), np.array([-1, -1]))
     >>> between = np.array([[0.0, 1.0], [1.0, 0.0]])
@@ -134,7 +155,7 @@ def kernel_ridge(evidence: Evidence, distances: Vector, between: Matrix, ridge: 
     array([-7.6,  7.6])
     """
     near = nearest_tasks(distances)
-    found = regress(evidence, near, distances[near], between[np.ix_(near, near)], ridge)
+    found = regress(evidence, near, distances[near], between[np.ix_(near, near)], ridge, family)
     weights = np.zeros(len(evidence))
     weights[near] = found.weights
     return Prediction(found.effects, weights)

@@ -46,17 +46,27 @@ def left_out_errors(evidence: Evidence, between: Matrix, ridge: Ridge, by_family
         ridge: settings.
         by_family: leave out the whole family of each.
     """
-    values = targets(evidence)
     groups = _groups(evidence, by_family)
+    shape = len(evidence), evidence.errors.shape[1] + 1
     if len(groups) < 2:
-        return np.full(values.shape, np.nan)
+        return np.full(shape, np.nan)
     spectrum, vectors = np.linalg.eigh(np.exp(-between / ridge.bandwidth))
-    shifts = _shifts(evidence, values, by_family)
-    wrong, noise = np.empty_like(values), np.broadcast_to(ridge.noise, values.shape[1])
-    for level in np.unique(noise).tolist():
-        of = noise == level
-        wrong[:, of] = _wrong(spectrum, vectors, level, values[:, of], shifts[:, of], groups)
-    return np.where(_counted(evidence, values, by_family), wrong, np.nan)
+    noise = np.broadcast_to(ridge.noise, shape[1])
+
+    def wrong(at_home: bool) -> Matrix:
+        """For tasks of families that experts are all at home in, or none of them."""
+        values = targets(evidence, np.full(shape[1] - 1, at_home))
+        shifts = _shifts(evidence, values, by_family)
+        found = np.empty(shape)
+        for level in np.unique(noise).tolist():
+            of = noise == level
+            found[:, of] = _wrong(spectrum, vectors, level, values[:, of], shifts[:, of], groups)
+        return np.where(_counted(evidence, values, by_family), found, np.nan)
+
+    found = wrong(at_home=False)
+    if not by_family and evidence.at_home.any():
+        found[:, :-1] = np.where(evidence.at_home, wrong(at_home=True)[:, :-1], found[:, :-1])
+    return found
 
 
 def tune_ridge(evidence: Evidence, first: Matrix, second: Matrix | None, by_family: bool = False) -> Ridge:
@@ -71,7 +81,8 @@ def tune_ridge(evidence: Evidence, first: Matrix, second: Matrix | None, by_fami
     groups = _groups(evidence, by_family)
     if len(groups) < 2:
         return Ridge()
-    values, shifts = targets(evidence), _shifts(evidence, targets(evidence), by_family)
+    values = targets(evidence, np.full(evidence.errors.shape[1], not by_family))
+    shifts = _shifts(evidence, values, by_family)
     counted = _counted(evidence, values, by_family) & ~np.isnan(shifts)
     experts = values.shape[1] - 1
     some = np.linspace(0, experts - 1, min(experts, MOST_EXPERTS)).astype(np.int64)
@@ -121,7 +132,7 @@ def _shifts(evidence: Evidence, values: Matrix, by_family: bool) -> Matrix:
     """
     families, which = np.unique(_families(evidence, by_family), return_inverse=True)
     members = np.eye(len(families))[which]
-    used = np.column_stack([evidence.known, ~np.isnan(values[:, -1])])
+    used = np.column_stack([evidence.known, np.ones(len(values))]) * ~np.isnan(values)
     counts, sums = members.T @ used, members.T @ (np.nan_to_num(values) * used)
     others = used.sum(0) - counts
     return np.asarray(np.where(others > 0, sums / np.maximum(others, 1), np.nan)[which])
