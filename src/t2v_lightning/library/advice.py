@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from t2v_lightning.library.evidence import Evidence, Matrix, Prediction, Query, Vector
-from t2v_lightning.library.methods.kernel_ridge import Regression, Ridge, nearest_tasks, regress
+from t2v_lightning.library.evidence import Evidence, Mask, Matrix, Prediction, Query, Vector
+from t2v_lightning.library.leave_one_out import Residuals
+from t2v_lightning.library.methods.kernel_ridge import Regression, Ridge, at_home_in, nearest_tasks, regress
 from t2v_lightning.library.methods.tuning import mixed
 from t2v_lightning.library.neighbours import feature_distances, task2vec_distances
 from t2v_lightning.library.rehearsal import MethodName, Rehearsal, distances_to_experts
-from t2v_lightning.library.sampling import filled, moves
+from t2v_lightning.library.sampling import moves, residuals_like
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Advice:
 
     Attributes:
         effects: float64 [E], points of error relative to the level.
-        level: error in percent that is usual for the task, the mean of experts that were not trained in its family.
+        level: error in percent that is usual for the task.
         samples: float64 [S, E], errors in percent that are as likely as each other. Where no task can be left out to
             see how wrong advice is, as with one task, any error is.
         weights: float64 [L], of the tasks.
@@ -122,12 +123,21 @@ class Adviser:
         rehearsed = len(left.rows) > 0
         if rehearsed:
             picked = rng.integers(len(left.rows), size=draws)
-            moved[:, :-1] += filled(left.effects, rng)[picked]
+            moved[:, :-1] += residuals_like(left.effects, *self._homes(name, left, place), rng)[picked]
             moved[:, -1] += levels[picked]
             samples = regression.level + effects + moved[:, :-1] + moved[:, -1:]
         else:  # nobody knows how wrong advice is here
             samples = rng.uniform(0, 100, size=(draws, len(effects)))
         return Advice(effects, regression.level, samples.clip(0, 100), weights, place.far, rehearsed)
+
+    def _homes(self, name: MethodName, left: Residuals, place: _Place) -> tuple[Mask, Mask]:
+        """Which residuals are at home [R, E], and which experts are in the family of the newcomer [E].
+
+        None for methods that do not tell them apart.
+        """
+        if name != "library":
+            return np.zeros(left.effects.shape, bool), np.zeros(left.effects.shape[1], bool)
+        return self.rehearsal.evidence.at_home[left.rows], at_home_in(self.evidence, place.family)
 
     def _place(self, newcomer: Newcomer) -> _Place:
         """How a task lies to those of the library."""

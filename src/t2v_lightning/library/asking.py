@@ -71,16 +71,19 @@ class Desk:
             if row >= 0:
                 of_experts[n] = fisher[row]
         used_at = {name: n for n, name in enumerate(tasks)}
-        families: dict[str, int] = {}
-        own = (
-            contents.tasks[name] or f"\n{name}" for name in tasks
-        )  # no family has a line break in its name
+        family = {
+            name: known or f"\n{name}" for name, known in contents.tasks.items()
+        }  # no family has a line break
+        numbers: dict[str, int] = {}
+        families = [numbers.setdefault(family[name], len(numbers)) for name in tasks]
+        trained_in = [numbers.get(family.get(contents.experts[expert], ""), -1) for expert in experts]
         evidence = Evidence(
             errors if rows.all() and columns.all() else errors[np.ix_(rows, columns)],
-            np.array([families.setdefault(family, len(families)) for family in own], np.int64),
+            np.array(families, np.int64),
             np.array([used_at.get(contents.experts[expert], -1) for expert in experts], np.int64),
             fisher if rows.all() else fisher[rows],
             of_experts,
+            np.array(trained_in, np.int64),
         )
         whole = None if features is None or np.isnan(features[rows]).any() else features[rows]
 

@@ -25,6 +25,8 @@ class Evidence:
         trained_on: int64 [E], the row of the task that an expert was trained on; -1 where unknown or not a row.
         fisher: float32 [L, D], of the tasks; may be None where a method needs distances only.
         of_experts: float32 [E, D], of the task that each expert was trained on; zeros where unknown.
+        trained_in: int64 [E], the family of the task that an expert was trained on; -1 where unknown, None for those
+            of `trained_on`.
     """
 
     errors: Matrix
@@ -32,13 +34,14 @@ class Evidence:
     trained_on: NDArray[np.int64]
     fisher: NDArray[np.float32] | None = None
     of_experts: NDArray[np.float32] | None = None
+    trained_in: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.errors)
 
     @cached_property
     def others(self) -> Matrix:
-        """The errors without those of experts on their own task, which tell nothing of other tasks."""
+        """The errors without those of experts on the very task that they were trained on."""
         errors = self.errors.copy()
         known = self.trained_on >= 0
         errors[self.trained_on[known], known.nonzero()[0]] = np.nan
@@ -51,29 +54,23 @@ class Evidence:
 
     @cached_property
     def homes(self) -> NDArray[np.int64]:
-        """The family of the task that each expert was trained on, [E]; -1 where unknown."""
+        """The family that each expert was trained in, [E]; -1 where unknown."""
+        if self.trained_in is not None:
+            return self.trained_in
         return np.where(self.trained_on >= 0, self.families[self.trained_on], -1)
 
     @cached_property
     def at_home(self) -> Mask:
-        """Which results [L, E] are in the family that the expert was trained on; not where there are no others.
-
-        So that each expert, and each task, keeps some that are not.
-        """
+        """Which results [L, E] are in the family that the expert was trained in; none of one that has no others."""
         home = np.asarray(self.homes == self.families[:, None])
-        elsewhere = self.known > home
-        return home & elsewhere.any(0) & elsewhere.any(1)[:, None]
+        return home & (self.known > home).any(0)
 
     @cached_property
-    def away(self) -> tuple[Vector, Vector]:
-        """Levels of the tasks [L] and effects of the experts [E], by `additive_fit` of results not `at_home`."""
-        return additive_fit(np.where(self.at_home, np.nan, self.others))
-
-    @cached_property
-    def with_home(self) -> Vector:
-        """Effects of the experts [E] by all of `others`, beside the same levels."""
-        beside = np.where(self.known > 0, self.others - self.away[0][:, None], 0.0)
-        return np.where(self.known.any(0), beside.sum(0) / np.maximum(self.known.sum(0), 1), np.nan)
+    def away(self) -> Vector:
+        """Effects of the experts [E] by the results that are not `at_home`, beside the levels of `fit`."""
+        counted = self.known * ~self.at_home
+        beside = np.where(counted > 0, self.others - self.fit[0][:, None], 0.0)
+        return np.where(counted.any(0), beside.sum(0) / np.maximum(counted.sum(0), 1), np.nan)
 
     @cached_property
     def centred(self) -> Matrix:
@@ -94,6 +91,7 @@ class Evidence:
             errors=self.errors[kept],
             families=self.families[kept],
             trained_on=trained_on,
+            trained_in=self.homes,
             fisher=None if self.fisher is None else self.fisher[kept],
         )
 
@@ -118,7 +116,7 @@ class Prediction:
     """What a method says about one task.
 
     Attributes:
-        effects: float64 [E], predicted error of each expert in points, relative to the mean of all experts.
+        effects: float64 [E], predicted error of each expert in points, relative to what is usual for the task.
         weights: float64 [L], how much each task of the evidence counts, summing to 1 or, where the static list has a
             part in it, to less.
     """

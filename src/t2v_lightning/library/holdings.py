@@ -107,7 +107,8 @@ class Holdings:
             embedding: of the task.
             results: error in percent of experts on it, by name; experts that are new become known.
             name: of the task; None for that of the embedding.
-            family: of the task, so that advice knows how far apart families are; None for `meta["family"]`.
+            family: of the task, so that advice knows how far apart families are, and that an expert's results in the
+                family that it was trained on tell little of others; None for `meta["family"]`.
             protocol: of the results, by default a probe.
 
         Raises:
@@ -167,7 +168,9 @@ class Holdings:
         self._put(Result(task, expert, protocol or Protocol(), float(error), spread, failure), replace)
 
     def add_expert(self, name: str, task: str = "") -> None:
-        """Says which task an expert was trained on, so that its error there is not taken for one on a new task.
+        """Says which task an expert was trained on: its error there is none on a new task, and its family is its home.
+
+        Results in that family count for new tasks of the family alone.
 
         Args:
             name: of the expert, new or known.

@@ -107,8 +107,8 @@ class Rehearsal:
         """From which distances on the nearest task is of another family, and unlike all: the library's own say.
 
         Midway between the median distances of its tasks to the nearest of their own family and to the nearest of
-        another; and the median of all distances between families. Where no family has two tasks, or there is but one,
-        the other median alone.
+        another, or the latter where no family has two tasks; and the median of all distances between families. Infinite
+        where there is one family.
 
         Args:
             share: of mean features in the distance.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from t2v_lightning.library.evidence import Matrix
+from t2v_lightning.library.evidence import Mask, Matrix
 from t2v_lightning.library.methods.kernel_ridge import Regression
 
 
@@ -36,12 +36,30 @@ def moves(
     return out
 
 
-def filled(effects: Matrix, rng: np.random.Generator) -> Matrix:
-    """Residuals [R, E] with holes filled by residuals of the same expert on other tasks; where it has none, of any."""
-    out, every = effects.copy(), effects[~np.isnan(effects)]
+def residuals_like(left: Matrix, at_home: Mask, home: Mask, rng: np.random.Generator) -> Matrix:
+    """Residuals as they may be for a new task, one row for each task that was left out, float64 [R, E].
+
+    For an expert that was trained in the family of the new task they are residuals of experts at home in the task that
+    was left out, as predictions for those are less sure; for others of the same expert away from home. Holes are filled
+    from other tasks; where an expert has no residuals, from any.
+
+    Args:
+        left: float64 [R, E], residuals of tasks that were left out; NaN for holes.
+        at_home: bool [R, E], which of them are of experts that were trained in the family of the task.
+        home: bool [E], experts that were trained in the family of the new task.
+        rng: source of the draws.
+    """
+    known = ~np.isnan(left)
+    out, every = np.where(at_home, np.nan, left), left[known]
     for j in range(out.shape[1]):
         holes = np.isnan(out[:, j])
         if holes.any():
             own = out[~holes, j]
             out[holes, j] = rng.choice(own if len(own) else every, size=int(holes.sum()))
+    there = known & at_home
+    if home.any() and there.any():
+        hosts = np.flatnonzero(there.any(1))
+        for row in range(len(out)):
+            host = row if there[row].any() else rng.choice(hosts)
+            out[row, home] = rng.choice(left[host, there[host]], size=int(home.sum()))
     return out

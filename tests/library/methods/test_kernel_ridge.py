@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from t2v_lightning.library.additive import additive_fit
-from t2v_lightning.library.evidence import Evidence, Matrix
+from t2v_lightning.library.evidence import Evidence, Matrix, Query
 from t2v_lightning.library.methods.kernel_ridge import Ridge, kernel_ridge, regress
 from t2v_lightning.library.methods.ridge_tuning import (
     BANDWIDTHS,
@@ -15,7 +15,8 @@ from t2v_lightning.library.methods.ridge_tuning import (
     left_out_errors,
     tune_ridge,
 )
-from t2v_lightning.library.sampling import moves
+from t2v_lightning.library.methods.static_list import static_list
+from t2v_lightning.library.sampling import moves, residuals_like
 
 
 def table(seed: int, tasks: int = 9, experts: int = 5) -> tuple[Evidence, Matrix, Matrix]:
@@ -32,27 +33,16 @@ def table(seed: int, tasks: int = 9, experts: int = 5) -> tuple[Evidence, Matrix
 def residuals_of(evidence: Evidence, j: int, at_home: bool) -> tuple[list[float], float]:
     """Of one expert on all tasks, NaN where they do not count, and its mean beside the levels of the tasks.
 
-    Levels are of experts in families that they were not trained on. Results in the family that it was trained on
-    count if the new task is of that family. The mean is without those on the task that it was trained on.
+    Results in the family that it was trained in count if the new task is of that family. The mean is without those on
+    the task that it was trained on.
     """
-    levels, effects = additive_fit(elsewhere(evidence))
+    own, (levels, effects) = evidence.trained_on[j], evidence.fit
     left = evidence.errors[:, j] - levels
-    own = evidence.trained_on[j]
-    if not at_home:
-        left[np.isnan(elsewhere(evidence)[:, j])] = np.nan
+    if at_home or own < 0:
         return (left - effects[j]).tolist(), float(effects[j])
-    mean = float(np.nanmean([left[t] for t in range(len(evidence)) if t != own]))
+    left[evidence.families == evidence.families[own]] = np.nan
+    mean = float(np.nanmean(left))
     return (left - mean).tolist(), mean
-
-
-def elsewhere(evidence: Evidence) -> Matrix:
-    """Results without those of experts in the family that they were trained on."""
-    errors = evidence.errors.copy()
-    for (t, j), _ in np.ndenumerate(errors):
-        own = evidence.trained_on[j]
-        if own >= 0 and evidence.families[t] == evidence.families[own]:
-            errors[t, j] = np.nan
-    return errors
 
 
 def residual_table(evidence: Evidence, family: int | None) -> Matrix:
@@ -61,8 +51,7 @@ def residual_table(evidence: Evidence, family: int | None) -> Matrix:
     for j, own in enumerate(evidence.trained_on):
         at_home = own >= 0 and evidence.families[own] == family
         columns.append(residuals_of(evidence, j, at_home)[0])
-    levels = additive_fit(elsewhere(evidence))[0]
-    return np.column_stack([*columns, levels - levels.mean()])
+    return np.column_stack([*columns, evidence.fit[0] - evidence.fit[0].mean()])
 
 
 def written_out(
@@ -119,15 +108,33 @@ def test_far_from_all_tasks_the_static_list_remains() -> None:
 
 
 def test_results_in_the_family_of_an_expert_count_for_tasks_of_that_family_alone() -> None:
-    """An expert that is good there looks bad elsewhere, where it is bad, and good at home."""
-    good, bad = 10.0, 50.0
-    errors = np.array([[good, 30.0], [good, 30.0], [bad, 30.0], [bad, 30.0]])
-    evidence = Evidence(errors, np.array([0, 0, 1, 2]), np.array([0, -1]))
-    between = np.full((4, 4), 1.0) - np.eye(4)
-    away = kernel_ridge(evidence, np.full(4, 9.0), between, Ridge()).effects
+    """One that is good at home and bad elsewhere is advised at home only, also by the static list."""
+    errors = np.column_stack([[10.0, 10, 35, 35], *[[30.0] * 4] * 10])
+    evidence = Evidence(errors, np.array([0, 0, 1, 2]), np.array([0, *[-1] * 10]))
+    between = 1.0 - np.eye(4)
+    assert evidence.fit[1][0] < 0 < evidence.away[0]  # 10, 35 and 35 % are better on average than 30 %
+    away = kernel_ridge(evidence, np.array([0.1, 0.1, 9.0, 9.0]), between, Ridge()).effects
     home = kernel_ridge(evidence, np.array([0.1, 0.1, 9.0, 9.0]), between, Ridge(), 0).effects
-    assert away[0] - away[1] == pytest.approx(20, abs=0.01)
-    assert home[0] < home[1]
+    assert home.argmin() == 0
+    assert away.argmax() == 0
+    assert static_list(evidence, Query(np.ones(4))).effects.argmax() == 0
+
+
+def test_the_family_that_an_expert_was_trained_in_is_known_without_its_task() -> None:
+    evidence, _, _ = table(1)
+    part = evidence.only(np.arange(9) != 4)  # the second expert's task; its family has two more
+    assert part.trained_on[1] == -1
+    np.testing.assert_array_equal(part.at_home[:, 1], evidence.at_home[np.arange(9) != 4, 1])
+    assert part.at_home[:, 1].sum() == 2
+
+
+def test_experts_of_two_families_that_share_no_task_away_from_home_are_compared() -> None:
+    """Each is at home in one of the families, so that away from home no task has results of both."""
+    errors = np.tile([10.0, 11.0, 45.0, 55.0], (6, 1))
+    families = np.array([0, 0, 0, 1, 1, 1])
+    evidence = Evidence(errors, families, np.array([0, 1, 3, 4]))
+    effects = kernel_ridge(evidence, np.full(6, 200.0), 1.0 - np.eye(6), Ridge()).effects
+    assert effects.argsort().tolist() == [0, 1, 2, 3]
 
 
 def test_an_expert_that_has_no_results_elsewhere_keeps_those_of_its_family() -> None:
@@ -135,7 +142,7 @@ def test_an_expert_that_has_no_results_elsewhere_keeps_those_of_its_family() -> 
     evidence, between, _ = table(1)
     evidence = Evidence(evidence.errors, np.zeros(9, np.int64), evidence.trained_on)
     assert not evidence.at_home.any()
-    np.testing.assert_allclose(evidence.away[1], evidence.fit[1])
+    np.testing.assert_allclose(evidence.away, evidence.fit[1])
     effects = [kernel_ridge(evidence, np.ones(9), between, Ridge(), family).effects for family in (None, 0)]
     np.testing.assert_allclose(*effects)
 
@@ -279,7 +286,7 @@ def test_shares_duals_and_misfits_are_derivatives() -> None:
         moved = (
             found.effects[column] - residuals_of(evidence, column, at_home=False)[1]
             if column < 5
-            else found.level - additive_fit(elsewhere(evidence))[0].mean()
+            else found.level - evidence.fit[0].mean()
         )
         assert start == pytest.approx(moved)
         for t in near:
@@ -304,3 +311,28 @@ def test_moves_have_the_spread_of_their_sources() -> None:
     np.testing.assert_allclose(drawn.var(0), resampled + jackknife + results, rtol=0.06)
     without = moves(np.random.default_rng(1), 20_000, found, np.full((9, 5), np.nan), None)
     np.testing.assert_allclose(without.var(0), resampled, rtol=0.06)
+
+
+# --- residuals for a new task ----------------------------------------------------------------------------------------
+
+
+def test_residuals_of_experts_at_home_come_from_experts_at_home() -> None:
+    left = np.array([[1.0, 20.0, np.nan], [30.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    at_home = np.array([[False, True, False], [True, False, False], [False, False, False]])
+    home = np.array([False, False, True])
+    found = np.array([residuals_like(left, at_home, home, np.random.default_rng(n)) for n in range(50)])
+    assert set(found[:, 0, 2].tolist()) == {20.0}  # the one at home in the first task
+    assert set(found[:, 1, 2].tolist()) == {30.0}
+    assert set(found[:, 2, 2].tolist()) == {20.0, 30.0}  # of any task, as nobody is at home in the third
+    assert set(found[:, 1, 0].tolist()) == {1.0, 4.0}  # away from home, in place of what it did at home
+    assert (found[:, 1, 1] == 2).all()
+
+
+def test_holes_are_filled_by_residuals_of_the_same_expert_or_else_of_any() -> None:
+    left = np.array([[1.0, np.nan], [np.nan, np.nan], [3.0, np.nan]])
+    nobody = np.zeros(2, bool)
+    found = np.array(
+        [residuals_like(left, np.zeros((3, 2), bool), nobody, np.random.default_rng(n)) for n in range(50)]
+    )
+    assert (found[:, [0, 2], 0] == [1, 3]).all()
+    assert set(found[:, 1, 0].tolist()) == set(found[:, :, 1].ravel().tolist()) == {1.0, 3.0}

@@ -1,6 +1,6 @@
 r"""The library's results, interpolated between tasks: kernel ridge regression around the static list.
 
-With levels a_t and effects b_j (`Evidence.away`), residuals :math:`r_{tj} = e_{tj} - a_t - b_j`, the kernel
+With levels a_t and effects b_j of `additive_fit`, residuals :math:`r_{tj} = e_{tj} - a_t - b_j`, the kernel
 :math:`k = e^{-d / h}` of distances and noise :math:`\lambda`, the effect of expert j is
 
 .. math:: \hat b_j = b_j + k_{*}^\top (K + \lambda I)^{-1} r_j
@@ -10,10 +10,9 @@ Regression Learning Algorithm in Dual Variables*, 1998); it is also the mean of 
 task is predicted likewise, from :math:`a_t - \bar a`. A kernel average counts ten labellings of the same images as ten
 tasks; here they share one vote. Far from all tasks the advice turns into the static list.
 
-What an expert does within the family that it was trained on tells little of what it does elsewhere. So it counts for
-tasks of that family alone; for others r_j and b_j are of the other results. Within the family the error on the very
-task that it was trained on counts too, if it was measured on images that it has not seen: the neighbours of that task
-profit from the expert as well.
+What an expert does in the family that it was trained in tells little of what it does elsewhere. So it counts for tasks
+of that family alone; for others r_j and b_j are of the other results. In the family the error on the very task that it
+was trained on counts too, if it was measured on images that it has not seen.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ class Regression:
     Attributes:
         near: int64 [n], the tasks that it rests on.
         effects: float64 [E], of the experts.
-        level: of the task, in percent: the mean of experts that were not trained in its family.
+        level: of the task, in percent.
         slopes: float64 [n], change of each kernel value with the distance.
         shares: float64 [n, E + 1], by which each residual counts; 0 where there is none.
         duals: float64 [n, E + 1], by which each kernel value counts.
@@ -69,9 +68,16 @@ class Regression:
     weights: Vector
 
 
+def at_home_in(evidence: Evidence, family: int | None) -> Mask:
+    """Which experts [E] were trained in a family, a number as in the evidence, and have results there and elsewhere."""
+    if family is None:
+        return np.zeros(len(evidence.homes), bool)
+    return np.asarray((evidence.homes == family) & evidence.at_home.any(0))
+
+
 def static_effects(evidence: Evidence, home: Mask) -> Vector:
     """Effects b of the experts [E], for a task of the family of those that are at `home` [E]."""
-    return np.where(home, evidence.with_home, evidence.away[1])
+    return np.where(home, evidence.fit[1], evidence.away)
 
 
 def targets(evidence: Evidence, home: Mask, rows: NDArray[np.int64] | slice = slice(None)) -> Matrix:
@@ -79,7 +85,7 @@ def targets(evidence: Evidence, home: Mask, rows: NDArray[np.int64] | slice = sl
 
     NaN for results that do not count for a task of the family of the experts that are at `home` [E].
     """
-    levels = evidence.away[0]
+    levels = evidence.fit[0]
     residuals = evidence.errors[rows] - levels[rows, None] - static_effects(evidence, home)
     residuals[evidence.at_home[rows] & ~home] = np.nan
     return np.column_stack([residuals, levels[rows] - np.nanmean(levels)])
@@ -108,7 +114,7 @@ def regress(
         ridge: settings.
         family: of the new task, a number as in the evidence; None for one that it does not have.
     """
-    home = np.zeros(len(evidence.homes), bool) if family is None else evidence.homes == family
+    home = at_home_in(evidence, family)
     values = targets(evidence, home, near)
     known = ~np.isnan(values)
     noise = np.broadcast_to(ridge.noise, values.shape[1])
@@ -128,7 +134,7 @@ def regress(
     return Regression(
         near,
         static_effects(evidence, home) + changes[:-1],
-        float(np.nanmean(evidence.away[0]) + changes[-1]),
+        float(np.nanmean(evidence.fit[0]) + changes[-1]),
         -to_task / ridge.bandwidth,
         shares,
         duals,

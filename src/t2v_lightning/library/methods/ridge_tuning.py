@@ -7,7 +7,9 @@ decides is mostly the mean of all experts.
 The errors of a group g that is left out are :math:`(G_{gg})^{-1} (G r)_g` with :math:`G = (K + \lambda I)^{-1}`, so
 that nothing is fitted again. The static list is made without the group too, else an expert with few results would look
 as if it were known well: of n residuals of an expert, m in the group with the mean :math:`\bar r`, all grow by
-:math:`m \bar r / (n - m)`. That is exact where the table has no holes. Holes count as results of the static list.
+:math:`m \bar r / (n - m)`. That is exact where the table has no holes. Holes count as results of the static list, and
+so do results in the family that an expert was trained in where they do not count. Settings for tasks like those of the
+library are chosen as if these counted everywhere.
 """
 
 from __future__ import annotations
