@@ -31,8 +31,9 @@ def test_predictions_move_as_normal_variables_whose_measurements_share_an_offset
     predicted, stderrs = drawn.mean(0), np.array([2, np.nan, 3, 4, np.nan, 2.0])
     tried = np.flatnonzero(~np.isnan(measured))
     beside_the_mean = drawn - drawn.mean(1, keepdims=True)
-    prior = np.eye(4) * beside_the_mean[:, tried].var(0).mean()
-    noise = np.eye(4) * (stderrs[tried] ** 2).mean() / 2 + 1e8  # any offset
+    variances = beside_the_mean[:, tried].var(0)
+    prior = np.diag(variances + variances.mean()) / 2
+    noise = np.diag(stderrs[tried] ** 2) / 2 + 1e8  # any offset
     moved = prior @ np.linalg.inv(prior + noise) @ (measured - predicted)[tried]
     found, _ = conditioned(predicted, drawn, measured, stderrs)
     np.testing.assert_allclose(found[tried], predicted[tried] + moved, atol=1e-5)

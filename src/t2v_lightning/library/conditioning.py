@@ -1,15 +1,19 @@
 r"""Predictions of errors, put together with what some of the experts do on the new task itself.
 
-For the tried experts j with predicted errors p_j and measured errors c_j, whose differences have the variances v and
-:math:`s^2`, as for normal variables
+For the tried experts j with predicted errors p_j and measured errors c_j, whose differences have the variances v_j and
+:math:`s_j^2`, as for normal variables
 
-.. math:: p_j' = p_j + \frac{v}{v + s^2} \left( c_j - p_j - \overline{c - p} \right)
+.. math:: p_j' = p_j + \frac{v_j}{v_j + s_j^2} \left( c_j - p_j - o \right)
 
 Measured errors count by their differences alone: they are of another number of images than the library's results, and
-all experts see the same images. For that half of the variance of a measured error is taken to be common to all, so that
-:math:`s^2` is the other half, on average over the experts; v is the mean variance of the predictions beside the mean of
-all experts. Experts that are not tried keep their predictions: a few dozen tasks that are left out in turn do not tell
-the covariances by which these would move.
+all experts see the same images. So o is the mean of c - p with weights :math:`1 / (v + s^2)`, and of the variance of a
+measured error half is taken to be common to all, so that :math:`s_j^2` is the other half. v_j is midway between the
+variance of the prediction of j, beside the mean of all experts, and the mean of these variances, as few tasks say little
+about one expert.
+
+Samples, which intervals are made of, are moved by the means of v and of :math:`s^2`, so that an expert that seems to be
+known well does not make them too narrow. Experts that are not tried keep their predictions: a few dozen tasks that are
+left out in turn do not tell the covariances by which these would move.
 """
 
 from __future__ import annotations
@@ -42,14 +46,19 @@ def conditioned(
     tried = ~np.isnan(measured)
     if not tried.any():
         return predicted, samples
-    variance = (samples - samples.mean(1, keepdims=True))[:, tried].var(0).mean()
+    variances = (samples - samples.mean(1, keepdims=True))[:, tried].var(0)
     noise = _OWN * stderrs[tried] ** 2
-    gain = variance / max(float(variance + noise.mean()), 1e-12)
 
-    def moved(errors: Matrix, found: Matrix) -> Matrix:
+    def moved(errors: Matrix, found: Matrix, v: Vector, s2: Vector) -> Matrix:
         out, difference = errors.copy(), found - errors[:, tried]
-        out[:, tried] += gain * (difference - difference.mean(1, keepdims=True))
+        weights = 1 / np.maximum(v + s2, 1e-12)
+        offset = difference @ weights / weights.sum()
+        out[:, tried] += v * weights * (difference - offset[:, None])
         return out
 
+    midway, alike = (variances + variances.mean()) / 2, np.ones(len(noise))
     drawn = np.random.default_rng(seed).normal(size=(len(samples), len(noise))) * np.sqrt(noise)
-    return moved(predicted[None], measured[None, tried])[0], moved(samples, measured[tried] + drawn)
+    return (
+        moved(predicted[None], measured[None, tried], midway, noise)[0],
+        moved(samples, measured[tried] + drawn, variances.mean() * alike, noise.mean() * alike),
+    )
