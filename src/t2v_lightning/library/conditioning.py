@@ -8,8 +8,8 @@ For the tried experts j with predicted errors p_j and measured errors c_j, whose
 Measured errors count by their differences alone: they are of another number of images than the library's results, and
 all experts see the same images. So o is the mean of c - p with weights :math:`1 / (v + s^2)`, and of the variance of a
 measured error half is taken to be common to all, so that :math:`s_j^2` is the other half. v_j is midway between the
-variance of the prediction of j, beside the mean of all experts, and the mean of these variances, as few tasks say little
-about one expert.
+variance of the prediction of j, beside the mean of all experts, and the mean of these variances, as few tasks say
+little about one expert.
 
 Samples, which intervals are made of, are moved by the means of v and of :math:`s^2`, so that an expert that seems to be
 known well does not make them too narrow. Experts that are not tried keep their predictions: a few dozen tasks that are
