@@ -355,25 +355,5 @@ def test_pandas_is_used_where_it_is_there(monkeypatch: pytest.MonkeyPatch) -> No
     assert table["error"].tolist() == found.errors.tolist()
 
 
-def test_the_task_that_an_expert_was_trained_on_counts_for_the_tasks_beside_it_alone() -> None:
-    """Its neighbours profit from the expert, as those do that are left out in turn; the static list ignores it."""
-    world, library = World(7, spread=0.2, experts=4), TaskLibrary()
-    centres = [world.family() for _ in range(4)]
-    for number, centre in enumerate(centres):
-        for place in range(3):
-            embedding, errors = world.task(centre, f"task {number}.{place}", f"family {number}")
-            own = {f"own {n}": 2.0 if n == number else 30.0 for n in range(4)}
-            library.add(embedding, named(errors) | own)
-    for number in range(4):
-        library.add_expert(f"own {number}", task=f"task {number}.0")
-    embedding, _ = world.task(centres[2], "new", "")
-    before = [library.recommend(embedding, method, k=8) for method in ("library", "static")]
-    assert before[0].experts[0] == "own 2"
-    library.add_result("task 2.0", "own 2", 60.0, replace=True)
-    after = [library.recommend(embedding, method, k=8) for method in ("library", "static")]
-    assert after[0].errors[after[0].experts.index("own 2")] > before[0].errors[0] + 5
-    assert after[1].experts == before[1].experts
-
-
 def test_named_results_are_those_that_are_kept() -> None:
     assert named(np.array([1.0, 2.0]), np.array([False, True])) == {"expert 1": 2.0}

@@ -133,7 +133,7 @@ class Adviser:
     def _homes(self, name: MethodName, left: Residuals, place: _Place) -> tuple[Mask, Mask]:
         """Which residuals are at home [R, E], and which experts are in the family of the newcomer [E].
 
-        None for methods that do not tell them apart.
+        Nothing and nobody for methods that do not tell them apart.
         """
         if name != "library":
             return np.zeros(left.effects.shape, bool), np.zeros(left.effects.shape[1], bool)

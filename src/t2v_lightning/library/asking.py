@@ -71,9 +71,8 @@ class Desk:
             if row >= 0:
                 of_experts[n] = fisher[row]
         used_at = {name: n for n, name in enumerate(tasks)}
-        family = {
-            name: known or f"\n{name}" for name, known in contents.tasks.items()
-        }  # no family has a line break
+        # one of its own where it is unknown; no family has a line break in its name
+        family = {name: known or f"\n{name}" for name, known in contents.tasks.items()}
         numbers: dict[str, int] = {}
         families = [numbers.setdefault(family[name], len(numbers)) for name in tasks]
         trained_in = [numbers.get(family.get(contents.experts[expert], ""), -1) for expert in experts]

@@ -168,9 +168,9 @@ class Holdings:
         self._put(Result(task, expert, protocol or Protocol(), float(error), spread, failure), replace)
 
     def add_expert(self, name: str, task: str = "") -> None:
-        """Says which task an expert was trained on: its error there is none on a new task, and its family is its home.
+        """Says which task an expert was trained on, so that its error there is not taken for one on a new task.
 
-        Results in that family count for new tasks of the family alone.
+        What it does in the family of that task counts for new tasks of the family alone.
 
         Args:
             name: of the expert, new or known.
